@@ -1,0 +1,13 @@
+"""Softmax, log_softmax and logsumexp for NumPy arrays, compiled by Numba.
+
+>>> import numba_softmax as ns
+>>> ns.softmax([1.0, 2.0, 3.0]).round(4)
+array([0.09  , 0.2447, 0.6652])
+"""
+
+from __future__ import annotations
+
+from .api import log_softmax, logsumexp, softmax
+
+__all__ = ["__version__", "log_softmax", "logsumexp", "softmax"]
+__version__ = "0.1.0"

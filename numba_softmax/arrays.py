@@ -1,0 +1,241 @@
+"""From any array and axis to rows: what kernels need to know of arrays, and how results are laid out.
+
+Nothing below this module knows of axes. A `Layout` describes the rows by
+dimensions and steps; together with three addresses and a scale it is all that a
+backend gets.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import math
+import numbers
+import operator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.lib.array_utils import normalize_axis_tuple
+
+FLOATS = ("float16", "bfloat16", "float32", "float64")
+_INTEGERS = tuple(f"{u}int{b}" for u in ("", "u") for b in (8, 16, 32, 64))
+INPUTS = (*FLOATS, *_INTEGERS, "bool")
+
+Dim = tuple[int, int, int, int]
+"""A dimension: its size and the steps in bytes of x, of the result and of the mask."""
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Layout:
+    """Rows in memory. Equal calls share one object, so that it can be a key by itself."""
+
+    x: str  # the format of the elements: a dtype name, after ">" for swapped bytes
+    y: str  # that of the results
+    masked: bool
+    rows: int
+    n: int
+    row_dims: tuple[Dim, ...]  # in any order; the last one has the smallest steps
+    reduced_dims: tuple[Dim, ...]  # in the order of a row's elements; at least one
+
+
+def format_name(dtype: np.dtype) -> str:
+    return dtype.name if dtype.isnative or dtype.itemsize == 1 else ">" + dtype.name
+
+
+@functools.lru_cache(maxsize=4096)
+def layout_of(
+    shape: tuple[int, ...],
+    axes: tuple[int, ...],
+    x_dtype: np.dtype,
+    x_steps: tuple[int, ...],
+    y_dtype: np.dtype,
+    y_steps: tuple[int, ...],
+    w_steps: tuple[int, ...] | None,
+) -> Layout:
+    """The layout of a call. A reduced result has steps of 0 along the reduced axes."""
+    dims = list(zip(shape, x_steps, y_steps, w_steps or (0,) * len(shape), strict=True))
+    row_dims = [d for i, d in enumerate(dims) if i not in axes]
+    reduced_dims = [dims[i] for i in sorted(axes)]
+    row_dims.sort(key=lambda d: max(abs(d[1]), abs(d[2])), reverse=True)
+    return Layout(
+        format_name(x_dtype),
+        format_name(y_dtype),
+        w_steps is not None,
+        math.prod(d[0] for d in row_dims),
+        math.prod(d[0] for d in reduced_dims),
+        _merged(row_dims),
+        _merged(reduced_dims),
+    )
+
+
+def _merged(dims: list[Dim]) -> tuple[Dim, ...]:
+    """The same elements in as few dimensions as possible, at least one."""
+    merged: list[Dim] = []
+    for dim in dims:
+        if dim[0] == 1:
+            continue
+        if merged and all(outer == dim[0] * inner for outer, inner in zip(merged[-1][1:], dim[1:], strict=True)):
+            dim = (merged.pop()[0] * dim[0], *dim[1:])
+        merged.append(dim)
+    return tuple(merged) or ((1, 0, 0, 0),)
+
+
+def steps_with_reduced(steps: tuple[int, ...], axes: tuple[int, ...], ndim: int) -> tuple[int, ...]:
+    """The steps of a reduced result along all axes of `x`, with or without those axes: 0 along them."""
+    if len(steps) == ndim:
+        return tuple(0 if i in axes else step for i, step in enumerate(steps))
+    kept = iter(steps)
+    return tuple(0 if i in axes else next(kept) for i in range(ndim))
+
+
+# -------------------------------------------------------------------- arguments
+
+
+def as_input(x: Any) -> np.ndarray:
+    """`x` as an array of a dtype that can be computed with."""
+    if isinstance(x, np.ma.MaskedArray):
+        raise TypeError("x is a masked array, whose mask would be ignored: pass x.data, and use where=~x.mask")
+    array = np.asarray(x)
+    if array.dtype.name not in INPUTS:
+        raise TypeError(f"x has dtype {array.dtype}: it must be real numbers, one of {', '.join(INPUTS)}")
+    return array
+
+
+def as_axes(axis: Any, ndim: int) -> tuple[int, ...]:
+    """Axis numbers from 0, ascending."""
+    if axis is None:
+        return tuple(range(ndim))
+    if ndim == 0 and isinstance(axis, int) and axis in (0, -1):
+        return ()  # as NumPy's reductions have it
+    if not isinstance(axis, tuple):
+        try:
+            axis = operator.index(axis)
+        except TypeError:
+            raise TypeError(f"axis must be an integer, a tuple of integers or None, not {axis!r}") from None
+    return tuple(sorted(normalize_axis_tuple(axis, ndim, argname="axis")))
+
+
+def as_output_dtype(dtype: Any, x_dtype: np.dtype, out: np.ndarray | None) -> np.dtype:
+    """The dtype of a result."""
+    if dtype is not None:
+        given = _dtype_named(dtype)
+        if given.name not in FLOATS:
+            raise TypeError(f"dtype is {given}: results are floats, so it must be one of {', '.join(FLOATS)}")
+        if out is not None and out.dtype != given:
+            raise TypeError(f"out has dtype {out.dtype}, but dtype={given} was asked for: leave one of them out")
+        return given
+    if out is not None:
+        return out.dtype
+    if x_dtype.name in FLOATS:
+        return x_dtype.newbyteorder("=")
+    return np.dtype(np.float64)
+
+
+def _dtype_named(dtype: Any) -> np.dtype:
+    try:
+        if isinstance(dtype, str) and dtype == "bfloat16":
+            import ml_dtypes
+
+            return np.dtype(ml_dtypes.bfloat16)
+        return np.dtype(dtype)
+    except ImportError:
+        raise TypeError("dtype='bfloat16' needs the package ml_dtypes: pip install ml_dtypes") from None
+    except TypeError:
+        raise TypeError(f"dtype={dtype!r} is not a dtype; it must be one of {', '.join(FLOATS)}") from None
+
+
+def check_out(out: Any, shape: tuple[int, ...]) -> None:
+    """Refuse what results cannot be written to."""
+    if not isinstance(out, np.ndarray) or isinstance(out, np.ma.MaskedArray):
+        raise TypeError(f"out must be a NumPy array, not {type(out).__name__}")
+    if out.shape != shape:
+        raise ValueError(f"out has shape {out.shape}, but the result has shape {shape}")
+    if out.dtype.name not in FLOATS:
+        raise TypeError(f"out has dtype {out.dtype}: it must be one of {', '.join(FLOATS)}")
+    if not out.flags.writeable:
+        raise ValueError("out is read-only: pass an array that can be written to")
+
+
+def as_mask(where: Any, shape: tuple[int, ...]) -> np.ndarray:
+    """`where`, broadcast to the shape of `x`."""
+    mask = np.asarray(where)
+    if mask.dtype != np.bool_:
+        raise TypeError(f"where has dtype {mask.dtype}: it must be boolean, for instance `mask != 0`")
+    try:
+        return np.broadcast_to(mask, shape)
+    except ValueError:
+        raise ValueError(f"where has shape {mask.shape}, which does not broadcast to the shape of x, {shape}") from None
+
+
+def as_scale(scale: Any) -> float:
+    """`scale` as a finite float."""
+    if isinstance(scale, np.ndarray) and scale.ndim == 0:
+        scale = scale[()]
+    if not isinstance(scale, (numbers.Real, np.floating, np.integer)):
+        raise TypeError(f"scale must be a real number, not {type(scale).__name__}: multiply x by an array yourself")
+    if not math.isfinite(scale):
+        raise ValueError(f"scale is {scale}: it must be finite")
+    return float(scale)
+
+
+# ----------------------------------------------------------------------- memory
+
+
+def _address_by_interface(array: np.ndarray) -> int:
+    return array.__array_interface__["data"][0]
+
+
+def _address_in_object(array: np.ndarray) -> int:
+    return ctypes.c_void_p.from_address(id(array) + object.__basicsize__).value or 0
+
+
+def _choose_address() -> Any:
+    """How to get an array's address.
+
+    NumPy's ABI has the address first in the array object, where it is read in a
+    tenth of the time. An interpreter that lays out objects otherwise is noticed.
+    """
+    probe = np.zeros(3)[1:]
+    try:
+        same = _address_in_object(probe) == _address_by_interface(probe)
+    except (AttributeError, ValueError):
+        same = False
+    return _address_in_object if same else _address_by_interface
+
+
+address_of = _choose_address()
+"""The address of an array's first element, as an integer."""
+
+
+def needs_temporary(x: np.ndarray, out: np.ndarray, where: np.ndarray | None, reduces: bool) -> bool:
+    """Whether writing to `out` could change what is still to be read."""
+    if _may_overlap_itself(out):
+        return True
+    if where is not None and _share_memory(where, out):
+        return True
+    same_elements = not reduces and (
+        out is x
+        or (out.strides == x.strides and out.dtype.itemsize == x.dtype.itemsize and address_of(out) == address_of(x))
+    )
+    return not same_elements and _share_memory(x, out)
+
+
+def _share_memory(a: np.ndarray, b: np.ndarray) -> bool:
+    if not np.may_share_memory(a, b):
+        return False
+    try:
+        return np.shares_memory(a, b, max_work=10_000)
+    except np.exceptions.TooHardError:
+        return True
+
+
+def _may_overlap_itself(out: np.ndarray) -> bool:
+    if out.flags.forc:
+        return False
+    extent = out.itemsize
+    for step, size in sorted((abs(s), n) for s, n in zip(out.strides, out.shape, strict=True) if n > 1):
+        if step < extent:
+            return True
+        extent += step * (size - 1)
+    return False

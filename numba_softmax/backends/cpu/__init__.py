@@ -1,0 +1,113 @@
+"""The CPU backend: which kernel serves which layout, and starting it."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+
+from ...arrays import Layout, address_of
+from ...ops import Op
+from ...simd import Stored
+from .columns import STRIP
+from .kernels import serial_kernel, split_kernel, threaded_kernel
+from .layout import layout_words
+from .rows import CHUNK
+from .threads import layer, threads_for_call
+from .tiles import BLOCK, Spec, lanes_of, stored
+
+__all__ = ["plan", "run"]
+
+PARALLEL_FROM, PARALLEL_FROM_ON_WORKQUEUE = 1 << 15, 1 << 19
+"""Elements from which on it is worth to start threads: in 2 us on most threading layers, in 100 us on workqueue."""
+
+NARROWEST_STRIP = 8
+"""Rows side by side in memory from which on lanes run across them."""
+
+STREAM_FROM = 1 << 25
+"""Bytes of results from which on they are written past the caches."""
+
+
+class Plan:
+    """How calls with a certain layout are served."""
+
+    def __init__(self, regime: str, spec: Spec, gathered: bool, tasks: int, layout: Layout, stream: bool) -> None:
+        self.kernel = regime, spec, gathered
+        self.tasks = tasks
+        self.rows, self.chunks = layout.rows, -(-layout.n // CHUNK)
+        self.elements = layout.rows * layout.n
+        self._words = layout_words(layout, stream)
+        self.words = address_of(self._words)
+
+    @functools.cached_property
+    def serial(self) -> Callable:
+        return serial_kernel(*self.kernel)
+
+    @functools.cached_property
+    def threaded(self) -> Callable:
+        return threaded_kernel(*self.kernel)
+
+    @functools.cached_property
+    def split(self) -> Callable:
+        return split_kernel(*self.kernel[1:])
+
+    def splits(self, threads: int) -> bool:
+        """Whether rows are so few and so long that threads share them."""
+        return self.kernel[0] == "long_rows" and self.tasks < 4 * threads and self.chunks > 1
+
+
+@functools.lru_cache(maxsize=4096)
+def plan(op: Op, layout: Layout, scaled: bool, in_place: bool) -> Plan:
+    """Choose the kernel. All of them give the same bits where more than one could serve."""
+    spec = Spec(op, layout.x, layout.y, layout.masked, scaled)
+    x, y = stored(layout.x), stored(layout.y)
+    regime, gathered, tasks = "long_rows", True, layout.rows
+    if _along_rows(layout, x, y, op.reduces):
+        gathered = False
+        regime = "short_rows" if layout.n <= BLOCK else "long_rows"
+    elif _across_rows(layout, x, y):
+        regime = "columns"
+        inner = layout.row_dims[-1][0]
+        tasks = layout.rows // inner * math.ceil(inner / (STRIP * lanes_of(spec.number)))
+    result_bytes = layout.rows * layout.n * y.bytes
+    stream = not (in_place or gathered or regime == "columns") and result_bytes >= STREAM_FROM
+    return Plan(regime, spec, gathered, tasks, layout, stream)
+
+
+def _along_rows(layout: Layout, x: Stored, y: Stored, reduces: bool) -> bool:
+    """Whether the elements of a row are neighbours in memory, in `x`, result and mask."""
+    if layout.n <= 1:
+        return True
+    if len(layout.reduced_dims) > 1:
+        return False
+    _, x_step, y_step, w_step = layout.reduced_dims[0]
+    return x_step == x.bytes and (reduces or y_step == y.bytes) and (w_step == 1 or not layout.masked)
+
+
+def _across_rows(layout: Layout, x: Stored, y: Stored) -> bool:
+    """Whether enough rows are neighbours in memory, element by element."""
+    rows, x_step, y_step, w_step = layout.row_dims[-1]
+    return (
+        len(layout.reduced_dims) == 1
+        and rows >= NARROWEST_STRIP
+        and (x_step, y_step) == (x.bytes, y.bytes)
+        and (w_step == 1 or not layout.masked)
+    )
+
+
+def run(op: Op, layout: Layout, x: int, y: int, w: int, scale: float | None) -> None:
+    """Compute: addresses of elements, results and mask, as `dispatch` describes."""
+    if not layout.rows or not (layout.n or op.reduces):
+        return
+    p = plan(op, layout, scale is not None, x == y)
+    sign, factor = (1.0, 1.0) if scale is None else (math.copysign(1.0, scale), abs(scale))
+    if p.elements < PARALLEL_FROM or p.elements < PARALLEL_FROM_ON_WORKQUEUE and layer() == "workqueue":
+        p.serial(x, y, w, sign, factor, p.words, p.tasks)
+        return
+    with threads_for_call() as threads:
+        if threads == 1:
+            p.serial(x, y, w, sign, factor, p.words, p.tasks)
+        elif p.splits(threads):
+            p.split(x, y, w, sign, factor, p.words, p.rows, p.chunks, threads)
+        else:
+            p.threaded(x, y, w, sign, factor, p.words, p.tasks, min(threads, p.tasks))

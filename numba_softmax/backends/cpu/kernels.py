@@ -1,0 +1,79 @@
+"""From a kernel's body to compiled entry points: one for the calling thread, one for all threads."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numba import float64, int64, njit, prange, types
+
+from .cache import KernelCache
+from .columns import make_columns
+from .rows import CHUNK, make_long_rows, make_short_rows, make_split_rows
+from .tiles import Spec
+
+_ADDRESSES = (int64, int64, int64, float64, float64, int64)  # x, y, w, sign, factor, layout
+
+
+def _make_body(regime: str, spec: Spec, gathered: bool) -> Callable:
+    if regime == "short_rows":
+        return make_short_rows(spec)
+    if regime == "columns":
+        return make_columns(spec)
+    return make_long_rows(spec, gathered)
+
+
+def _compiled(function: Callable, name: str, signature: tuple[Any, ...], parallel: bool = False) -> Callable:
+    dispatcher = njit(function, error_model="numpy", nogil=True, parallel=parallel)
+    dispatcher._cache = KernelCache(name)
+    dispatcher.compile(signature)
+    return dispatcher
+
+
+def _name(*parts: Any) -> str:
+    return ":".join(part.op.name + repr(part[1:]) if isinstance(part, Spec) else str(part) for part in parts)
+
+
+@functools.cache
+def serial_kernel(regime: str, spec: Spec, gathered: bool) -> Callable:
+    """``f(x, y, w, sign, factor, layout, tasks)``, in the calling thread."""
+    body = _make_body(regime, spec, gathered)
+
+    def serial(x, y, w, sign, factor, layout, tasks):
+        body(x, y, w, sign, factor, layout, 0, tasks)
+
+    return _compiled(serial, _name("serial", regime, spec, gathered), (*_ADDRESSES, int64))
+
+
+@functools.cache
+def threaded_kernel(regime: str, spec: Spec, gathered: bool) -> Callable:
+    """``f(x, y, w, sign, factor, layout, tasks, parts)``: the tasks in so many parts, shared out to threads."""
+    body = _make_body(regime, spec, gathered)
+
+    def threaded(x, y, w, sign, factor, layout, tasks, parts):
+        for part in prange(parts):
+            body(x, y, w, sign, factor, layout, tasks * part // parts, tasks * (part + 1) // parts)
+
+    return _compiled(threaded, _name("threaded", regime, spec, gathered), (*_ADDRESSES, int64, int64), parallel=True)
+
+
+@functools.cache
+def split_kernel(spec: Spec, gathered: bool) -> Callable:
+    """``f(x, y, w, sign, factor, layout, rows, chunks, parts)``: chunks of rows shared out to threads."""
+    fold_chunks, merge_chunks, write_chunks = make_split_rows(spec, gathered)
+    reduces = spec.op.reduces
+
+    def split(x, y, w, sign, factor, layout, rows, chunks, parts):
+        tasks = rows * chunks
+        states = np.empty((tasks, 3))
+        for part in prange(parts):
+            fold_chunks(x, w, sign, factor, layout, states, tasks * part // parts, tasks * (part + 1) // parts)
+        merge_chunks(y, sign, factor, layout, states)
+        if not reduces:
+            for part in prange(parts):
+                first, last = tasks * part // parts, tasks * (part + 1) // parts
+                write_chunks(x, y, w, sign, factor, layout, states, first, last)
+
+    return _compiled(split, _name("split", spec, gathered), (*_ADDRESSES, int64, int64, int64), parallel=True)

@@ -1,0 +1,236 @@
+"""Kernels with lanes along the row: short rows, long rows, and long rows that are shared out in chunks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numba import float64, prange, types
+
+from ... import online
+from ...simd import Stored, fence, load, store, widen
+from .layout import N, ROWS, STREAM, make_gather, row_offsets, word
+from .tiles import BLOCK, VECTOR_BYTES, Spec, aligned_address, inlined, jit, make_tiles, own_format, stored
+
+CHUNK = 64 * BLOCK
+"""Elements whose state is made by one thread. The bits of a result depend on it, for every shape and layout alike."""
+
+KEPT = 32 * BLOCK
+"""Up to this row length the weights of a row are kept until its sum is known; beyond, they are computed twice."""
+
+_FLOAT64 = Stored("float64")
+
+
+def make_scales(spec: Spec) -> Callable:
+    """A jitted function: the scale as blocks take it, from its sign and its absolute value."""
+    number, scaled = spec.number, spec.scaled
+
+    @inlined
+    def scale_of(sign, factor):
+        if scaled:
+            high = number(factor)
+            return number(sign), high, number(factor - float64(high))
+        return None
+
+    return scale_of
+
+
+def make_short_rows(spec: Spec) -> Callable:
+    """Contiguous rows of at most a block. The next row's maximum is on its way while a row's sum is finished."""
+    op, number = spec.op, spec.number
+    tiles, scale_of = make_tiles(spec, stored(spec.x)), make_scales(spec)
+    block_maximum, block_state, finish_block = tiles
+    uses_weights, reduces, prepare, finish_row = op.uses_weights, op.reduces, op.prepare, op.finish_row
+    y_format, size = stored(spec.y), own_format(number).bytes
+    in_place = own_format(number) == y_format
+
+    @jit
+    def short_rows(x, y, w, sign, factor, layout, first, last):
+        n, stream = word(layout, N), word(layout, STREAM) != 0
+        scale = scale_of(sign, factor)
+        wide = online.widen_scale(scale)
+        scratch = np.empty(VECTOR_BYTES + (0 if in_place and not stream else BLOCK * size), np.uint8)
+        room = aligned_address(scratch)
+        x_at, y_at, w_at = row_offsets(layout, first)
+        m = block_maximum(x + x_at, w + w_at, n, scale)
+        for row in range(first, last):
+            weights = y + y_at if in_place and not stream else room
+            state = block_state(x + x_at, w + w_at, weights, n, m, scale)
+            reference = online.reference_of(m, scale)
+            source, target, mask = weights if uses_weights else x + x_at, y + y_at, w + w_at
+            if row + 1 < last:
+                x_at, y_at, w_at = row_offsets(layout, row + 1)
+                m = block_maximum(x + x_at, w + w_at, n, scale)
+            if reduces:
+                store(y_format, target, finish_row(state, wide))
+            else:
+                finish_block(source, mask, target, n, prepare(number, widen(reference), state, wide), scale, stream)
+        if stream:
+            fence(y)
+
+    return short_rows
+
+
+def make_chunks(spec: Spec, gathered: bool) -> tuple[Callable, Callable]:
+    """Jitted functions that fold and that write a part of a row, block by block.
+
+    `scratch` holds the weights (of the whole row if it is `kept`, else of a
+    block), the blocks' maxima, and for a gathered row one block each of
+    elements, mask and results.
+    """
+    op, number, masked = spec.op, spec.number, spec.masked
+    own, y_format = own_format(number), stored(spec.y)
+    x_format = own if gathered else stored(spec.x)
+    gather, scatter = make_gather(stored(spec.x), own, number, y_format, masked)
+    block_maximum, block_state, finish_block = make_tiles(spec, x_format)
+    uses_weights, reduces, prepare = op.uses_weights, op.reduces, op.prepare
+    size, x_size, y_size = own.bytes, x_format.bytes, y_format.bytes
+    maxima_size = 8 * (KEPT // BLOCK)
+    x_block_at = maxima_size
+    w_block_at = x_block_at + BLOCK * size
+    y_block_at = w_block_at + BLOCK
+    weights_at = y_block_at + BLOCK * y_size
+    if not gathered:
+        weights_at = maxima_size
+
+    @inlined
+    def scratch_size(kept, n):
+        return weights_at + size * (n if kept else BLOCK)
+
+    @inlined
+    def block_at(x, w, layout, scratch, start, count):
+        if gathered:
+            gather(x, w, layout, start, count, scratch + x_block_at, scratch + w_block_at)
+            return scratch + x_block_at, scratch + w_block_at
+        return x + start * x_size, w + start
+
+    @jit
+    def fold(x, w, layout, scratch, start, stop, kept, scale):
+        """The state of elements start to stop, which begin a chunk."""
+        wide = online.widen_scale(scale)
+        state = online.identity(0.0)
+        for at in range(start, stop, BLOCK):
+            count = min(BLOCK, stop - at)
+            xb, wb = block_at(x, w, layout, scratch, at, count)
+            m = block_maximum(xb, wb, count, scale)
+            weights = scratch + weights_at + (at * size if kept else 0)
+            block = block_state(xb, wb, weights, count, m, scale)
+            if kept:
+                store(_FLOAT64, scratch + 8 * (at // BLOCK), widen(m))
+            state = block if at == start else online.merge(state, block, wide)
+        return state
+
+    @jit
+    def write(x, y, w, layout, scratch, start, stop, kept, state, scale):
+        """The results of elements start to stop, which begin a block."""
+        stream = word(layout, STREAM) != 0
+        wide = online.widen_scale(scale)
+        for at in range(start, stop, BLOCK):
+            count = min(BLOCK, stop - at)
+            if not kept or not uses_weights or gathered and masked:
+                xb, wb = block_at(x, w, layout, scratch, at, count)
+            else:
+                xb, wb = 0, w + at
+            if uses_weights:
+                source = scratch + weights_at + (at * size if kept else 0)
+                if kept:
+                    m = number(load(float64, _FLOAT64, scratch + 8 * (at // BLOCK)))
+                else:
+                    m = block_maximum(xb, wb, count, scale)
+                    block_state(xb, wb, source, count, m, scale)
+                reference = widen(online.reference_of(m, scale))
+            else:
+                source, reference = xb, 0.0
+            prepared = prepare(number, reference, state, wide)
+            if gathered:
+                finish_block(source, wb, scratch + y_block_at, count, prepared, scale, False)
+                scatter(scratch + y_block_at, y, layout, at, count)
+            else:
+                finish_block(source, wb, y + at * y_size, count, prepared, scale, stream)
+        if stream:
+            fence(y)
+
+    return scratch_size, fold, write if not reduces else None
+
+
+def make_long_rows(spec: Spec, gathered: bool) -> Callable:
+    """Rows of any length; gathered: of any strides. One thread folds a row and writes it."""
+    op, scale_of = spec.op, make_scales(spec)
+    scratch_size, fold, write = make_chunks(spec, gathered)
+    uses_weights, reduces, finish_row = op.uses_weights, op.reduces, op.finish_row
+    y_format = stored(spec.y)
+
+    @jit
+    def long_rows(x, y, w, sign, factor, layout, first, last):
+        n = word(layout, N)
+        scale = scale_of(sign, factor)
+        wide = online.widen_scale(scale)
+        kept = uses_weights and n <= KEPT
+        scratch = np.empty(scratch_size(kept, n) + VECTOR_BYTES, np.uint8)
+        room = aligned_address(scratch)
+        for row in range(first, last):
+            x_at, y_at, w_at = row_offsets(layout, row)
+            state = online.identity(0.0)
+            for start in range(0, n, CHUNK):
+                part = fold(x + x_at, w + w_at, layout, room, start, min(n, start + CHUNK), kept, scale)
+                state = part if start == 0 else online.merge(state, part, wide)
+            if reduces:
+                store(y_format, y + y_at, finish_row(state, wide))
+            else:
+                write(x + x_at, y + y_at, w + w_at, layout, room, 0, n, kept, state, scale)
+
+    return long_rows
+
+
+def make_split_rows(spec: Spec, gathered: bool) -> tuple[Callable, Callable, Callable]:
+    """Few long rows: threads fold chunks into `states`, one merges them, threads write chunks."""
+    op, scale_of = spec.op, make_scales(spec)
+    scratch_size, fold, write = make_chunks(spec, gathered)
+    reduces, finish_row = op.reduces, op.finish_row
+    y_format = stored(spec.y)
+
+    @jit
+    def room_for(n):
+        return np.empty(scratch_size(False, n) + VECTOR_BYTES, np.uint8)
+
+    @jit
+    def fold_chunks(x, w, sign, factor, layout, states, first, last):
+        n = word(layout, N)
+        chunks = -(-n // CHUNK)
+        scratch = room_for(n)
+        room = aligned_address(scratch)
+        for task in range(first, last):
+            row, start = task // chunks, task % chunks * CHUNK
+            x_at, _, w_at = row_offsets(layout, row)
+            stop = min(n, start + CHUNK)
+            state = fold(x + x_at, w + w_at, layout, room, start, stop, False, scale_of(sign, factor))
+            states[task, 0], states[task, 1], states[task, 2] = state
+
+    @jit
+    def merge_chunks(y, sign, factor, layout, states):
+        """Leaves the state of each row with its first chunk."""
+        rows, chunks = word(layout, ROWS), -(-word(layout, N) // CHUNK)
+        wide = online.widen_scale(scale_of(sign, factor))
+        for row in range(rows):
+            state = states[row * chunks, 0], states[row * chunks, 1], states[row * chunks, 2]
+            for c in range(row * chunks + 1, (row + 1) * chunks):
+                state = online.merge(state, (states[c, 0], states[c, 1], states[c, 2]), wide)
+            states[row * chunks, 0], states[row * chunks, 1], states[row * chunks, 2] = state
+            if reduces:
+                store(y_format, y + row_offsets(layout, row)[1], finish_row(state, wide))
+
+    @jit
+    def write_chunks(x, y, w, sign, factor, layout, states, first, last):
+        n = word(layout, N)
+        chunks = -(-n // CHUNK)
+        scratch = room_for(n)
+        room = aligned_address(scratch)
+        for task in range(first, last):
+            row, start = task // chunks, task % chunks * CHUNK
+            x_at, y_at, w_at = row_offsets(layout, row)
+            r = row * chunks
+            state = states[r, 0], states[r, 1], states[r, 2]
+            stop = min(n, start + CHUNK)
+            write(x + x_at, y + y_at, w + w_at, layout, room, start, stop, False, state, scale_of(sign, factor))
+
+    return fold_chunks, merge_chunks, write_chunks

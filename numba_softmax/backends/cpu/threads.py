@@ -1,0 +1,56 @@
+"""How many threads a call may use, whatever Numba's threading layer can bear.
+
+Two of the layers end the process in situations that are normal for a library:
+`workqueue` when two Python threads start parallel work at once, and the GNU
+OpenMP layer when a forked child does after its parent did. So parallel work
+goes one call at a time on `workqueue`, and a child of a process that had its
+threads running computes in its own thread.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Iterator
+
+import numba
+from numba.np.ufunc import parallel as numba_parallel
+
+_alone = threading.Lock()
+_forked = False
+
+
+def _after_fork() -> None:
+    global _alone, _forked
+    _alone = threading.Lock()
+    _forked = _forked or numba_parallel._is_initialized
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+def layer() -> str:
+    """Numba's threading layer; its threads are started if they were not."""
+    numba.get_num_threads()
+    return numba.threading_layer() if numba_parallel._threading_layer else "none"
+
+
+@contextlib.contextmanager
+def threads_for_call() -> Iterator[int]:
+    """The number of threads that a parallel kernel may be started with now: 1 for none."""
+    if _forked:
+        yield 1
+        return
+    count = numba.get_num_threads()
+    if count == 1 or layer() != "workqueue":
+        yield count
+        return
+    if not _alone.acquire(blocking=False):
+        yield 1
+        return
+    try:
+        yield count
+    finally:
+        _alone.release()

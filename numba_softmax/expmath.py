@@ -1,0 +1,147 @@
+"""Exponentials of numbers that are not positive, on floats and on `Vec`.
+
+Method: ``d = n ln2 + f`` with ``n`` an integer and ``|f| <= ln2 / 2``; then
+``exp(d) = 2**n (1 + f + f**2 q(f))`` with a polynomial `q` (after W. J. Cody
+and W. Waite, *Software Manual for the Elementary Functions*, 1980). `q` is a
+minimax fit of the relative error, so its coefficients are not quite Taylor's.
+The number `d` comes with the error of its own rounding, which is added back
+where ``f`` is small enough to hold it.
+
+Bulk results are multiplied by `up`, a power of two: whatever exp gives down to
+the smallest subnormal is then a normal number, at no cost; who multiplies the
+result on takes the factor off.
+"""
+
+import math
+from typing import NamedTuple
+
+from numba.core import types
+
+from .lanewise import Vec, call_llvm, element, lanewise, with_element
+from .simd import bitcast, fma, lane, like, select, with_lane
+
+LOG2_E = 1.4426950408889634
+
+
+class FloatFormat(NamedTuple):
+    """What exp needs to know of a float format."""
+
+    integer: types.Type
+    mantissa_bits: int
+    up: float  # the factor of bulk results
+    magic: float  # added to a number, leaves its nearest integer in the low bits, as the exponent of a power times `up`
+    floor: float  # below it, even after a shift by `window`, exp is less than half the smallest subnormal
+    window: float  # exp(x) * up keeps all its bits for |max(x)| <= window, without the maximum subtracted
+    ln2_hi: float  # of so few bits that its multiples are exact
+    ln2_lo: float
+    q: tuple[float, ...]
+
+
+FLOAT32 = FloatFormat(
+    types.int32, 23, 2.0**64, 1.5 * 2**23 + 127 + 64, -131.0, 26.0, 0.693145751953125, 1.4286068203094172e-06,
+    (0.4999999343083411, 0.16666520386294844, 0.04166839104188776, 0.008368746293045, 0.0013814527913098772),
+)  # fmt: skip
+FLOAT64 = FloatFormat(
+    types.int64, 52, 2.0**256, 1.5 * 2**52 + 1023 + 256, -874.0, 128.0, 0.6931471803691238, 1.9082149292705877e-10,
+    (0.5000000000000011, 0.1666666666666641, 0.04166666666653003, 0.008333333333496414,
+     0.0013888888943686539, 0.0001984126950255551, 2.480149302025785e-05, 2.755758980603078e-06,
+     2.763028271297853e-07, 2.499902986850977e-08),
+)  # fmt: skip
+
+# For results that are then rounded to 16 bits: relative error 2**-23.
+NARROW_Q = (0.4999923014147799, 0.16667115307050679, 0.0418903491365635, 0.00831251375044244)
+
+# (exp(f) - 1 - f - f**2 / 2) / f**3, so well that exp has a relative error of 2**-63.
+WIDE_Q = (
+    0.1666666666666668, 0.041666666666666415, 0.008333333333318463, 0.0013888888889033067,
+    0.0001984126989349916, 2.480158702598187e-05, 2.755723729955805e-06, 2.755752567219817e-07,
+    2.5111300045190497e-08, 2.0838692995333373e-09,
+)  # fmt: skip
+
+
+def float_format(v: types.Type) -> FloatFormat:
+    """The format of a number type's elements."""
+    return {types.float32: FLOAT32, types.float64: FLOAT64}[element(v)]
+
+
+def polynomial(x, coefficients):
+    """The polynomial with these coefficients, lowest power first, by Horner's rule."""
+    result = like(x, coefficients[-1])
+    for c in coefficients[-2::-1]:
+        result = fma(result, x, c)
+    return result
+
+
+@lanewise
+def two_sum(a, b):
+    """``a + b`` and the error of its rounding (D. E. Knuth)."""
+    s = a + b
+    v = s - a
+    return s, (a - (s - v)) + (b - v)
+
+
+@lanewise
+def fast_two_sum(a, b):
+    """`two_sum` for ``|a| >= |b|`` (T. J. Dekker)."""
+    s = a + b
+    return s, b - (s - a)
+
+
+@lanewise
+def exp_up(d, error):
+    """``up * exp(d + error)`` for ``d <= window``: 0 below the format's floor, NaN for NaN.
+
+    ``|error|`` is at most half a unit in the last place of `d`, or None for
+    none. The result is within 0.8 units in the last place.
+    """
+    return _exp_up(d, error, float_format(d.type).q)
+
+
+@lanewise
+def narrow_exp_up(d):
+    """`exp_up` with a relative error of ``2**-23``: good for rounding to 16 bits."""
+    return _exp_up(d, None, NARROW_Q)
+
+
+def _exp_up(d, error, q):
+    fmt = float_format(d.type)
+    t = fma(d, LOG2_E, fmt.magic)
+    n = t - fmt.magic
+    f_hi = fma(n, -fmt.ln2_hi, d)
+    f_lo = n * -fmt.ln2_lo if error is None else fma(n, -fmt.ln2_lo, error)  # the same bits for None as for 0
+    f = f_hi + f_lo
+    result = (f_hi + fma(f * f, polynomial(f, q), f_lo)) + 1.0  # where f's own rounding does not enter
+    return select(d < fmt.floor, 0.0, result * _power(t, fmt))
+
+
+def _power(t, fmt):
+    """``up * 2**n`` from ``n + magic``."""
+    return bitcast(t.type, bitcast(with_element(t.type, fmt.integer), t) << fmt.mantissa_bits)
+
+
+@lanewise
+def exp_wide(d, error):
+    """``exp(d + error)`` for float64 ``d <= window``, as a sum of two: about 59 good bits."""
+    fmt = FLOAT64
+    t = fma(d, LOG2_E, fmt.magic)
+    n = t - fmt.magic
+    f, f_lo = two_sum(fma(n, -fmt.ln2_hi, d), fma(n, -fmt.ln2_lo, error))
+    square = f * f
+    square_lo = fma(f, f, -square)
+    s, s_lo = fast_two_sum(like(f, 1.0), f)
+    s, lost = fast_two_sum(s, square * 0.5)
+    tail = fma(f_lo, s, fma(square_lo, 0.5, s_lo + lost)) + f * square * polynomial(f, WIDE_Q)
+    hi, lo = fast_two_sum(s, tail)
+    power = _power(t, fmt)
+    none = d < fmt.floor
+    return select(none, 0.0, hi * power * (1 / fmt.up)), select(none, 0.0, lo * power * (1 / fmt.up))
+
+
+@lanewise
+def log1p(x):
+    """``log(1 + x)`` in float64, by the C library, lane by lane."""
+    if not isinstance(x.type, Vec):
+        return x.emit(x.type, call_llvm(x.builder, "log1p", x.ir.type, x.ir))
+    for i in range(x.type.lanes):
+        x = with_lane(x, i, log1p(lane(x, i)))
+    return x

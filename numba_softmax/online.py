@@ -1,0 +1,229 @@
+"""The online softmax, stated once; every kernel goes through it.
+
+The numbers ``x`` of a row are summed up by their maximum ``m`` and by the sum
+``l`` of ``exp(x - m)`` (M. Milakov and N. Gimelshein, *Online normalizer
+calculation for softmax*, arXiv:1805.02867). Rows are folded block by block,
+and the states of the parts are merged:
+
+    m = max(m_a, m_b)
+    l = l_a exp(m_a - m) + l_b exp(m_b - m)
+
+The maximum's own term in ``l`` is exactly 1. It stays implicit: a state is
+``(m, rest, rest_lo)`` with ``l = 1 + rest + rest_lo``, all in float64. So
+``log l`` keeps its precision where one element outweighs all others, and two
+float64 numbers for the sum keep any number of merges below the rounding of
+the result. The state of no numbers at all has ``m = -inf`` and ``l = 0``.
+
+The functions take floats and `Vec` alike, on the CPU and on CUDA. `scale` is None or ``(sign,
+factor, factor_lo)``: the row is then ``sign * (factor + factor_lo) * x``, of
+which `x` has taken the sign already when it comes here.
+"""
+
+import math
+
+from numba import float32
+
+from .expmath import exp_up, exp_wide, fast_two_sum, float_format, log1p, two_sum
+from .lanewise import element, lanewise
+from .simd import divide, exchange, fma, halvings, lane, like, select, widen
+
+INF = math.inf
+
+
+@lanewise
+def identity(zero):
+    """The state of an empty row; `zero` is 0 in float64, or a Vec of it."""
+    return zero - INF, zero - 1.0, zero
+
+
+@lanewise
+def singleton(x):
+    """The state of one number. Of -inf, exp is 0, so that `l` is 0 too."""
+    zero = like(x, 0.0)
+    return x, select(x == -INF, zero - 1.0, zero), zero
+
+
+@lanewise
+def shift_of(m):
+    """The finite number to subtract in place of a maximum of -inf: 0.
+
+    ``-inf - -inf`` would be NaN, where ``exp(-inf)``, a sum of zeros, is meant.
+    It costs one comparison a block.
+    """
+    return select(m == -INF, 0.0, m)
+
+
+@lanewise
+def reference_of(m, scale):
+    """What to subtract from the elements of a block with the maximum `m` before exp is taken.
+
+    It is `m`, or 0 where `m` is so small a number that exp of the elements
+    themselves neither overflows nor loses bits: then nothing is subtracted,
+    which saves a quarter of the instructions and a rounding.
+    """
+    if scale is not None:
+        return shift_of(m)
+    window = float_format(m.type).window
+    return select((m >= -window) & (m <= window), 0.0, shift_of(m))
+
+
+@lanewise
+def gap(x, m, scale):
+    """``scale * (x - m)`` and the error of its rounding, which is NaN for an infinite gap.
+    """
+    d = x - m
+    v = d - x
+    error = (x - (d - v)) - (v + m)
+    if scale is not None:
+        _, factor, factor_lo = scale
+        scaled = d * factor
+        error = fma(error, factor, fma(d, factor_lo, fma(d, factor, -scaled)))
+        return scaled, error
+    return d, error
+
+
+@lanewise
+def weight(x, reference, scale):
+    """``up * exp(scale * (x - reference))``; None as the reference stands for 0 and no scale."""
+    if reference is None:
+        return exp_up(x, None)
+    return exp_up(*gap(x, reference, scale))
+
+
+@lanewise
+def narrow_weight(x, reference, scale):
+    """`weight`, good for rounding to 16 bits."""
+    return narrow_exp_up(x if reference is None else gap(x, reference, scale)[0])
+
+
+@lanewise
+def widen_scale(scale):
+    """The same scale for states, which are in float64."""
+    if scale is None:
+        return None
+    sign, factor, factor_lo = (widen(v) for v in scale)
+    total, error = two_sum(factor, factor_lo)
+    return sign, total, error
+
+
+# Sums over the numbers of a block run in each lane with the error of each
+# addition added up beside them: `total`, `lost`. They do not wear out however
+# long the block, and their order is fixed: lane = position modulo lanes.
+
+
+@lanewise
+def add_weight(total, lost, w):
+    """Add `w` to a sum that started with a number no smaller than any weight."""
+    total, error = fast_two_sum(total, w)
+    return total, lost + error
+
+
+@lanewise
+def add_other(total, lost, ties, w, x, m):
+    """Add `w` to a sum that leaves out the terms of a finite maximum, and count those in `ties`."""
+    is_maximum = x == m
+    total, error = two_sum(total, select(is_maximum, 0.0, w))
+    return total, lost + error, select(is_maximum, ties + 1.0, ties)
+
+
+@lanewise
+def sum_lanes(total, lost):
+    """The sum over all lanes of a compensated sum, in two float64.
+
+    Lanes are added in halves: float32 in float64, float64 with its errors.
+    """
+    sums = lane_sums(total, lost)
+    for step in halvings(total.type.lanes):
+        sums = add_sums(sums, tuple(exchange(v, step) for v in sums))
+    return lane(sums[0], 0), lane(sums[1], 0)
+
+
+@lanewise
+def lane_sums(total, lost):
+    """Compensated sums as `add_sums` takes them: in float64, which holds a float32's error as well."""
+    if element(total.type) == float32:
+        total = widen(total) + widen(lost)
+        return total, like(total, 0.0)
+    return total, lost
+
+
+@lanewise
+def add_sums(a, b):
+    total, error = two_sum(a[0], b[0])
+    return total, a[1] + b[1] + error
+
+
+@lanewise
+def block_state(m, reference, sums, top, ties, scale):
+    """The state of a block from the sums of its weights by that reference.
+
+    The sums have the weight `top` of the maximum among them, whose place the
+    exact 1 takes; or (`top` is 0) they leave out the terms of `ties` maxima.
+    """
+    f, f_lo = shrinkage(reference, shift_of(m), scale)
+    others, error = two_sum(sums[0], -top)
+    part, part_lo = scaled_sum(others, sums[1] + error, f, f_lo)
+    rest, error = two_sum(part, ties)
+    rest, rest_lo = two_sum(rest, part_lo + error)
+    return m, rest, rest_lo
+
+
+@lanewise
+def merge(a, b, scale):
+    """The state of two parts of a row together."""
+    m_a, rest_a, lo_a = a
+    m_b, rest_b, lo_b = b
+    larger = m_a >= m_b
+    m, rest, lo = select(larger, m_a, m_b), select(larger, rest_a, rest_b), select(larger, lo_a, lo_b)
+    m_s, rest_s, lo_s = select(larger, m_b, m_a), select(larger, rest_b, rest_a), select(larger, lo_b, lo_a)
+    f, f_lo = shrinkage(m_s, m, scale)
+    l, l_lo = sum_of(rest_s, lo_s)
+    part, part_lo = scaled_sum(l, l_lo, f, f_lo)
+    rest, error = two_sum(rest, part)
+    rest, lo = two_sum(rest, lo + error + part_lo)
+    return m, rest, lo
+
+
+@lanewise
+def push(state, x, scale):
+    """The state with one more number."""
+    return merge(state, singleton(x), scale)
+
+
+@lanewise
+def shrinkage(m_part, m, scale):
+    """``exp(scale * (m_part - m))`` in two float64; 1 where they are equal, infinities too."""
+    d, error = gap(m_part, m, scale)
+    equal = m_part == m
+    return exp_wide(select(equal, 0.0, d), select(equal, 0.0, error))
+
+
+@lanewise
+def scaled_sum(l, l_lo, f, f_lo):
+    """``(l + l_lo) * (f + f_lo)``, as a sum of two."""
+    product = l * f
+    return product, fma(l, f, -product) + fma(l, f_lo, l_lo * f)
+
+
+@lanewise
+def sum_of(rest, rest_lo):
+    """``l = 1 + rest``, as a sum of two."""
+    l, error = two_sum(like(rest, 1.0), rest)
+    return l, error + rest_lo
+
+
+@lanewise
+def share(m_part, state, scale):
+    """``exp(m_part - m) / l`` in two float64: what turns a part's weights into softmax."""
+    m, rest, rest_lo = state
+    f, f_lo = shrinkage(m_part, m, scale)
+    l, l_lo = sum_of(rest, rest_lo)
+    q = divide(f, l)
+    return q, divide(fma(-q, l, f) + fma(-q, l_lo, f_lo), l)
+
+
+@lanewise
+def log_sum(state):
+    """``log l``, precise also where `l` is nearly 1."""
+    _, rest, rest_lo = state
+    return log1p(rest) + select(rest > -1.0, divide(rest_lo, 1.0 + rest), 0.0)

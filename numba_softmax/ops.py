@@ -1,0 +1,95 @@
+"""The table of operations. They share the recurrence and differ in the finalizer alone.
+
+An op that gives an element for each element has two functions: `prepare`
+makes, once a block, what `finish` then applies to each vector. `finish` gets
+the block's weights, or its elements for an op that does not use weights. An op
+that gives one number a row has `finish_row` instead.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+from . import online
+from .expmath import float_format
+from .lanewise import device, lanewise
+from .simd import convert, fma, like, select, widen
+
+
+@lanewise
+def prepare_softmax(number, reference, state, scale):
+    """What weights by that reference are multiplied by, in two parts; and a power of two to apply before.
+
+    The power is 1 or, where so small a factor would underflow when it takes
+    off the weights' `up` as well, it takes that off.
+    """
+    up = float_format(number).up
+    q, q_lo = online.share(reference, state, scale)
+    small = q < 2.0**-30
+    one, down = like(q, 1.0), like(q, 1.0 / up)
+    power, then = select(small, down, one), select(small, one, down)
+    q, q_lo = q * then, q_lo * then
+    hi = convert(number, q)
+    return hi, convert(number, (q - widen(hi)) + q_lo), convert(number, power)
+
+
+@lanewise
+def finish_softmax(w, prepared, scale):
+    hi, lo, _ = prepared
+    return fma(w, hi, w * lo)
+
+
+@lanewise
+def prepare_log_softmax(number, reference, state, scale):
+    m = state[0]
+    log_l = online.log_sum(state) + (m - m)  # an infinite maximum makes NaN of the row
+    hi = convert(number, log_l)
+    return hi, convert(number, log_l - widen(hi)), convert(number, m)
+
+
+@lanewise
+def finish_log_softmax(x, prepared, scale):
+    hi, lo, m = prepared
+    d, error = online.gap(x, m, scale)
+    return d - (hi - (select(d > -online.INF, error, 0.0) - lo))
+
+
+@device
+def finish_logsumexp(state, scale):
+    m, rest, _ = state
+    if rest == -1.0:  # no terms at all
+        return -online.INF
+    if scale is None:
+        return m + online.log_sum(state)
+    _, factor, _ = scale
+    scaled = m * factor
+    error = fma(m, factor, -scaled) if math.isfinite(scaled) else 0.0
+    return (scaled + online.log_sum(state)) + error
+
+
+class Op(NamedTuple):
+    """An operation: its name, what it does with masked elements, its finalizer."""
+
+    name: str
+    masked: float  # the result where `where` is False
+    uses_weights: bool = False  # `finish` gets exp(x - m), not x
+    prepare: Callable | None = None
+    finish: Callable | None = None
+    finish_row: Callable | None = None
+
+    @property
+    def reduces(self) -> bool:
+        """Whether the result has one number a row."""
+        return self.finish_row is not None
+
+
+OPS = {
+    op.name: op
+    for op in (
+        Op("softmax", 0.0, uses_weights=True, prepare=prepare_softmax, finish=finish_softmax),
+        Op("log_softmax", -math.inf, prepare=prepare_log_softmax, finish=finish_log_softmax),
+        Op("logsumexp", -math.inf, finish_row=finish_logsumexp),
+    )
+}

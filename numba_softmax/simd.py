@@ -1,0 +1,288 @@
+"""SIMD for Numba: what jitted code does with a `Vec`.
+
+A ``Vec(element, lanes)`` lives in SIMD registers. It has the arithmetic and
+comparison operators (a scalar operand is spread over the lanes) and the
+functions here: memory access with conversion from and to narrow, integer and
+byte-swapped formats (`Stored`), fused multiply-add, selection, reduction. Those
+that do not touch memory take plain floats as well. Addresses are integers.
+
+>>> import numba, numpy as np
+>>> from numba_softmax import simd
+>>> f64x8, f64 = simd.Vec(numba.float64, 8), simd.Stored("float64")
+>>> @numba.njit
+... def double(x, y):
+...     v = simd.load(f64x8, f64, x.ctypes.data)
+...     simd.store(f64, y.ctypes.data, v + v)
+>>> x, y = np.arange(8.0), np.empty(8)
+>>> double(x, y)
+>>> y
+array([ 0.,  2.,  4.,  6.,  8., 10., 12., 14.])
+
+LLVM splits vectors that are wider than the machine's registers. Every operation
+is rounded lane by lane, so the bits of a result do not depend on that width.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from numba.core import types
+
+from .lanewise import (
+    Value,
+    Vec,
+    alike,
+    call_llvm,
+    constant,
+    element,
+    lanewise,
+    llvm_suffix,
+    llvm_type,
+    shuffle_order,
+    with_element,
+)
+
+__all__ = [
+    "Stored", "Vec", "bitcast", "convert", "divide", "exchange", "fence", "first_lanes", "fma", "lane",
+    "largest_lane", "like", "load", "load_first", "maximum", "select", "splat", "store", "store_first",
+    "stream", "widen", "with_lane",
+]  # fmt: skip
+
+
+class Stored(types.Type):
+    """How a number lies in memory; loads convert from it, stores to it.
+
+    Parameters
+    ----------
+    name : str
+        A NumPy dtype's name: a float, an integer, ``"bool"`` or ``"bfloat16"``.
+    swapped : bool
+        Whether its bytes are in the other order than the machine's.
+    """
+
+    def __init__(self, name: str, swapped: bool = False) -> None:
+        self.number, self.swapped = name, swapped
+        self.bits = 8 if name == "bool" else int(name.lstrip("abcdefghijklmnopqrstuvwxyz"))
+        self.bytes = self.bits // 8
+        super().__init__(f"Stored({name}{', swapped' if swapped else ''})")
+
+
+# ------------------------------------------------------------------- arithmetic
+
+
+@lanewise
+def fma(a, b, c):
+    """``a * b + c``, rounded once on every machine that has a fused multiply-add."""
+    a, b, c = alike(a, b, c)
+    return a.emit(a.type, call_llvm(a.builder, f"llvm.fmuladd.{llvm_suffix(a.ir.type)}", a.ir.type, a.ir, b.ir, c.ir))
+
+
+@lanewise
+def divide(a, b):
+    """``a / b`` as IEEE 754 has it, without Python's check for zero."""
+    return a / b
+
+
+@lanewise
+def select(mask, a, b):
+    """`a` where `mask` is set, else `b`."""
+    if not isinstance(a, Value) and not isinstance(b, Value):
+        raise TypeError("one of the choices must have a type")
+    a, b = alike(a, b)
+    if isinstance(mask.type, Vec):
+        a, b = (v.cast(mask.type.of(element(v.type))) for v in (a, b))
+    return mask.emit(a.type, mask.builder.select(mask.ir, a.ir, b.ir))
+
+
+@lanewise
+def maximum(a, b):
+    """The larger of the two; `b` where either is NaN."""
+    return select(a > b, a, b)
+
+
+@lanewise
+def like(v, number):
+    """`number` in the type of `v`, in every lane."""
+    return alike(v, number)[1]
+
+
+@lanewise
+def splat(v, number):
+    """`number` as a `v`, in every lane."""
+    return number.cast(v)
+
+
+@lanewise
+def convert(v, value):
+    """`value` in the element type of `v`, rounded to nearest."""
+    return value.cast(with_element(value.type, element(v)))
+
+
+@lanewise
+def widen(value):
+    """`value` in float64."""
+    return value.cast(with_element(value.type, types.float64))
+
+
+@lanewise
+def bitcast(v, value):
+    """The bits of `value`, read as a `v`."""
+    return value.emit(v, value.builder.bitcast(value.ir, llvm_type(v)))
+
+
+# ------------------------------------------------------------------------ lanes
+
+
+@lanewise
+def first_lanes(v, count):
+    """The mask of the first `count` lanes of a `v`."""
+    numbers = ir.VectorType(ir.IntType(32), v.lanes)
+    limit = count.cast(types.int32).cast(v.of(types.int32))
+    return count.emit(
+        v.of(types.boolean),
+        count.builder.icmp_signed("<", ir.Constant(numbers, list(range(v.lanes))), limit.ir),
+    )
+
+
+@lanewise
+def lane(v, i):
+    """The value of lane `i`."""
+    i = i.ir if isinstance(i, Value) else ir.IntType(32)(i)
+    return v.emit(v.type.element, v.builder.extract_element(v.ir, i))
+
+
+def with_lane(v: Value, i: int, value: Value) -> Value:
+    """`v` with another value in lane `i`."""
+    return v.emit(v.type, v.builder.insert_element(v.ir, value.ir, ir.IntType(32)(i)))
+
+
+def exchange(v: Value, step: int) -> Value:
+    """Each lane's value from the lane whose number differs by the bit `step`."""
+    order = shuffle_order([i ^ step for i in range(v.type.lanes)])
+    return v.emit(v.type, v.builder.shuffle_vector(v.ir, v.ir, order))
+
+
+def halvings(lanes: int) -> list[int]:
+    """The steps of a reduction over so many lanes: half of them, and so on down to 1."""
+    return [1 << k for k in reversed(range(lanes.bit_length() - 1))]
+
+
+@lanewise
+def largest_lane(v):
+    """The maximum of all lanes."""
+    for step in halvings(v.type.lanes):
+        v = maximum(v, exchange(v, step))
+    return lane(v, 0)
+
+
+# ----------------------------------------------------------------------- memory
+
+
+def _pointer(address: Value, to: ir.Type) -> ir.Value:
+    return address.builder.inttoptr(address.ir, to.as_pointer())
+
+
+def _raw_type(v: types.Type, stored: Stored) -> types.Type:
+    """The integers that hold the bits of a `v` in memory."""
+    return with_element(v, types.Integer.from_bitwidth(stored.bits, signed=not stored.number.startswith("u")))
+
+
+@lanewise
+def load(v, stored, address):
+    """The `v`, a Vec or a number type, that lies at `address` as `stored`."""
+    raw = _raw_type(v, stored)
+    loaded = address.builder.load(_pointer(address, llvm_type(raw)), align=1)
+    return _from_memory(address.emit(raw, loaded), stored, v)
+
+
+@lanewise
+def load_first(v, stored, address, count):
+    """The first `count` lanes of a `v` at `address`; the others are zero and are not read."""
+    raw = _raw_type(v, stored)
+    t = llvm_type(raw)
+    loaded = call_llvm(
+        address.builder, f"llvm.masked.load.{llvm_suffix(t)}.p0", t,
+        _pointer(address, t), ir.IntType(32)(1), first_lanes(v, count).ir, constant(t, 0),
+    )  # fmt: skip
+    return _from_memory(address.emit(raw, loaded), stored, v)
+
+
+@lanewise
+def store(stored, address, value):
+    """Write `value` to `address` as `stored`."""
+    raw = _to_memory(value, stored)
+    value.builder.store(raw.ir, _pointer(address, raw.ir.type), align=1)
+
+
+@lanewise
+def store_first(stored, address, value, count):
+    """Write the first `count` lanes of `value` to `address` as `stored`."""
+    raw = _to_memory(value, stored)
+    t = raw.ir.type
+    call_llvm(
+        value.builder, f"llvm.masked.store.{llvm_suffix(t)}.p0", ir.VoidType(),
+        raw.ir, _pointer(address, t), ir.IntType(32)(1), first_lanes(value.type, count).ir,
+    )  # fmt: skip
+
+
+@lanewise
+def stream(stored, address, value):
+    """Write `value` past the caches to `address`, a multiple of the vector's size; see `fence`."""
+    raw = _to_memory(value, stored)
+    written = value.builder.store(raw.ir, _pointer(address, raw.ir.type), align=value.type.lanes * stored.bytes)
+    written.set_metadata("nontemporal", value.builder.module.add_metadata([ir.IntType(32)(1)]))
+
+
+@lanewise
+def fence(address):
+    """Order streamed stores (to `address`, or anywhere) before whatever follows."""
+    address.builder.fence("seq_cst")
+
+
+def _from_memory(raw: Value, stored: Stored, v: types.Type) -> Value:
+    """Raw integers, as they came from memory, as a `v`."""
+    if stored.swapped and stored.bits > 8:
+        raw = _swap_bytes(raw)
+    name = stored.number
+    if isinstance(element(v), types.Boolean):
+        return raw != 0
+    if name == "bool":
+        return (raw != 0).cast(v)
+    if "int" in name:
+        return raw.cast(v)
+    if name == "bfloat16":
+        bits = raw.cast(with_element(v, types.int32)) << 16
+        return convert(v, bitcast(with_element(v, types.float32), bits))
+    return convert(v, bitcast(with_element(v, _float_of(stored.bits)), raw))
+
+
+def _to_memory(value: Value, stored: Stored) -> Value:
+    """Floats as the raw integers that go to memory, rounded to nearest even."""
+    raw = _raw_type(value.type, stored)
+    if stored.bits == 16:
+        value = convert(types.float32, value)
+    if stored.number == "bfloat16":
+        bits = bitcast(with_element(value.type, types.int32), value)
+        lowest_kept = _shift_right(bits, 16) & 1
+        # A NaN's bits may all be in the part that is cut off.
+        rounded = select(value != value, bits | 0x00400000, bits + (lowest_kept + 0x7FFF))
+        result = _shift_right(rounded, 16).cast(raw)
+    elif "int" in stored.number:
+        result = value.cast(raw)
+    else:
+        result = bitcast(raw, convert(_float_of(stored.bits), value))
+    return _swap_bytes(result) if stored.swapped else result
+
+
+def _float_of(bits: int) -> Any:
+    return {16: types.float16, 32: types.float32, 64: types.float64}[bits]
+
+
+def _shift_right(v: Value, bits: int) -> Value:
+    return v.emit(v.type, v.builder.lshr(v.ir, constant(v.ir.type, bits)))
+
+
+def _swap_bytes(raw: Value) -> Value:
+    t = raw.ir.type
+    return raw.emit(raw.type, call_llvm(raw.builder, f"llvm.bswap.{llvm_suffix(t)}", t, raw.ir))
