@@ -23,7 +23,7 @@ import math
 
 from numba import float32
 
-from .expmath import exp_up, exp_wide, fast_two_sum, float_format, log1p, two_sum
+from .expmath import exp_up, exp_wide, fast_two_sum, float_format, log1p, narrow_exp_up, two_sum
 from .lanewise import element, lanewise
 from .simd import divide, exchange, fma, halvings, lane, like, select, widen
 

@@ -45,7 +45,7 @@ from .lanewise import (
 
 __all__ = [
     "Stored", "Vec", "bitcast", "convert", "divide", "exchange", "fence", "first_lanes", "fma", "lane",
-    "largest_lane", "like", "load", "load_first", "maximum", "select", "splat", "store", "store_first",
+    "largest_lane", "like", "load", "load_first", "maximum", "prefetch", "select", "splat", "store", "store_first",
     "stream", "widen", "with_lane",
 ]  # fmt: skip
 
@@ -232,6 +232,14 @@ def stream(stored, address, value):
     raw = _to_memory(value, stored)
     written = value.builder.store(raw.ir, _pointer(address, raw.ir.type), align=value.type.lanes * stored.bytes)
     written.set_metadata("nontemporal", value.builder.module.add_metadata([ir.IntType(32)(1)]))
+
+
+@lanewise
+def prefetch(address):
+    """Ask for the cache line at `address`, which need not be one that can be read."""
+    number = ir.IntType(32)
+    pointer = _pointer(address, ir.IntType(8))
+    call_llvm(address.builder, "llvm.prefetch.p0", ir.VoidType(), pointer, number(0), number(3), number(1))
 
 
 @lanewise

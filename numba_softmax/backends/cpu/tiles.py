@@ -18,6 +18,7 @@ from ...simd import (
     load,
     load_first,
     maximum,
+    prefetch,
     select,
     splat,
     store,
@@ -28,6 +29,9 @@ from ...simd import (
 
 BLOCK = 2048
 """Elements that are folded at once. The bits of a result depend on it, for every shape and layout alike."""
+
+PREFETCH = 8192
+"""How many bytes before their use elements are asked for, while others are computed with."""
 
 VECTOR_BYTES = 64
 """On every CPU: LLVM splits vectors where registers are narrower, and the bits stay."""
@@ -148,6 +152,7 @@ def make_tiles(spec: Spec, x_format: Stored) -> Tiles:
         total, lost, ties = splat(vec, start), splat(vec, 0.0), splat(vec, 0.0)
         for j in range(0, count, lanes):
             width = min(lanes, count - j)
+            prefetch(x + j * x_size + PREFETCH)
             v, keep = read(x, w, j, width, scale)
             e = weight(v, reference, scale)
             if masked or scaled:
