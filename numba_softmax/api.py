@@ -17,7 +17,7 @@ def softmax(
     *,
     where: ArrayLike | None = None,
     scale: float | None = None,
-    dtype: DTypeLike = None,
+    dtype: DTypeLike | None = None,
     out: np.ndarray | None = None,
     device: str | None = None,
 ) -> Any:
@@ -84,7 +84,7 @@ def log_softmax(
     *,
     where: ArrayLike | None = None,
     scale: float | None = None,
-    dtype: DTypeLike = None,
+    dtype: DTypeLike | None = None,
     out: np.ndarray | None = None,
     device: str | None = None,
 ) -> Any:
@@ -129,7 +129,7 @@ def logsumexp(
     where: ArrayLike | None = None,
     scale: float | None = None,
     keepdims: bool = False,
-    dtype: DTypeLike = None,
+    dtype: DTypeLike | None = None,
     out: np.ndarray | None = None,
     device: str | None = None,
 ) -> Any:

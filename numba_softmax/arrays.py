@@ -39,8 +39,17 @@ class Layout:
     reduced_dims: tuple[Dim, ...]  # in the order of a row's elements; at least one
 
 
-def format_name(dtype: np.dtype) -> str:
-    return dtype.name if dtype.isnative or dtype.itemsize == 1 else ">" + dtype.name
+@functools.cache
+def format_name(dtype: np.dtype) -> str | None:
+    """The name of the format in memory; None for numbers that cannot be computed with."""
+    if dtype.name not in INPUTS:
+        return None
+    return dtype.name if dtype.isnative else ">" + dtype.name
+
+
+@functools.cache
+def _is_float(dtype: np.dtype) -> bool:
+    return dtype.name in FLOATS
 
 
 @functools.lru_cache(maxsize=4096)
@@ -59,8 +68,8 @@ def layout_of(
     reduced_dims = [dims[i] for i in sorted(axes)]
     row_dims.sort(key=lambda d: max(abs(d[1]), abs(d[2])), reverse=True)
     return Layout(
-        format_name(x_dtype),
-        format_name(y_dtype),
+        str(format_name(x_dtype)),
+        str(format_name(y_dtype)),
         w_steps is not None,
         math.prod(d[0] for d in row_dims),
         math.prod(d[0] for d in reduced_dims),
@@ -94,16 +103,19 @@ def steps_with_reduced(steps: tuple[int, ...], axes: tuple[int, ...], ndim: int)
 
 def as_input(x: Any) -> np.ndarray:
     """`x` as an array of a dtype that can be computed with."""
-    if isinstance(x, np.ma.MaskedArray):
-        raise TypeError("x is a masked array, whose mask would be ignored: pass x.data, and use where=~x.mask")
-    array = np.asarray(x)
-    if array.dtype.name not in INPUTS:
-        raise TypeError(f"x has dtype {array.dtype}: it must be real numbers, one of {', '.join(INPUTS)}")
-    return array
+    if type(x) is not np.ndarray:
+        if isinstance(x, np.ma.MaskedArray):
+            raise TypeError("x is a masked array, whose mask would be ignored: pass x.data, and use where=~x.mask")
+        x = np.asarray(x)
+    if format_name(x.dtype) is None:
+        raise TypeError(f"x has dtype {x.dtype}: it must be real numbers, one of {', '.join(INPUTS)}")
+    return x
 
 
 def as_axes(axis: Any, ndim: int) -> tuple[int, ...]:
     """Axis numbers from 0, ascending."""
+    if type(axis) is int and -ndim <= axis < ndim:
+        return (axis % ndim,)
     if axis is None:
         return tuple(range(ndim))
     if ndim == 0 and isinstance(axis, int) and axis in (0, -1):
@@ -120,16 +132,16 @@ def as_output_dtype(dtype: Any, x_dtype: np.dtype, out: np.ndarray | None) -> np
     """The dtype of a result."""
     if dtype is not None:
         given = _dtype_named(dtype)
-        if given.name not in FLOATS:
+        if not _is_float(given):
             raise TypeError(f"dtype is {given}: results are floats, so it must be one of {', '.join(FLOATS)}")
         if out is not None and out.dtype != given:
             raise TypeError(f"out has dtype {out.dtype}, but dtype={given} was asked for: leave one of them out")
         return given
     if out is not None:
         return out.dtype
-    if x_dtype.name in FLOATS:
-        return x_dtype.newbyteorder("=")
-    return np.dtype(np.float64)
+    if not _is_float(x_dtype):
+        return np.dtype(np.float64)
+    return x_dtype if x_dtype.isnative else x_dtype.newbyteorder("=")
 
 
 def _dtype_named(dtype: Any) -> np.dtype:
@@ -147,11 +159,11 @@ def _dtype_named(dtype: Any) -> np.dtype:
 
 def check_out(out: Any, shape: tuple[int, ...]) -> None:
     """Refuse what results cannot be written to."""
-    if not isinstance(out, np.ndarray) or isinstance(out, np.ma.MaskedArray):
+    if type(out) is not np.ndarray and (not isinstance(out, np.ndarray) or isinstance(out, np.ma.MaskedArray)):
         raise TypeError(f"out must be a NumPy array, not {type(out).__name__}")
     if out.shape != shape:
         raise ValueError(f"out has shape {out.shape}, but the result has shape {shape}")
-    if out.dtype.name not in FLOATS:
+    if not _is_float(out.dtype):
         raise TypeError(f"out has dtype {out.dtype}: it must be one of {', '.join(FLOATS)}")
     if not out.flags.writeable:
         raise ValueError("out is read-only: pass an array that can be written to")
@@ -210,22 +222,25 @@ address_of = _choose_address()
 
 def needs_temporary(x: np.ndarray, out: np.ndarray, where: np.ndarray | None, reduces: bool) -> bool:
     """Whether writing to `out` could change what is still to be read."""
+    if out is x and out.flags.forc and where is None:
+        return False
     if _may_overlap_itself(out):
         return True
     if where is not None and _share_memory(where, out):
         return True
-    same_elements = not reduces and (
-        out is x
-        or (out.strides == x.strides and out.dtype.itemsize == x.dtype.itemsize and address_of(out) == address_of(x))
+    if not _share_memory(x, out):
+        return False
+    same_elements = (
+        out.strides == x.strides and out.dtype.itemsize == x.dtype.itemsize and address_of(out) == address_of(x)
     )
-    return not same_elements and _share_memory(x, out)
+    return reduces or not same_elements
 
 
 def _share_memory(a: np.ndarray, b: np.ndarray) -> bool:
     if not np.may_share_memory(a, b):
         return False
     try:
-        return np.shares_memory(a, b, max_work=10_000)
+        return np.shares_memory(a, b, max_work=10_000)  # type: ignore[arg-type]
     except np.exceptions.TooHardError:
         return True
 

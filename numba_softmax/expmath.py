@@ -12,7 +12,6 @@ the smallest subnormal is then a normal number, at no cost; who multiplies the
 result on takes the factor off.
 """
 
-import math
 from typing import NamedTuple
 
 from numba.core import types

@@ -59,6 +59,8 @@ class Vec(types.Type):
 
 @register_model(Vec)
 class VecModel(models.PrimitiveModel):
+    """A Vec is an LLVM vector."""
+
     def __init__(self, dmm: Any, fe_type: Vec) -> None:
         super().__init__(dmm, fe_type, llvm_type(fe_type))
 
@@ -74,6 +76,7 @@ def with_element(v: types.Type, new: types.Type) -> types.Type:
 
 
 def llvm_type(v: types.Type) -> ir.Type:
+    """How LLVM calls a number type or a Vec."""
     if isinstance(v, Vec):
         return ir.VectorType(llvm_type(v.element), v.lanes)
     if isinstance(v, types.Boolean):
@@ -98,10 +101,12 @@ def constant(t: ir.Type, value: float) -> ir.Constant:
 
 
 def shuffle_order(lanes: list[int]) -> ir.Constant:
+    """Lane numbers, as LLVM's shuffles take them."""
     return ir.Constant(ir.VectorType(ir.IntType(32), len(lanes)), lanes)
 
 
 def call_llvm(builder: ir.IRBuilder, name: str, result: ir.Type, *args: ir.Value) -> ir.Value:
+    """Call an LLVM intrinsic or a C function by its name."""
     function = ir.FunctionType(result, [a.type for a in args])
     return builder.call(cgutils.get_or_insert_function(builder.module, function, name), args)
 
@@ -278,7 +283,9 @@ def lanewise(function: Callable, key: Any = None, accepts: Callable[..., bool] =
         result = function(*(_value_of(builder, t, _dummy(t)) for t in arg_types))
 
         def generate(ctx: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
-            return pack(function(*(_value_of(builder, t, a) for t, a in zip(sig.args, args, strict=True))), ctx, builder)
+            return pack(
+                function(*(_value_of(builder, t, a) for t, a in zip(sig.args, args, strict=True))), ctx, builder
+            )
 
         return signature(_type_of(result), *arg_types), generate
 

@@ -69,8 +69,7 @@ def reference_of(m, scale):
 
 @lanewise
 def gap(x, m, scale):
-    """``scale * (x - m)`` and the error of its rounding, which is NaN for an infinite gap.
-    """
+    """``scale * (x - m)`` and the error of its rounding, which is NaN for an infinite gap."""
     d = x - m
     v = d - x
     error = (x - (d - v)) - (v + m)
@@ -149,6 +148,7 @@ def lane_sums(total, lost):
 
 @lanewise
 def add_sums(a, b):
+    """Two compensated sums, added."""
     total, error = two_sum(a[0], b[0])
     return total, a[1] + b[1] + error
 

@@ -37,12 +37,14 @@ def prepare_softmax(number, reference, state, scale):
 
 @lanewise
 def finish_softmax(w, prepared, scale):
+    """Softmax from weights."""
     hi, lo, _ = prepared
     return fma(w, hi, w * lo)
 
 
 @lanewise
 def prepare_log_softmax(number, reference, state, scale):
+    """``log l`` in two parts, and the maximum."""
     m = state[0]
     log_l = online.log_sum(state) + (m - m)  # an infinite maximum makes NaN of the row
     hi = convert(number, log_l)
@@ -51,6 +53,7 @@ def prepare_log_softmax(number, reference, state, scale):
 
 @lanewise
 def finish_log_softmax(x, prepared, scale):
+    """``(x - m) - log l``: both terms have the same sign, so nothing cancels."""
     hi, lo, m = prepared
     d, error = online.gap(x, m, scale)
     return d - (hi - (select(d > -online.INF, error, 0.0) - lo))
@@ -58,6 +61,7 @@ def finish_log_softmax(x, prepared, scale):
 
 @device
 def finish_logsumexp(state, scale):
+    """``m + log l``."""
     m, rest, _ = state
     if rest == -1.0:  # no terms at all
         return -online.INF

@@ -1,0 +1,1 @@
+"""Backends: each is a folder with a `run`; see `dispatch`."""

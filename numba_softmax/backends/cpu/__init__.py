@@ -27,6 +27,9 @@ NARROWEST_STRIP = 8
 STREAM_FROM = 1 << 25
 """Bytes of results from which on they are written past the caches."""
 
+STREAMED_ROW = 2048
+"""Bytes of a row from which on that pays: where rows meet within a cache line, it is written twice."""
+
 
 class Plan:
     """How calls with a certain layout are served."""
@@ -70,7 +73,11 @@ def plan(op: Op, layout: Layout, scaled: bool, in_place: bool) -> Plan:
         inner = layout.row_dims[-1][0]
         tasks = layout.rows // inner * math.ceil(inner / (STRIP * lanes_of(spec.number)))
     result_bytes = layout.rows * layout.n * y.bytes
-    stream = not (in_place or gathered or regime == "columns") and result_bytes >= STREAM_FROM
+    stream = (
+        result_bytes >= STREAM_FROM
+        and layout.n * y.bytes >= STREAMED_ROW
+        and not (in_place or gathered or regime == "columns")
+    )
     return Plan(regime, spec, gathered, tasks, layout, stream)
 
 
@@ -101,12 +108,12 @@ def run(op: Op, layout: Layout, x: int, y: int, w: int, scale: float | None) -> 
         return
     p = plan(op, layout, scale is not None, x == y)
     sign, factor = (1.0, 1.0) if scale is None else (math.copysign(1.0, scale), abs(scale))
-    if p.elements < PARALLEL_FROM or p.elements < PARALLEL_FROM_ON_WORKQUEUE and layer() == "workqueue":
-        p.serial(x, y, w, sign, factor, p.words, p.tasks)
+    if p.elements < PARALLEL_FROM or (p.elements < PARALLEL_FROM_ON_WORKQUEUE and layer() == "workqueue"):
+        p.serial(x, y, w, sign, factor, p.words, 0, p.tasks)
         return
     with threads_for_call() as threads:
         if threads == 1:
-            p.serial(x, y, w, sign, factor, p.words, p.tasks)
+            p.serial(x, y, w, sign, factor, p.words, 0, p.tasks)
         elif p.splits(threads):
             p.split(x, y, w, sign, factor, p.words, p.rows, p.chunks, threads)
         else:

@@ -27,7 +27,7 @@ from ...simd import (
     store_first,
     widen,
 )
-from .layout import N, REDUCED_DIMS, ROW_DIMS, row_offsets, run_at, word
+from .layout import N, last_row_dim, row_offsets, run_at, word
 from .rows import CHUNK, make_scales
 from .tiles import BLOCK, BOOL, VECTOR_BYTES, Spec, aligned_address, inlined, jit, lanes_of, own_format, stored
 
@@ -70,7 +70,11 @@ def make_columns(spec: Spec) -> Callable:
     @inlined
     def get_state(at):
         step = 8 * lanes
-        return load(wide_vec, own_wide, at), load(wide_vec, own_wide, at + step), load(wide_vec, own_wide, at + 2 * step)
+        return (
+            load(wide_vec, own_wide, at),
+            load(wide_vec, own_wide, at + step),
+            load(wide_vec, own_wide, at + 2 * step),
+        )
 
     @inlined
     def put_state(at, state):
@@ -216,10 +220,9 @@ def make_columns(spec: Spec) -> Callable:
                     state = online.merge(get_state(kept + row_at), state, wide)
                 put_state(kept + row_at, state)
 
-    @jit
     def columns(x, y, w, sign, factor, layout, first, last):
         """Strips first to last."""
-        n, inner = word(layout, N), inner_size(layout)
+        n, inner = word(layout, N), last_row_dim(layout)
         strips = -(-inner // (STRIP * lanes))
         scale = scale_of(sign, factor)
         wide = online.widen_scale(scale)
@@ -246,9 +249,3 @@ def make_columns(spec: Spec) -> Callable:
                     write_block(xb, ys + at * y_step, wb, x_step, y_step, w_step, count, width, room, scale)
 
     return columns
-
-
-@inlined
-def inner_size(layout):
-    """The size of the last row dimension."""
-    return word(layout, 5 + 4 * (word(layout, ROW_DIMS) - 1))

@@ -7,17 +7,18 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numba import float64, int64, njit, prange, types
+from numba import float64, int64, njit, prange
 
 from .cache import KernelCache
 from .columns import make_columns
-from .rows import CHUNK, make_long_rows, make_short_rows, make_split_rows
-from .tiles import Spec
+from .rows import make_long_rows, make_short_rows, make_split_rows
+from .tiles import Spec, jit
 
 _ADDRESSES = (int64, int64, int64, float64, float64, int64)  # x, y, w, sign, factor, layout
 
 
 def _make_body(regime: str, spec: Spec, gathered: bool) -> Callable:
+    """The kernel's function, not compiled yet."""
     if regime == "short_rows":
         return make_short_rows(spec)
     if regime == "columns":
@@ -38,19 +39,16 @@ def _name(*parts: Any) -> str:
 
 @functools.cache
 def serial_kernel(regime: str, spec: Spec, gathered: bool) -> Callable:
-    """``f(x, y, w, sign, factor, layout, tasks)``, in the calling thread."""
-    body = _make_body(regime, spec, gathered)
-
-    def serial(x, y, w, sign, factor, layout, tasks):
-        body(x, y, w, sign, factor, layout, 0, tasks)
-
-    return _compiled(serial, _name("serial", regime, spec, gathered), (*_ADDRESSES, int64))
+    """``f(x, y, w, sign, factor, layout, first, last)``: those tasks, in the calling thread."""
+    return _compiled(
+        _make_body(regime, spec, gathered), _name("serial", regime, spec, gathered), (*_ADDRESSES, int64, int64)
+    )
 
 
 @functools.cache
 def threaded_kernel(regime: str, spec: Spec, gathered: bool) -> Callable:
     """``f(x, y, w, sign, factor, layout, tasks, parts)``: the tasks in so many parts, shared out to threads."""
-    body = _make_body(regime, spec, gathered)
+    body = jit(_make_body(regime, spec, gathered))
 
     def threaded(x, y, w, sign, factor, layout, tasks, parts):
         for part in prange(parts):

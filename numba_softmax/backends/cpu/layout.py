@@ -1,15 +1,17 @@
 """The layout of a problem as kernels read it: a table of int64 words in memory.
 
-Words: the number of rows, the length of a row, the number of row dimensions,
-of reduced dimensions, whether to stream, the bytes of scratch; then four words
-a dimension, row dimensions first: its size and the steps, in bytes, of x, of
-the result and of the mask.
+Words: the number of rows, the length of a row, the number of row dimensions and
+of reduced dimensions, whether to stream; then four words a dimension, row
+dimensions first: its size and the steps, in bytes, of x, of the result and of
+the mask.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
-from numba import int64
+from numba import int64, types, uint8
 
 from ...arrays import Layout
 from ...simd import Stored, load, store
@@ -17,7 +19,7 @@ from .tiles import inlined, jit
 
 ROWS, N, ROW_DIMS, REDUCED_DIMS, STREAM = range(5)
 _TABLE = 5
-_INT64 = Stored("int64")
+_INT64, _BYTE = Stored("int64"), Stored("uint8")
 
 
 def layout_words(layout: Layout, stream: bool) -> np.ndarray:
@@ -66,16 +68,16 @@ def run_at(layout, position):
     return offsets(layout, rows, dims, position), steps, size - position % size
 
 
-def make_gather(x_format: Stored, own: Stored, number, y_format: Stored, masked: bool):
-    """Functions that bring a block of a row together in scratch memory, and spread one out."""
-    y_raw = Stored(f"int{y_format.bits}")
-    y_number = {16: "int16", 32: "int32", 64: "int64"}[y_format.bits]
-    byte = Stored("uint8")
+@inlined
+def last_row_dim(layout):
+    """The size of the last row dimension."""
+    return word(layout, _TABLE + 4 * (word(layout, ROW_DIMS) - 1))
 
-    import numba
 
-    y_integer, byte_integer = getattr(numba, y_number), numba.uint8
-    size, y_size = own.bytes, y_format.bytes
+def make_gather(x_format: Stored, number: types.Type, masked: bool) -> Callable:
+    """A jitted function that brings a block of a row together in scratch memory, in the compute type."""
+    own = Stored(number.name)
+    size = own.bytes
 
     @jit
     def gather(x, w, layout, start, count, x_block, w_block):
@@ -86,8 +88,16 @@ def make_gather(x_format: Stored, own: Stored, number, y_format: Stored, masked:
             for i in range(run):
                 store(own, x_block + (done + i) * size, load(number, x_format, x + x_at + i * x_step))
                 if masked:
-                    store(byte, w_block + done + i, load(byte_integer, byte, w + w_at + i * w_step))
+                    store(_BYTE, w_block + done + i, load(uint8, _BYTE, w + w_at + i * w_step))
             done += run
+
+    return gather
+
+
+def make_scatter(y_format: Stored) -> Callable:
+    """A jitted function that spreads a block of results out to where they belong."""
+    raw, size = Stored(f"int{y_format.bits}"), y_format.bytes
+    integer = types.Integer.from_bitwidth(y_format.bits)
 
     @jit
     def scatter(y_block, y, layout, start, count):
@@ -96,8 +106,7 @@ def make_gather(x_format: Stored, own: Stored, number, y_format: Stored, masked:
             (_, y_at, _), (_, y_step, _), run = run_at(layout, start + done)
             run = min(run, count - done)
             for i in range(run):
-                value = load(y_integer, y_raw, y_block + (done + i) * y_size)
-                store(y_raw, y + y_at + i * y_step, value)
+                store(raw, y + y_at + i * y_step, load(integer, raw, y_block + (done + i) * size))
             done += run
 
-    return gather, scatter
+    return scatter

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from numba import float64, prange, types
+from numba import float64
 
 from ... import online
 from ...simd import Stored, fence, load, store, widen
-from .layout import N, ROWS, STREAM, make_gather, row_offsets, word
+from .layout import ROWS, STREAM, N, make_gather, make_scatter, row_offsets, word
 from .tiles import BLOCK, VECTOR_BYTES, Spec, aligned_address, inlined, jit, make_tiles, own_format, stored
 
 CHUNK = 64 * BLOCK
@@ -36,7 +36,10 @@ def make_scales(spec: Spec) -> Callable:
 
 
 def make_short_rows(spec: Spec) -> Callable:
-    """Contiguous rows of at most a block. The next row's maximum is on its way while a row's sum is finished."""
+    """The kernel for contiguous rows of at most a block.
+
+    The next row's maximum is on its way while a row's sum is finished.
+    """
     op, number = spec.op, spec.number
     tiles, scale_of = make_tiles(spec, stored(spec.x)), make_scales(spec)
     block_maximum, block_state, finish_block = tiles
@@ -44,7 +47,6 @@ def make_short_rows(spec: Spec) -> Callable:
     y_format, size = stored(spec.y), own_format(number).bytes
     in_place = own_format(number) == y_format
 
-    @jit
     def short_rows(x, y, w, sign, factor, layout, first, last):
         n, stream = word(layout, N), word(layout, STREAM) != 0
         scale = scale_of(sign, factor)
@@ -71,8 +73,8 @@ def make_short_rows(spec: Spec) -> Callable:
     return short_rows
 
 
-def make_chunks(spec: Spec, gathered: bool) -> tuple[Callable, Callable]:
-    """Jitted functions that fold and that write a part of a row, block by block.
+def make_chunks(spec: Spec, gathered: bool) -> tuple[Callable, Callable, Callable]:
+    """Jitted functions: the size of scratch memory, and to fold and to write a part of a row, block by block.
 
     `scratch` holds the weights (of the whole row if it is `kept`, else of a
     block), the blocks' maxima, and for a gathered row one block each of
@@ -81,17 +83,15 @@ def make_chunks(spec: Spec, gathered: bool) -> tuple[Callable, Callable]:
     op, number, masked = spec.op, spec.number, spec.masked
     own, y_format = own_format(number), stored(spec.y)
     x_format = own if gathered else stored(spec.x)
-    gather, scatter = make_gather(stored(spec.x), own, number, y_format, masked)
+    gather, scatter = make_gather(stored(spec.x), number, masked), make_scatter(y_format)
     block_maximum, block_state, finish_block = make_tiles(spec, x_format)
-    uses_weights, reduces, prepare = op.uses_weights, op.reduces, op.prepare
+    uses_weights, prepare = op.uses_weights, op.prepare
     size, x_size, y_size = own.bytes, x_format.bytes, y_format.bytes
     maxima_size = 8 * (KEPT // BLOCK)
     x_block_at = maxima_size
     w_block_at = x_block_at + BLOCK * size
     y_block_at = w_block_at + BLOCK
-    weights_at = y_block_at + BLOCK * y_size
-    if not gathered:
-        weights_at = maxima_size
+    weights_at = y_block_at + BLOCK * y_size if gathered else maxima_size
 
     @inlined
     def scratch_size(kept, n):
@@ -127,7 +127,7 @@ def make_chunks(spec: Spec, gathered: bool) -> tuple[Callable, Callable]:
         wide = online.widen_scale(scale)
         for at in range(start, stop, BLOCK):
             count = min(BLOCK, stop - at)
-            if not kept or not uses_weights or gathered and masked:
+            if not kept or not uses_weights or (gathered and masked):
                 xb, wb = block_at(x, w, layout, scratch, at, count)
             else:
                 xb, wb = 0, w + at
@@ -150,17 +150,16 @@ def make_chunks(spec: Spec, gathered: bool) -> tuple[Callable, Callable]:
         if stream:
             fence(y)
 
-    return scratch_size, fold, write if not reduces else None
+    return scratch_size, fold, write
 
 
 def make_long_rows(spec: Spec, gathered: bool) -> Callable:
-    """Rows of any length; gathered: of any strides. One thread folds a row and writes it."""
+    """The kernel for rows of any length; gathered: of any strides. One thread folds a row and writes it."""
     op, scale_of = spec.op, make_scales(spec)
     scratch_size, fold, write = make_chunks(spec, gathered)
     uses_weights, reduces, finish_row = op.uses_weights, op.reduces, op.finish_row
     y_format = stored(spec.y)
 
-    @jit
     def long_rows(x, y, w, sign, factor, layout, first, last):
         n = word(layout, N)
         scale = scale_of(sign, factor)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -38,9 +39,8 @@ VECTOR_BYTES = 64
 
 BOOL = Stored("bool")
 
-_options = dict(error_model="numpy", nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
-jit = njit(**_options)
-inlined = njit(forceinline=True, **_options)
+jit = functools.partial(njit, error_model="numpy", nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+inlined = functools.partial(jit, forceinline=True)
 
 
 @inlined
@@ -144,7 +144,7 @@ def make_tiles(spec: Spec, x_format: Stored) -> Tiles:
 
     @inlined
     def add_up(x, w, weights, count, shift, reference, scale):
-        """Weights and their sums, as `online.block_state` takes them; for None as the reference, nothing is subtracted."""
+        """Weights and their sums, as `online.block_state` takes them. The reference None stands for 0."""
         if uses_weights:
             start = number(2) * weight(shift, reference, scale)
         else:

@@ -1,0 +1,130 @@
+"""The command line: ``numba-softmax run``, ``info``, ``selftest`` and ``bench``.
+
+Results go to stdout; messages and progress to stderr. Exit codes: 0, 1 for a
+failed check, 2 for bad input, 130 after Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from .. import __version__
+from ..ops import OPS
+
+__all__ = ["Refused", "main"]
+
+NAME = "numba-softmax"
+
+
+class Refused(Exception):
+    """Something that the user can put right; its text is one line that names it."""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Usage errors are one line too, with the same beginning for all commands."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{NAME}: error: {message} (see {self.prog} --help)\n")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Parameters
+    ----------
+    argv : sequence of str, optional
+        The arguments; by default those of the process.
+
+    Returns
+    -------
+    int
+        The exit code.
+    """
+    arguments = _parser().parse_args(argv)
+    if argv is None:  # the process is ours
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that files are tidied up
+    try:
+        command = importlib.import_module(f"{__name__}.{arguments.command}").command
+        code = command(arguments)
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    except BrokenPipeError:
+        _silence_stdout()
+        return 141  # 128 + SIGPIPE, which not every system has
+    except (Refused, OSError, MemoryError) as error:
+        print(f"{NAME}: error: {_in_one_line(error)}", file=sys.stderr)
+        _silence_stdout()
+        return 2
+    return code
+
+
+def _silence_stdout() -> None:
+    """Let the interpreter's last flush go nowhere: it would fail again, and say so."""
+    if sys.stdout is sys.__stdout__ and sys.stdout is not None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _in_one_line(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        where = error.filename if error.filename is not None else "cannot write the result"
+        return f"{where}: {error.strerror}"
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _axis(text: str) -> int | tuple[int, ...] | None:
+    """An axis as users write it: ``1``, ``0,1`` or ``none``."""
+    if text.lower() == "none":
+        return None
+    numbers = tuple(int(part) for part in text.split(","))
+    return numbers if len(numbers) > 1 else numbers[0]
+
+
+_axis.__name__ = "axis"  # argparse names it in its message
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog=NAME, description="softmax, log_softmax and logsumexp for NumPy arrays, compiled by Numba")
+    parser.add_argument("--version", action="version", version=f"{NAME} {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_run(commands)
+
+    info = commands.add_parser("info", help="versions, CPU, threads, cache", description="What there is to compute with.")
+    info.add_argument("--json", action="store_true", help="print JSON")
+
+    text = "check on this machine what the documentation promises"
+    selftest = commands.add_parser("selftest", help=text, description=f"{text.capitalize()}: exit code 1 if it fails.")
+    selftest.add_argument("--json", action="store_true", help="print JSON")
+
+    text = "measure this machine against a parallel copy, NumPy, SciPy and torch"
+    bench = commands.add_parser("bench", help=text, description=f"{text.capitalize()}, as far as these are installed.")
+    bench.add_argument("--json", metavar="FILE", help="write all numbers to a file")
+    bench.add_argument("--plot", metavar="FILE", help="draw them (.png, .svg or .pdf; needs matplotlib)")
+    bench.add_argument("--quick", action="store_true", help="two small cases only")
+    return parser
+
+
+def _add_run(commands: Any) -> None:
+    text = "compute on a .npy file of any size, or on a sample without one"
+    description = (
+        f"{text.capitalize()}. The file may be larger than memory. Without IN, the sample is attention scores "
+        "that a small transformer computed for a sentence; nothing is written then."
+    )
+    run = commands.add_parser("run", help=text, description=description)
+    run.add_argument("input", nargs="?", metavar="IN", help="an array in a .npy file")
+    text = "where to write the result (default: beside IN, named IN's stem.OP.npy); may be IN"
+    run.add_argument("output", nargs="?", metavar="OUT", help=text)
+    run.add_argument("--op", choices=tuple(OPS), default="softmax", help="the operation (default: %(default)s)")
+    text = "an axis, several as in --axis=0,1, or none for all (default: %(default)s)"
+    run.add_argument("--axis", type=_axis, default=-1, help=text)
+    text = "of the result (default: that of IN if it is a float, else float64)"
+    run.add_argument("--dtype", choices=("float16", "float32", "float64"), help=text)
+    run.add_argument("--scale", type=float, metavar="S", help="multiplies the input: one over the temperature")
+    run.add_argument("--json", action="store_true", help="print the summary as JSON")

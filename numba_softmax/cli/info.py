@@ -1,0 +1,104 @@
+"""``numba-softmax info``: what there is to compute with. Whatever cannot be found is None."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import importlib.util
+import json
+import os
+import platform
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import llvmlite.binding
+import numba
+
+from .. import __version__
+from ..backends.cpu import cache, threads
+
+_FEATURES = (
+    "sse2", "sse4.2", "avx", "avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512vl", "avx512bf16", "avx512fp16",
+    "neon", "fullfp16", "bf16", "sve", "sve2", "altivec", "vsx", "v",
+)  # fmt: skip
+_WIDTHS = (("avx512f", 512), ("avx", 256), ("sse2", 128), ("neon", 128), ("vsx", 128), ("altivec", 128))
+
+
+def command(arguments: argparse.Namespace) -> int:
+    """Print it all."""
+    facts = gathered()
+    if arguments.json:
+        print(json.dumps(facts, indent=2))
+        return 0
+    cpu, kernels = facts["cpu"], facts["cache"]
+    print("versions       " + ", ".join(f"{name} {version}" for name, version in facts["versions"].items()))
+    print(f"cpu            {cpu['name']} ({cpu['llvm_name']}), {cpu['cores']} cores")
+    print(f"vectors        {_shown(cpu['vector_bits'])} bits; {' '.join(cpu['features']) or 'features unknown'}")
+    print(f"threads        {_shown(facts['threads']['count'])}, layer {_shown(facts['threads']['layer'])}")
+    print(f"kernel cache   {_shown(kernels['folder'])}: {kernels['kernels']} kernels, {kernels['bytes'] / 1e6:.1f} MB")
+    print(f"cuda           {facts['cuda']['state']}")
+    return 0
+
+
+def gathered() -> dict[str, Any]:
+    """All facts, fit for JSON."""
+    return {"versions": versions(), "cpu": cpu(), "threads": _threads(), "cache": _cache(), "cuda": _cuda()}
+
+
+def versions() -> dict[str, str]:
+    """The versions of the package and of what it stands on."""
+    found = {"numba_softmax": __version__, "python": platform.python_version()}
+    for name in ("numpy", "numba", "llvmlite"):
+        found[name] = _attempt(lambda name=name: importlib.metadata.version(name)) or "unknown"
+    return found
+
+
+def cpu() -> dict[str, Any]:
+    """The CPU: its names, cores that this process may use, and vectors."""
+    features = _attempt(llvmlite.binding.get_host_cpu_features) or {}
+    affinity: Callable[[int], Any] | None = getattr(os, "sched_getaffinity", None)
+    return {
+        "name": _attempt(_name_in_cpuinfo) or platform.processor() or platform.machine() or "unknown",
+        "llvm_name": _attempt(llvmlite.binding.get_host_cpu_name) or "unknown",
+        "cores": len(affinity(0)) if affinity else os.cpu_count(),
+        "vector_bits": next((bits for feature, bits in _WIDTHS if features.get(feature)), None),
+        "features": [feature for feature in _FEATURES if features.get(feature)],
+    }
+
+
+def _name_in_cpuinfo() -> str | None:
+    for line in Path("/proc/cpuinfo").read_text(errors="replace").splitlines():
+        key, _, value = line.partition(":")
+        if key.strip() in ("model name", "Model", "cpu model"):
+            return value.strip()
+    return None
+
+
+def _threads() -> dict[str, Any]:
+    return {"count": _attempt(numba.get_num_threads), "layer": _attempt(threads.layer)}
+
+
+def _cache() -> dict[str, Any]:
+    folder = _attempt(cache.cache_folder)
+    sizes = _attempt(lambda: [path.stat().st_size for path in folder.glob("*.kernel")]) if folder else None
+    return {"folder": folder and str(folder), "kernels": len(sizes or ()), "bytes": sum(sizes or ())}
+
+
+def _cuda() -> dict[str, Any]:
+    installed = bool(_attempt(lambda: importlib.util.find_spec("numba_cuda")))
+    version = _attempt(lambda: importlib.metadata.version("numba-cuda"))
+    state = f"numba-cuda {version or ''}".strip() if installed else "numba-cuda is not installed"
+    return {"numba_cuda": version, "backend": False, "state": f"{state}; this version has no CUDA backend"}
+
+
+def _attempt(function: Callable[[], Any]) -> Any:
+    """What it returns, or None: no fact is worth a failure."""
+    try:
+        return function()
+    except Exception:
+        return None
+
+
+def _shown(value: Any) -> str:
+    return "unknown" if value is None else str(value)

@@ -1,0 +1,281 @@
+"""``numba-softmax run``: the operations on a file of any size, and on a sample of real data."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import errno
+import importlib.resources
+import itertools
+import json
+import math
+import mmap
+import os
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numba
+import numpy as np
+from tqdm import tqdm
+
+from .. import api, arrays
+from ..ops import OPS
+from . import Refused
+from .info import cpu
+from .selftest import Unknowable, error_in_ulps
+
+SLAB = 64 << 20
+"""Bytes of the input that are computed at once, where the axes allow it."""
+
+SHORTEST_RUN = 64 << 10
+"""Bytes that a slab has to have in one piece: files are read by pages, and ahead."""
+
+
+def command(arguments: argparse.Namespace) -> int:
+    """Compute on a file, or on the sample."""
+    summary = _of_sample(arguments) if arguments.input is None else _of_file(arguments)
+    lines = summary.pop("lines")
+    print(json.dumps(summary, indent=2) if arguments.json else "\n".join(lines))
+    return 0
+
+
+# ------------------------------------------------------------------------- files
+
+
+def _of_file(arguments: argparse.Namespace) -> dict[str, Any]:
+    source = Path(arguments.input)
+    target = Path(arguments.output or source.with_name(f"{source.stem}.{arguments.op}.npy"))
+    x = _open_input(source)
+    try:
+        axes, shape, dtype = _result_of(arguments, x)
+    except (TypeError, ValueError) as error:
+        raise Refused(f"{source}: {error}") from None
+    start = time.perf_counter()
+    with beside(target) as part:
+        out = _create(part, shape, dtype, order="F" if _is_fortran(x) and len(shape) == x.ndim else "C")
+        slabs = _compute(arguments, x, axes, out)
+        out.flush()
+    seconds = time.perf_counter() - start
+    threads = numba.get_num_threads()
+    return {
+        "op": arguments.op,
+        "axis": arguments.axis,
+        "scale": arguments.scale,
+        "input": {"path": str(source), "shape": x.shape, "dtype": str(x.dtype)},
+        "output": {"path": str(target), "shape": shape, "dtype": str(dtype)},
+        "device": "cpu",
+        "threads": threads,
+        "slabs": slabs,
+        "seconds": seconds,
+        "lines": [
+            f"{arguments.op} of {source}, {x.dtype} {x.shape}, axis {_axis_name(arguments.axis)}",
+            f"written to {target}, {dtype} {shape}",
+            f"{seconds:.2f} s on the CPU with {threads} threads",
+        ],
+    }
+
+
+def _open_input(path: Path) -> np.memmap:
+    """The file as a memory map. Pickled objects are refused."""
+    try:
+        return np.lib.format.open_memmap(path, mode="r")
+    except OSError as error:
+        raise Refused(f"{path}: {error.strerror or error}") from None
+    except Exception as error:  # a corrupt header raises whatever its text leads to
+        raise Refused(f"{path} is not a whole .npy file of numbers: {error}") from None
+
+
+def _result_of(arguments: argparse.Namespace, x: np.ndarray) -> tuple[tuple[int, ...], tuple[int, ...], np.dtype]:
+    """The axes from 0, and the shape and dtype of the result."""
+    arrays.as_input(x)
+    axes = arrays.as_axes(arguments.axis, x.ndim)
+    if arguments.scale is not None:
+        arrays.as_scale(arguments.scale)
+    kept = tuple(size for i, size in enumerate(x.shape) if i not in axes)
+    return axes, kept if OPS[arguments.op].reduces else x.shape, arrays.as_output_dtype(arguments.dtype, x.dtype, None)
+
+
+@contextlib.contextmanager
+def beside(target: Path) -> Iterator[Path]:
+    """A new file in the same folder, which becomes `target` at the end, or goes if there is an error."""
+    target = Path(os.path.realpath(target))
+    if target.exists() and not target.is_file():
+        raise Refused(f"cannot write {target}: it is not a regular file")  # renaming would replace a device
+    part = target.with_name(f"{target.name}.{os.getpid()}.part")
+    try:
+        os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+        try:
+            yield part
+            if target.exists():
+                shutil.copymode(target, part)
+            os.replace(part, target)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                part.unlink()
+            raise
+    except OSError as error:
+        raise Refused(f"cannot write {target}: {error.strerror or error}") from None
+
+
+def _create(part: Path, shape: tuple[int, ...], dtype: np.dtype, order: str) -> np.memmap:
+    """A .npy file to be filled through memory, with its space reserved: writing to a full disk would end the process."""
+    out = np.lib.format.open_memmap(part, mode="w+", dtype=dtype, shape=shape, fortran_order=order == "F")
+    if hasattr(os, "posix_fallocate"):
+        handle = os.open(part, os.O_RDWR)
+        try:
+            os.posix_fallocate(handle, 0, os.fstat(handle).st_size)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):  # not every file system can
+                raise
+        finally:
+            os.close(handle)
+    return out
+
+
+def _compute(arguments: argparse.Namespace, x: np.memmap, axes: tuple[int, ...], out: np.memmap) -> int:
+    """Slab by slab; rows are independent, so the bits are those of one call. The number of slabs."""
+    op, reduces = getattr(api, arguments.op), OPS[arguments.op].reduces
+    memory, results = x.view(np.ndarray), out.view(np.ndarray)
+    count = 0
+    with tqdm(
+        total=x.nbytes, unit="B", unit_scale=True, delay=1, leave=False, disable=None, file=sys.stderr
+    ) as progress:
+        for slab in slabs_of(memory, axes):
+            piece = memory[slab]
+            to = tuple(index for i, index in enumerate(slab) if i not in axes) if reduces else slab
+            op(piece, arguments.axis, scale=arguments.scale, out=results[(*to, ...)])
+            forget(x)
+            forget(out)
+            count += 1
+            progress.update(piece.nbytes)
+    return count
+
+
+def slabs_of(x: np.ndarray, axes: tuple[int, ...]) -> Iterator[tuple[slice, ...]]:
+    """Boxes of whole rows, of about `SLAB` bytes, cut along the axes that are outermost in memory."""
+    whole = slice(None)
+    cuts: list[list[slice]] = [[whole] for _ in range(x.ndim)]
+    box = x.nbytes
+    for axis in sorted(range(x.ndim), key=lambda i: abs(x.strides[i]), reverse=True):
+        if axis in axes or x.shape[axis] <= 1:
+            continue
+        if box <= SLAB:
+            break
+        box //= x.shape[axis]
+        step = max(1, SLAB // max(box, 1), math.ceil(SHORTEST_RUN / x.strides[axis]))
+        if step >= x.shape[axis]:
+            break
+        cuts[axis] = [slice(i, i + step) for i in range(0, x.shape[axis], step)]
+        box *= step
+    return itertools.product(*cuts)
+
+
+def forget(array: np.memmap) -> None:
+    """Let go of the pages in memory: the file has them, the written ones included."""
+    pages = getattr(array, "_mmap", None)
+    if isinstance(pages, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        with contextlib.suppress(OSError):
+            pages.madvise(mmap.MADV_DONTNEED)
+
+
+def _is_fortran(x: np.ndarray) -> bool:
+    return x.flags.f_contiguous and not x.flags.c_contiguous
+
+
+def _axis_name(axis: Any) -> str:
+    return "none" if axis is None else str(axis)
+
+
+# ------------------------------------------------------------------------ sample
+
+
+def _of_sample(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Compute on attention scores that came with the package, and compare with a wider computation."""
+    with (importlib.resources.files(__package__) / "sample" / "attention.npz").open("rb") as file:
+        sample = dict(np.load(file, allow_pickle=False))
+    x = sample["scores"]
+    tokens, sentence, origin = sample["tokens"].tolist(), str(sample["sentence"]), str(sample["origin"])
+    options = dict(axis=arguments.axis, scale=arguments.scale, dtype=arguments.dtype)
+    op = getattr(api, arguments.op)
+    try:
+        first, y = _timed(op, x, **options)
+    except (TypeError, ValueError) as error:
+        raise Refused(f"the sample: {error}") from None
+    seconds = min(_timed(op, x, **options)[0] for _ in range(20))
+    y = np.asarray(y)
+    scale = 1.0 if arguments.scale is None else arguments.scale
+    try:
+        error = error_in_ulps(arguments.op, x, y, arguments.axis, scale)
+        accuracy = f"largest difference from NumPy in a wider float: {error:.3f} units in the last place"
+    except Unknowable as reason:
+        error, accuracy = None, f"largest difference from the exact result: {reason}"
+    strongest = _strongest_links(y, tokens) if _is_attention(arguments, y) else _largest(y)
+    threads, name = numba.get_num_threads(), cpu()["name"]
+    return {
+        "op": arguments.op,
+        "axis": arguments.axis,
+        "scale": arguments.scale,
+        "sample": {"origin": origin, "sentence": sentence, "tokens": tokens, "shape": x.shape, "dtype": str(x.dtype)},
+        "output": {"shape": y.shape, "dtype": str(y.dtype)},
+        "device": "cpu",
+        "cpu": name,
+        "threads": threads,
+        "first_call_seconds": first,
+        "seconds": seconds,
+        "largest_error_ulp": error,
+        "strongest": strongest,
+        "lines": [
+            f"{origin}, for the sentence",
+            f"    {sentence}",
+            f"{arguments.op} of {x.dtype} {x.shape}, axis {_axis_name(arguments.axis)}, on the CPU ({name}, {threads} threads)",
+            f"first call {first:.2g} s (it compiles a kernel, or loads one), then {seconds * 1e6:.1f} us a call",
+            accuracy,
+            "",
+            *_as_lines(strongest),
+        ],
+    }
+
+
+def _timed(function: Any, *args: Any, **options: Any) -> tuple[float, Any]:
+    start = time.perf_counter()
+    result = function(*args, **options)
+    return time.perf_counter() - start, result
+
+
+def _is_attention(arguments: argparse.Namespace, y: np.ndarray) -> bool:
+    """Whether results say how much a token attends to another."""
+    return y.ndim == 3 and arguments.axis in (-1, 2)
+
+
+def _strongest_links(y: np.ndarray, tokens: list[str]) -> list[dict[str, Any]]:
+    """For each word the one other word that a head gives the most weight."""
+    words = [i for i, token in enumerate(tokens) if token[0].isalnum()]
+    links = []
+    for i in words:
+        others = [j for j in words if j != i]
+        head, j = np.unravel_index(np.argmax(y[:, i, others]), (len(y), len(others)))
+        to = others[j]
+        links.append(dict(token=tokens[i], to=tokens[to], head=int(head) + 1, value=float(y[head, i, to])))
+    return links
+
+
+def _largest(y: np.ndarray, count: int = 8) -> list[dict[str, Any]]:
+    """The largest results and where they are."""
+    order = np.argsort(y, axis=None)[::-1][:count]
+    places = [np.unravel_index(i, y.shape) for i in order]
+    return [dict(index=[int(i) for i in place], value=float(y[place])) for place in places]
+
+
+def _as_lines(strongest: list[dict[str, Any]]) -> Iterator[str]:
+    if "to" in strongest[0]:
+        yield "the strongest entries: each word, the other word that a head attends to most, and the result there"
+        for link in strongest:
+            yield f"    {link['token']:<10} -> {link['to']:<10} {link['value']:8.4f}  head {link['head']}"
+    else:
+        yield "the strongest entries: the largest results, and where"
+        for entry in strongest:
+            yield f"    {entry['value']:10.4f}  at {tuple(entry['index'])}"
