@@ -126,43 +126,41 @@ def add_other(total, lost, ties, w, x, m):
 
 
 @lanewise
-def sum_lanes(total, lost):
-    """The sum over all lanes of a compensated sum, in two float64.
-
-    Lanes are added in halves: float32 in float64, float64 with its errors.
-    """
-    sums = lane_sums(total, lost)
-    for step in halvings(total.type.lanes):
-        sums = add_sums(sums, tuple(exchange(v, step) for v in sums))
-    return lane(sums[0], 0), lane(sums[1], 0)
-
-
-@lanewise
 def lane_sums(total, lost):
-    """Compensated sums as `add_sums` takes them: in float64, which holds a float32's error as well."""
+    """A compensated sum in float64, which holds the errors of a float32 sum as well: None is left of those."""
     if element(total.type) == float32:
-        total = widen(total) + widen(lost)
-        return total, like(total, 0.0)
+        return widen(total) + widen(lost), None
     return total, lost
 
 
 @lanewise
-def add_sums(a, b):
-    """Two compensated sums, added."""
-    total, error = two_sum(a[0], b[0])
-    return total, a[1] + b[1] + error
+def add_sums(total, lost, other, other_lost):
+    """Two sums from `lane_sums` together."""
+    if lost is None:
+        return total + other, None
+    total, error = two_sum(total, other)
+    return total, lost + other_lost + error
 
 
 @lanewise
-def block_state(m, reference, sums, top, ties, scale):
-    """The state of a block from the sums of its weights by that reference.
+def sum_lanes(total, lost):
+    """The sum over all lanes of a compensated sum, added in halves; in two float64."""
+    total, lost = lane_sums(total, lost)
+    for step in halvings(total.type.lanes):
+        total, lost = add_sums(total, lost, exchange(total, step), None if lost is None else exchange(lost, step))
+    total = lane(total, 0)
+    return total, like(total, 0.0) if lost is None else lane(lost, 0)
+
+
+@lanewise
+def block_state(m, shrink, sums, top, ties):
+    """The state of a block from the sums of its weights by a reference, whose `shrinkage` to `m` is given.
 
     The sums have the weight `top` of the maximum among them, whose place the
     exact 1 takes; or (`top` is 0) they leave out the terms of `ties` maxima.
     """
-    f, f_lo = shrinkage(reference, shift_of(m), scale)
     others, error = two_sum(sums[0], -top)
-    part, part_lo = scaled_sum(others, sums[1] + error, f, f_lo)
+    part, part_lo = scaled_sum(others, sums[1] + error, *shrink)
     rest, error = two_sum(part, ties)
     rest, rest_lo = two_sum(rest, part_lo + error)
     return m, rest, rest_lo
@@ -176,9 +174,7 @@ def merge(a, b, scale):
     larger = m_a >= m_b
     m, rest, lo = select(larger, m_a, m_b), select(larger, rest_a, rest_b), select(larger, lo_a, lo_b)
     m_s, rest_s, lo_s = select(larger, m_b, m_a), select(larger, rest_b, rest_a), select(larger, lo_b, lo_a)
-    f, f_lo = shrinkage(m_s, m, scale)
-    l, l_lo = sum_of(rest_s, lo_s)
-    part, part_lo = scaled_sum(l, l_lo, f, f_lo)
+    part, part_lo = scaled_sum(*sum_of(rest_s, lo_s), *shrinkage(m_s, m, scale))
     rest, error = two_sum(rest, part)
     rest, lo = two_sum(rest, lo + error + part_lo)
     return m, rest, lo
@@ -191,10 +187,10 @@ def push(state, x, scale):
 
 
 @lanewise
-def shrinkage(m_part, m, scale):
-    """``exp(scale * (m_part - m))`` in two float64; 1 where they are equal, infinities too."""
-    d, error = gap(m_part, m, scale)
-    equal = m_part == m
+def shrinkage(reference, m, scale):
+    """``exp(scale * (reference - m))`` in two float64; 1 where they are equal, infinities too."""
+    d, error = gap(reference, m, scale)
+    equal = reference == m
     return exp_wide(select(equal, 0.0, d), select(equal, 0.0, error))
 
 
@@ -213,10 +209,10 @@ def sum_of(rest, rest_lo):
 
 
 @lanewise
-def share(m_part, state, scale):
-    """``exp(m_part - m) / l`` in two float64: what turns a part's weights into softmax."""
-    m, rest, rest_lo = state
-    f, f_lo = shrinkage(m_part, m, scale)
+def share(shrink, state):
+    """``exp(reference - m) / l`` in two float64: what turns weights by a reference into softmax."""
+    _, rest, rest_lo = state
+    f, f_lo = shrink
     l, l_lo = sum_of(rest, rest_lo)
     q = divide(f, l)
     return q, divide(fma(-q, l, f) + fma(-q, l_lo, f_lo), l)

@@ -1,9 +1,10 @@
 """The table of operations. They share the recurrence and differ in the finalizer alone.
 
 An op that gives an element for each element has two functions: `prepare`
-makes, once a block, what `finish` then applies to each vector. `finish` gets
-the block's weights, or its elements for an op that does not use weights. An op
-that gives one number a row has `finish_row` instead.
+makes, once a block, what `finish` then applies to each vector; it is told how
+the block's reference shrinks to the row's maximum. `finish` gets the block's
+weights, or its elements for an op that does not use weights. An op that gives
+one number a row has `finish_row` instead.
 """
 
 from __future__ import annotations
@@ -19,14 +20,14 @@ from .simd import convert, fma, like, select, widen
 
 
 @lanewise
-def prepare_softmax(number, reference, state, scale):
-    """What weights by that reference are multiplied by, in two parts; and a power of two to apply before.
+def prepare_softmax(number, shrink, state):
+    """What weights are multiplied by, in two parts, and a power of two to apply before.
 
     The power is 1 or, where so small a factor would underflow when it takes
     off the weights' `up` as well, it takes that off.
     """
     up = float_format(number).up
-    q, q_lo = online.share(reference, state, scale)
+    q, q_lo = online.share(shrink, state)
     small = q < 2.0**-30
     one, down = like(q, 1.0), like(q, 1.0 / up)
     power, then = select(small, down, one), select(small, one, down)
@@ -43,7 +44,7 @@ def finish_softmax(w, prepared, scale):
 
 
 @lanewise
-def prepare_log_softmax(number, reference, state, scale):
+def prepare_log_softmax(number, shrink, state):
     """``log l`` in two parts, and the maximum."""
     m = state[0]
     log_l = online.log_sum(state) + (m - m)  # an infinite maximum makes NaN of the row

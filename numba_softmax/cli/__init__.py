@@ -17,12 +17,12 @@ from typing import Any, NoReturn
 from .. import __version__
 from ..ops import OPS
 
-__all__ = ["Refused", "main"]
+__all__ = ["UserError", "main"]
 
 NAME = "numba-softmax"
 
 
-class Refused(Exception):
+class UserError(Exception):
     """Something that the user can put right; its text is one line that names it."""
 
 
@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         _silence_stdout()
         return 141  # 128 + SIGPIPE, which not every system has
-    except (Refused, OSError, MemoryError) as error:
+    except (UserError, OSError, MemoryError) as error:
         print(f"{NAME}: error: {_in_one_line(error)}", file=sys.stderr)
         _silence_stdout()
         return 2
@@ -96,7 +96,9 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_run(commands)
 
-    info = commands.add_parser("info", help="versions, CPU, threads, cache", description="What there is to compute with.")
+    info = commands.add_parser(
+        "info", help="versions, CPU, threads, cache", description="What there is to compute with."
+    )
     info.add_argument("--json", action="store_true", help="print JSON")
 
     text = "check on this machine what the documentation promises"

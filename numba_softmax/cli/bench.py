@@ -12,13 +12,11 @@ import contextlib
 import datetime
 import importlib
 import json
-import math
 import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any, NamedTuple
 
 import numba
@@ -28,9 +26,10 @@ from tqdm import tqdm
 
 from .. import api
 from ..ops import OPS
-from . import Refused, info
+from . import UserError, info
+from .info import optional
 from .run import beside
-from .selftest import Unknowable, error_in_ulps
+from .selftest import NoReferenceError, error_in_ulps
 
 PAUSE = 0.01
 ROUNDS, FEWEST_ROUNDS, FEWEST_SLOW_ROUNDS, CASE_SECONDS = 15, 5, 3, 0.7
@@ -92,21 +91,13 @@ def command(arguments: argparse.Namespace) -> int:
         with tqdm(cases, desc="measuring", delay=1, leave=False, disable=None, file=sys.stderr) as bar:
             results = [result for case in bar if (result := measured_case(case))]
         machine = {**info.gathered(), "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")}
-        machine["versions"].update({m.__name__: m.__version__ for m in (_optional("scipy"), _optional("torch")) if m})
+        machine["versions"] |= {name: m.__version__ for name in ("scipy", "torch") if (m := optional(name))}
         print("\n".join(table(results, machine)))
         if to_json:
             to_json.write_text(json.dumps({"machine": machine, "cases": results}, indent=2) + "\n")
         if to_plot:
             plot(results, machine, to_plot, kind)
     return 0
-
-
-def _optional(name: str) -> ModuleType | None:
-    """A module, or None where it is not installed or does not load."""
-    try:
-        return importlib.import_module(name)
-    except Exception:
-        return None
 
 
 # -------------------------------------------------------------------- candidates
@@ -149,10 +140,10 @@ def candidates(case: Case, x: np.ndarray, y: np.ndarray) -> Iterator[tuple[str, 
     yield OURS, lambda: ours(x, case.axis, out=y)
     yield "copy", _ceiling(OPS[case.op].reduces, x)
     yield "numpy", lambda: by_numpy(case.op, x, case.axis)
-    if case.dtype != "bfloat16" and (special := _optional("scipy.special")):
+    if case.dtype != "bfloat16" and (special := optional("scipy.special")):
         theirs = getattr(special, case.op)
         yield "scipy", lambda: theirs(x, axis=case.axis)
-    if torch := _optional("torch"):
+    if torch := optional("torch"):
         torch.set_num_threads(numba.get_num_threads())
         tensor, out, function = _tensor(torch, x), _tensor(torch, y), getattr(torch, case.op)
         yield "torch", lambda: function(tensor, case.axis, out=out)
@@ -181,15 +172,14 @@ def _tensor(torch: Any, array: np.ndarray) -> Any:
 
 def measured_case(case: Case) -> dict[str, Any] | None:
     """The median seconds and the largest errors of all candidates; None if the dtype is not there."""
-    if case.dtype == "bfloat16" and not _optional("ml_dtypes"):
+    home = optional("ml_dtypes") if case.dtype == "bfloat16" else np
+    if home is None:
         return None
-    generator = np.random.default_rng(11)
-    x = (generator.standard_normal(case.shape, np.float32) * 3).astype(_dtype(case.dtype))
-    y_shape = np.empty(case.shape)[..., :0].shape if False else case.shape
-    y = np.full(_reduced(case) if OPS[case.op].reduces else y_shape, 1, x.dtype)
+    x = (np.random.default_rng(11).standard_normal(case.shape, np.float32) * 3).astype(getattr(home, case.dtype))
+    y = np.full_like(x.max(case.axis) if OPS[case.op].reduces else x, 1)
     calls = dict(candidates(case, x, y))
     times = interleaved(calls)
-    ulp = {name: _error(case, x, calls[name]) for name in times if name != "copy"}
+    ulp = {name: _error(case, x, calls[name](), y) for name in times if name != "copy"}
     seconds = {name: statistics.median(samples) for name, samples in times.items()}
     return {
         "case": case.label,
@@ -206,17 +196,16 @@ def interleaved(calls: dict[str, Callable[[], Any]]) -> dict[str, list[float]]:
     """Seconds a call of each candidate, which take turns. One that fails is left out."""
     once, times = {}, {}
     for name, call in calls.items():
-        with contextlib.suppress(Exception):  # a dtype that it does not know, say
+        with contextlib.suppress(*(() if name in (OURS, "copy") else (Exception,))):  # a dtype that it lacks, say
             call()  # compiles, or loads
             once[name] = _timed(call, 1)
             times[name] = [once[name]] if once[name] > HOPELESS else []
     start = time.perf_counter()
     for done in range(ROUNDS):
         late = time.perf_counter() - start > CASE_SECONDS
-        if done >= FEWEST_ROUNDS and late:
-            break
         for name, seconds in once.items():
-            if seconds > HOPELESS or (seconds > SLOW and name in ("numpy", "scipy") and done >= FEWEST_SLOW_ROUNDS and late):
+            fewest = FEWEST_SLOW_ROUNDS if name in ("numpy", "scipy") and seconds > SLOW else FEWEST_ROUNDS
+            if seconds > HOPELESS or (late and done >= fewest):
                 continue
             time.sleep(PAUSE)
             if seconds < SLOW:
@@ -232,16 +221,80 @@ def _timed(call: Callable[[], Any], repeats: int) -> float:
     return (time.perf_counter() - start) / repeats
 
 
-def _error(case: Case, x: np.ndarray, call: Callable[[], Any]) -> float | None:
+def _error(case: Case, x: np.ndarray, result: Any, y: np.ndarray) -> float | None:
     """The largest error in units in the last place, in a random subset of the rows."""
-    result = np.asarray(_to_numpy(call(), x.dtype))
+    result = result if isinstance(result, np.ndarray) else y
     rows = np.moveaxis(x, case.axis, -1)
     if not OPS[case.op].reduces:
         result = np.moveaxis(result, case.axis, -1)
-    generator = np.random.default_rng(12)
-    count = max(1, CHECKED // x.shape[case.axis])
+    generator, count = np.random.default_rng(12), max(1, CHECKED // rows.shape[-1])
     some = tuple(generator.integers(0, size, count) for size in rows.shape[:-1])
     try:
         return error_in_ulps(case.op, rows[some], result[some])
-    except Unknowable:
+    except NoReferenceError:
         return None
+
+
+# ------------------------------------------------------------------------- shown
+
+
+def table(results: list[dict[str, Any]], machine: dict[str, Any]) -> Iterator[str]:
+    """Lines for people."""
+    yield info.in_one_line(machine)
+    yield "us: median of our time; of copy: the time of a parallel copy of the same bytes (logsumexp: of reading them)"
+    yield "over ours; x torch and so on: their time over ours; ulp: the largest error, in units in the last place"
+    yield ""
+    others = ("torch", "scipy", "numpy")
+    heads = ["us", "of copy", *(f"x {name}" for name in others), "ulp", "ulp torch"]
+    width = max(len(result["case"]) for result in results)
+    yield " ".join([" " * width, *(f"{head:>9}" for head in heads)])
+    for result in results:
+        cells = [f"{result['seconds'][OURS] * 1e6:.1f}", _two(result["of_copy"][OURS])]
+        cells += [_two(result["times_faster_than"].get(name)) for name in others]
+        cells += [_two(result["ulp"].get(name)) for name in (OURS, "torch")]
+        yield " ".join([f"{result['case']:<{width}}", *(f"{cell:>9}" for cell in cells)])
+
+
+def _two(number: float | None) -> str:
+    return "-" if number is None else f"{number:.3g}" if number >= 100 else f"{number:.2f}"
+
+
+def _check_plot(path: Path) -> str:
+    """The file format to draw in."""
+    kind = path.suffix.lower().lstrip(".")
+    if kind not in ("png", "svg", "pdf"):
+        raise UserError(f"{path}: a plot's name ends in .png, .svg or .pdf")
+    try:
+        importlib.import_module("matplotlib.figure")
+    except ImportError:
+        raise UserError(f"--plot needs matplotlib: {PIP}") from None
+    return kind
+
+
+def plot(results: list[dict[str, Any]], machine: dict[str, Any], path: Path, kind: str) -> None:
+    """Speed as a fraction of the copy's, ours and torch's side by side."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 1.9 + 0.42 * len(results)), layout="constrained")
+    axes = figure.subplots()
+    shown = [("torch", "torch", "#b9bec6", 0.19), (OURS, "numba_softmax", "#1f6fb2", -0.19)]
+    for name, label, color, offset in shown:
+        places = [i + offset for i, result in enumerate(results) if name in result["of_copy"]]
+        if not places:
+            continue
+        speeds = [result["of_copy"][name] for result in results if name in result["of_copy"]]
+        bars = axes.barh(places, speeds, height=0.36, color=color, label=label, zorder=2)
+        axes.bar_label(bars, fmt="%.2f", padding=3, fontsize=8, color="#444444")
+    axes.axvline(1, color="#222222", linewidth=1, linestyle="--", zorder=3)
+    axes.set_yticks(range(len(results)), [result["case"] for result in results])
+    axes.invert_yaxis()
+    axes.set_xlabel("speed as a fraction of a parallel copy of the same bytes (dashed line); longer is faster")
+    axes.set_title("Speed against the memory's", loc="left", fontsize=12)
+    figure.supxlabel(info.in_one_line(machine), fontsize=8, color="#666666")
+    axes.margins(x=0.08)
+    axes.grid(axis="x", color="#e6e6e6", zorder=0)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.tick_params(axis="y", length=0)
+    handles, labels = axes.get_legend_handles_labels()
+    axes.legend(handles[::-1], labels[::-1], loc="lower right", bbox_to_anchor=(1, 1), ncols=2, frameon=False)
+    figure.savefig(path, format=kind, dpi=150)

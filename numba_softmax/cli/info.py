@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import importlib.metadata
 import importlib.util
 import json
 import os
 import platform
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import llvmlite.binding
@@ -46,11 +49,23 @@ def gathered() -> dict[str, Any]:
     return {"versions": versions(), "cpu": cpu(), "threads": _threads(), "cache": _cache(), "cuda": _cuda()}
 
 
+def in_one_line(facts: dict[str, Any]) -> str:
+    """The machine and the versions, to stand above numbers."""
+    names = ("numba_softmax", "numba", "numpy", "scipy", "torch")
+    found = ", ".join(f"{name} {facts['versions'][name]}" for name in names if name in facts["versions"])
+    return f"{facts['cpu']['name']}, {_shown(facts['threads']['count'])} threads; {found}"
+
+
+def optional(name: str) -> ModuleType | None:
+    """A module, or None where it is not installed or does not load."""
+    return _attempt(lambda: importlib.import_module(name))
+
+
 def versions() -> dict[str, str]:
     """The versions of the package and of what it stands on."""
     found = {"numba_softmax": __version__, "python": platform.python_version()}
     for name in ("numpy", "numba", "llvmlite"):
-        found[name] = _attempt(lambda name=name: importlib.metadata.version(name)) or "unknown"
+        found[name] = _attempt(partial(importlib.metadata.version, name)) or "unknown"
     return found
 
 

@@ -24,9 +24,9 @@ from tqdm import tqdm
 
 from .. import api, arrays
 from ..ops import OPS
-from . import Refused
+from . import UserError
 from .info import cpu
-from .selftest import Unknowable, error_in_ulps
+from .selftest import NoReferenceError, error_in_ulps
 
 SLAB = 64 << 20
 """Bytes of the input that are computed at once, where the axes allow it."""
@@ -53,7 +53,7 @@ def _of_file(arguments: argparse.Namespace) -> dict[str, Any]:
     try:
         axes, shape, dtype = _result_of(arguments, x)
     except (TypeError, ValueError) as error:
-        raise Refused(f"{source}: {error}") from None
+        raise UserError(f"{source}: {error}") from None
     start = time.perf_counter()
     with beside(target) as part:
         out = _create(part, shape, dtype, order="F" if _is_fortran(x) and len(shape) == x.ndim else "C")
@@ -84,9 +84,9 @@ def _open_input(path: Path) -> np.memmap:
     try:
         return np.lib.format.open_memmap(path, mode="r")
     except OSError as error:
-        raise Refused(f"{path}: {error.strerror or error}") from None
+        raise UserError(f"{path}: {error.strerror or error}") from None
     except Exception as error:  # a corrupt header raises whatever its text leads to
-        raise Refused(f"{path} is not a whole .npy file of numbers: {error}") from None
+        raise UserError(f"{path} is not a whole .npy file of numbers: {error}") from None
 
 
 def _result_of(arguments: argparse.Namespace, x: np.ndarray) -> tuple[tuple[int, ...], tuple[int, ...], np.dtype]:
@@ -104,7 +104,7 @@ def beside(target: Path) -> Iterator[Path]:
     """A new file in the same folder, which becomes `target` at the end, or goes if there is an error."""
     target = Path(os.path.realpath(target))
     if target.exists() and not target.is_file():
-        raise Refused(f"cannot write {target}: it is not a regular file")  # renaming would replace a device
+        raise UserError(f"cannot write {target}: it is not a regular file")  # renaming would replace a device
     part = target.with_name(f"{target.name}.{os.getpid()}.part")
     try:
         os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
@@ -118,11 +118,11 @@ def beside(target: Path) -> Iterator[Path]:
                 part.unlink()
             raise
     except OSError as error:
-        raise Refused(f"cannot write {target}: {error.strerror or error}") from None
+        raise UserError(f"cannot write {target}: {error.strerror or error}") from None
 
 
 def _create(part: Path, shape: tuple[int, ...], dtype: np.dtype, order: str) -> np.memmap:
-    """A .npy file to be filled through memory, with its space reserved: writing to a full disk would end the process."""
+    """A .npy file to be filled through memory. Its space is reserved: filling a full disk would end the process."""
     out = np.lib.format.open_memmap(part, mode="w+", dtype=dtype, shape=shape, fortran_order=order == "F")
     if hasattr(os, "posix_fallocate"):
         handle = os.open(part, os.O_RDWR)
@@ -146,7 +146,7 @@ def _compute(arguments: argparse.Namespace, x: np.memmap, axes: tuple[int, ...],
     ) as progress:
         for slab in slabs_of(memory, axes):
             piece = memory[slab]
-            to = tuple(index for i, index in enumerate(slab) if i not in axes) if reduces else slab
+            to: tuple[Any, ...] = tuple(cut for i, cut in enumerate(slab) if i not in axes) if reduces else slab
             op(piece, arguments.axis, scale=arguments.scale, out=results[(*to, ...)])
             forget(x)
             forget(out)
@@ -175,7 +175,9 @@ def slabs_of(x: np.ndarray, axes: tuple[int, ...]) -> Iterator[tuple[slice, ...]
 
 
 def forget(array: np.memmap) -> None:
-    """Let go of the pages in memory: the file has them, the written ones included."""
+    """Let go of the pages in memory; the file has them, after those that changed have been written."""
+    if array.flags.writeable:
+        array.flush()
     pages = getattr(array, "_mmap", None)
     if isinstance(pages, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
         with contextlib.suppress(OSError):
@@ -199,20 +201,21 @@ def _of_sample(arguments: argparse.Namespace) -> dict[str, Any]:
         sample = dict(np.load(file, allow_pickle=False))
     x = sample["scores"]
     tokens, sentence, origin = sample["tokens"].tolist(), str(sample["sentence"]), str(sample["origin"])
-    options = dict(axis=arguments.axis, scale=arguments.scale, dtype=arguments.dtype)
+    options = {"axis": arguments.axis, "scale": arguments.scale, "dtype": arguments.dtype}
     op = getattr(api, arguments.op)
     try:
         first, y = _timed(op, x, **options)
     except (TypeError, ValueError) as error:
-        raise Refused(f"the sample: {error}") from None
+        raise UserError(f"the sample: {error}") from None
     seconds = min(_timed(op, x, **options)[0] for _ in range(20))
     y = np.asarray(y)
+    worst: float | None
     scale = 1.0 if arguments.scale is None else arguments.scale
     try:
-        error = error_in_ulps(arguments.op, x, y, arguments.axis, scale)
-        accuracy = f"largest difference from NumPy in a wider float: {error:.3f} units in the last place"
-    except Unknowable as reason:
-        error, accuracy = None, f"largest difference from the exact result: {reason}"
+        worst = error_in_ulps(arguments.op, x, y, arguments.axis, scale)
+        accuracy = f"largest difference from NumPy in a wider float: {worst:.3f} units in the last place"
+    except NoReferenceError as reason:
+        worst, accuracy = None, f"largest difference from the exact result: {reason}"
     strongest = _strongest_links(y, tokens) if _is_attention(arguments, y) else _largest(y)
     threads, name = numba.get_num_threads(), cpu()["name"]
     return {
@@ -226,12 +229,13 @@ def _of_sample(arguments: argparse.Namespace) -> dict[str, Any]:
         "threads": threads,
         "first_call_seconds": first,
         "seconds": seconds,
-        "largest_error_ulp": error,
+        "largest_error_ulp": worst,
         "strongest": strongest,
         "lines": [
             f"{origin}, for the sentence",
             f"    {sentence}",
-            f"{arguments.op} of {x.dtype} {x.shape}, axis {_axis_name(arguments.axis)}, on the CPU ({name}, {threads} threads)",
+            f"{arguments.op} of {x.dtype} {x.shape}, axis {_axis_name(arguments.axis)}",
+            f"on the CPU ({name}, {threads} threads)",
             f"first call {first:.2g} s (it compiles a kernel, or loads one), then {seconds * 1e6:.1f} us a call",
             accuracy,
             "",
@@ -259,7 +263,7 @@ def _strongest_links(y: np.ndarray, tokens: list[str]) -> list[dict[str, Any]]:
         others = [j for j in words if j != i]
         head, j = np.unravel_index(np.argmax(y[:, i, others]), (len(y), len(others)))
         to = others[j]
-        links.append(dict(token=tokens[i], to=tokens[to], head=int(head) + 1, value=float(y[head, i, to])))
+        links.append({"token": tokens[i], "to": tokens[to], "head": int(head) + 1, "value": float(y[head, i, to])})
     return links
 
 
@@ -267,7 +271,7 @@ def _largest(y: np.ndarray, count: int = 8) -> list[dict[str, Any]]:
     """The largest results and where they are."""
     order = np.argsort(y, axis=None)[::-1][:count]
     places = [np.unravel_index(i, y.shape) for i in order]
-    return [dict(index=[int(i) for i in place], value=float(y[place])) for place in places]
+    return [{"index": [int(i) for i in place], "value": float(y[place])} for place in places]
 
 
 def _as_lines(strongest: list[dict[str, Any]]) -> Iterator[str]:

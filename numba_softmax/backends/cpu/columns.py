@@ -39,7 +39,7 @@ def make_columns(spec: Spec) -> Callable:
     """Rows whose elements lie one step apart, beside their neighbours; the last row dimension is contiguous."""
     op, number, masked, scaled = spec.op, spec.number, spec.masked, spec.scaled
     lanes, scale_of = lanes_of(number), make_scales(spec)
-    vec, wide_vec = Vec(number, lanes), Vec(float64, lanes)
+    vec, wide_vec, wide_size, in_float32 = Vec(number, lanes), Vec(float64, lanes), 8 * lanes, number is not float64
     mask_vec = vec.of(types.boolean)
     own, own_wide = own_format(number), Stored("float64")
     x_format, y_format = stored(spec.x), stored(spec.y)
@@ -55,9 +55,9 @@ def make_columns(spec: Spec) -> Callable:
     total_at = 8 * VECTOR_BYTES
     lost_at = total_at + lanes * VECTOR_BYTES
     chunk_at = lost_at + lanes * VECTOR_BYTES
-    row_at = chunk_at + 3 * 8 * lanes
-    sums_at = row_at + 3 * 8 * lanes
-    kept_size = sums_at + 2 * 8 * lanes * lanes
+    row_at = chunk_at + 3 * wide_size
+    sums_at = row_at + 3 * wide_size
+    kept_size = sums_at + 2 * lanes * wide_size
 
     @inlined
     def get(at):
@@ -78,10 +78,9 @@ def make_columns(spec: Spec) -> Callable:
 
     @inlined
     def put_state(at, state):
-        step = 8 * lanes
         store(own_wide, at, state[0])
-        store(own_wide, at + step, state[1])
-        store(own_wide, at + 2 * step, state[2])
+        store(own_wide, at + wide_size, state[1])
+        store(own_wide, at + 2 * wide_size, state[2])
 
     @inlined
     def mask_at(w, width):
@@ -146,30 +145,43 @@ def make_columns(spec: Spec) -> Callable:
                 put(at + total_at, total)
                 put(at + lost_at, lost)
 
+    @inlined
+    def get_sum(at):
+        """A sum over a block, as `online.lane_sums` gives it."""
+        lost = None if in_float32 else load(wide_vec, own_wide, at + wide_size)
+        return load(wide_vec, own_wide, at), lost
+
+    @inlined
+    def put_sum(at, total):
+        store(own_wide, at, total[0])
+        if not in_float32:
+            store(own_wide, at + wide_size, total[1])
+
     @jit
     def block_state(kept, scale):
         """The states of a block from the sums that `fold_block` left."""
-        step = 8 * lanes
         for k in range(lanes):
-            total, error = two_sum(get(kept + total_at + k * VECTOR_BYTES), -get(kept + start_at))
-            a, b = online.lane_sums(total, get(kept + lost_at + k * VECTOR_BYTES) + error)
-            store(own_wide, kept + sums_at + 2 * k * step, a)
-            store(own_wide, kept + sums_at + (2 * k + 1) * step, b)
+            slot = k * VECTOR_BYTES
+            total, error = two_sum(get(kept + total_at + slot), -get(kept + start_at))
+            put_sum(kept + sums_at + 2 * k * wide_size, online.lane_sums(total, get(kept + lost_at + slot) + error))
         half = lanes // 2
         while half:
             for k in range(half):
-                at, other = kept + sums_at + 2 * k * step, kept + sums_at + 2 * (k + half) * step
-                a = load(wide_vec, own_wide, at), load(wide_vec, own_wide, at + step)
-                b = load(wide_vec, own_wide, other), load(wide_vec, own_wide, other + step)
-                total, lost = online.add_sums(a, b)
-                store(own_wide, at, total)
-                store(own_wide, at + step, lost)
+                at = kept + sums_at + 2 * k * wide_size
+                total, lost = get_sum(at)
+                other, other_lost = get_sum(at + 2 * half * wide_size)
+                put_sum(at, online.add_sums(total, lost, other, other_lost))
             half //= 2
         total = load(wide_vec, own_wide, kept + sums_at) * down
-        lost = load(wide_vec, own_wide, kept + sums_at + step) * down
-        m, reference, top = widen(get(kept + m_at)), widen(get(kept + reference_at)), widen(get(kept + start_at))
-        ties = splat(wide_vec, 0.0) if uses_weights else widen(get(kept + ties_at)) - 1.0
-        return online.block_state(m, reference, (total, lost), top * 0.5 * down, ties, online.widen_scale(scale))
+        lost = splat(wide_vec, 0.0) if in_float32 else load(wide_vec, own_wide, kept + sums_at + wide_size) * down
+        top, ties = splat(wide_vec, 0.0), splat(wide_vec, 0.0)
+        if uses_weights:
+            top = widen(get(kept + start_at)) * 0.5 * down
+        else:
+            ties = widen(get(kept + ties_at)) - 1.0
+        shift, reference = widen(get(kept + shift_at)), widen(get(kept + reference_at))
+        shrink = online.shrinkage(reference, shift, online.widen_scale(scale))
+        return online.block_state(widen(get(kept + m_at)), shrink, (total, lost), top, ties)
 
     @jit
     def write_block(x, y, w, x_step, y_step, w_step, count, width, room, scale):
@@ -177,7 +189,9 @@ def make_columns(spec: Spec) -> Callable:
         wide = online.widen_scale(scale)
         for c in range(0, width, lanes):
             kept = room + c // lanes * kept_size
-            prepared = prepare(number, widen(get(kept + reference_at)), get_state(kept + row_at), wide)
+            state = get_state(kept + row_at)
+            shrink = online.shrinkage(widen(get(kept + reference_at)), online.shift_of(state[0]), wide)
+            prepared = prepare(number, shrink, state)
             put(kept + hi_at, prepared[0])
             put(kept + lo_at, prepared[1])
             put(kept + last_at, prepared[2])

@@ -38,7 +38,8 @@ def make_scales(spec: Spec) -> Callable:
 def make_short_rows(spec: Spec) -> Callable:
     """The kernel for contiguous rows of at most a block.
 
-    The next row's maximum is on its way while a row's sum is finished.
+    A row's sum has a long way to its share, one number after the other. So the
+    row before is finished, and the next row's maximum found, while that goes on.
     """
     op, number = spec.op, spec.number
     tiles, scale_of = make_tiles(spec, stored(spec.x)), make_scales(spec)
@@ -51,22 +52,27 @@ def make_short_rows(spec: Spec) -> Callable:
         n, stream = word(layout, N), word(layout, STREAM) != 0
         scale = scale_of(sign, factor)
         wide = online.widen_scale(scale)
-        scratch = np.empty(VECTOR_BYTES + (0 if in_place and not stream else BLOCK * size), np.uint8)
+        into_result = in_place and not stream
+        scratch = np.empty(VECTOR_BYTES + (0 if into_result else 2 * BLOCK * size), np.uint8)
         room = aligned_address(scratch)
         x_at, y_at, w_at = row_offsets(layout, first)
         m = block_maximum(x + x_at, w + w_at, n, scale)
+        before, prepared = (x, w, y), (number(0), number(0), number(0))
         for row in range(first, last):
-            weights = y + y_at if in_place and not stream else room
-            state = block_state(x + x_at, w + w_at, weights, n, m, scale)
-            reference = online.reference_of(m, scale)
-            source, target, mask = weights if uses_weights else x + x_at, y + y_at, w + w_at
+            weights = y + y_at if into_result else room + row % 2 * BLOCK * size
+            state, shrink = block_state(x + x_at, w + w_at, weights, n, m, scale)
+            now = weights if uses_weights else x + x_at, w + w_at, y + y_at
             if row + 1 < last:
                 x_at, y_at, w_at = row_offsets(layout, row + 1)
                 m = block_maximum(x + x_at, w + w_at, n, scale)
             if reduces:
-                store(y_format, target, finish_row(state, wide))
+                store(y_format, now[2], finish_row(state, wide))
             else:
-                finish_block(source, mask, target, n, prepare(number, widen(reference), state, wide), scale, stream)
+                if row > first:
+                    finish_block(before[0], before[1], before[2], n, prepared, scale, stream)
+                before, prepared = now, prepare(number, shrink, state)
+        if not reduces:
+            finish_block(before[0], before[1], before[2], n, prepared, scale, stream)
         if stream:
             fence(y)
 
@@ -114,7 +120,7 @@ def make_chunks(spec: Spec, gathered: bool) -> tuple[Callable, Callable, Callabl
             xb, wb = block_at(x, w, layout, scratch, at, count)
             m = block_maximum(xb, wb, count, scale)
             weights = scratch + weights_at + (at * size if kept else 0)
-            block = block_state(xb, wb, weights, count, m, scale)
+            block, _ = block_state(xb, wb, weights, count, m, scale)
             if kept:
                 store(_FLOAT64, scratch + 8 * (at // BLOCK), widen(m))
             state = block if at == start else online.merge(state, block, wide)
@@ -138,10 +144,10 @@ def make_chunks(spec: Spec, gathered: bool) -> tuple[Callable, Callable, Callabl
                 else:
                     m = block_maximum(xb, wb, count, scale)
                     block_state(xb, wb, source, count, m, scale)
-                reference = widen(online.reference_of(m, scale))
+                shrink = online.shrinkage(widen(online.reference_of(m, scale)), state[0], wide)
             else:
-                source, reference = xb, 0.0
-            prepared = prepare(number, reference, state, wide)
+                source, shrink = xb, (1.0, 0.0)
+            prepared = prepare(number, shrink, state)
             if gathered:
                 finish_block(source, wb, scratch + y_block_at, count, prepared, scale, False)
                 scatter(scratch + y_block_at, y, layout, at, count)

@@ -143,43 +143,53 @@ def make_tiles(spec: Spec, x_format: Stored) -> Tiles:
         return largest_lane(maximum(maximum(a, b), maximum(c, d)))
 
     @inlined
+    def add_vector(x, w, weights, j, width, shift, reference, scale, total, lost, ties):
+        """Add the weights of elements j to j + width to the sums in each lane."""
+        v, keep = read(x, w, j, width, scale)
+        e = weight(v, reference, scale)
+        if masked or scaled:
+            e = select(keep, e, 0.0)
+        if not uses_weights:
+            return online.add_other(total, lost, ties, e, v, shift)
+        if width == lanes:
+            store(own, weights + j * size, e)
+        else:
+            store_first(own, weights + j * size, e, width)
+        total, lost = online.add_weight(total, lost, e)
+        return total, lost, ties
+
+    @inlined
     def add_up(x, w, weights, count, shift, reference, scale):
         """Weights and their sums, as `online.block_state` takes them. The reference None stands for 0."""
-        if uses_weights:
-            start = number(2) * weight(shift, reference, scale)
-        else:
-            start = number(0)
+        start = number(2) * weight(shift, reference, scale) if uses_weights else number(0)
         total, lost, ties = splat(vec, start), splat(vec, 0.0), splat(vec, 0.0)
-        for j in range(0, count, lanes):
-            width = min(lanes, count - j)
+        whole = count - count % lanes
+        for j in range(0, whole, lanes):
             prefetch(x + j * x_size + PREFETCH)
-            v, keep = read(x, w, j, width, scale)
-            e = weight(v, reference, scale)
-            if masked or scaled:
-                e = select(keep, e, 0.0)
-            if uses_weights:
-                if width == lanes:
-                    store(own, weights + j * size, e)
-                else:
-                    store_first(own, weights + j * size, e, width)
-                total, lost = online.add_weight(total, lost, e)
-            else:
-                total, lost, ties = online.add_other(total, lost, ties, e, v, shift)
+            total, lost, ties = add_vector(x, w, weights, j, lanes, shift, reference, scale, total, lost, ties)
+        if whole < count:
+            rest = count - whole
+            total, lost, ties = add_vector(x, w, weights, whole, rest, shift, reference, scale, total, lost, ties)
         total, error = two_sum(total, splat(vec, -start))
         total, lost = online.sum_lanes(total, lost + error)
-        ties = online.sum_lanes(ties, splat(vec, 0.0))[0]
-        top = widen(start) * 0.5 * down
-        return (total * down, lost * down), top, 0.0 if uses_weights else ties - 1.0
+        sums = total * down, lost * down
+        if uses_weights:
+            return sums, widen(start) * 0.5 * down, 0.0
+        return sums, 0.0, online.sum_lanes(ties, splat(vec, 0.0))[0] - 1.0
 
     @jit
     def block_state(x, w, weights, count, m, scale):
-        """The state of a block with the maximum `m`; its weights go to `weights`, for an op that uses them."""
+        """The state of a block with the maximum `m`, and its shrinkage.
+
+        Its weights go to `weights`, for an op that uses them.
+        """
         shift, reference = number(online.shift_of(m)), number(online.reference_of(m, scale))
         if not scaled and reference == 0.0:
             sums, top, ties = add_up(x, w, weights, count, shift, None, scale)
         else:
             sums, top, ties = add_up(x, w, weights, count, shift, reference, scale)
-        return online.block_state(widen(m), widen(reference), sums, top, ties, online.widen_scale(scale))
+        shrink = online.shrinkage(widen(reference), widen(shift), online.widen_scale(scale))
+        return online.block_state(widen(m), shrink, sums, top, ties), shrink
 
     @jit
     def multiply_block(weights, count, power):
@@ -191,40 +201,41 @@ def make_tiles(spec: Spec, x_format: Stored) -> Tiles:
                 v = load_first(vec, own, weights + j * size, width)
                 store_first(own, weights + j * size, v * power, width)
 
+    @inlined
+    def finish_vector(z, w, y, j, width, prepared, scale, streaming):
+        """Write the results of elements j to j + width."""
+        at = y + j * y_size
+        v = load(vec, z_format, z + j * z_size) if width == lanes else load_first(vec, z_format, z + j * z_size, width)
+        if scaled and not uses_weights:
+            v = v * scale[0]
+        v = finish(v, prepared, scale)
+        if masked:
+            keep = load(mask_vec, BOOL, w + j) if width == lanes else load_first(mask_vec, BOOL, w + j, width)
+            v = select(keep, v, masked_value)
+        if width < lanes:
+            store_first(y_format, at, v, width)
+        elif streaming:
+            stream(y_format, at, v)
+        else:
+            store(y_format, at, v)
+
     @jit
     def finish_block(z, w, y, count, prepared, scale, streaming):
         """Write a block's results to `y` from its weights or, for an op without weights, its elements."""
         if uses_weights and prepared[2] != 1.0:
             multiply_block(z, count, prepared[2])
-        width = lanes
-        if streaming:
-            ahead = -y % stream_alignment
-            if ahead:
-                width = ahead // y_size
         j = 0
-        while j < count:
-            width = min(width, count - j)
-            at = y + j * y_size
-            if width == lanes:
-                v = load(vec, z_format, z + j * z_size)
-            else:
-                v = load_first(vec, z_format, z + j * z_size, width)
-            if scaled and not uses_weights:
-                v = v * scale[0]
-            v = finish(v, prepared, scale)
-            if masked:
-                if width == lanes:
-                    keep = load(mask_vec, BOOL, w + j)
-                else:
-                    keep = load_first(mask_vec, BOOL, w + j, width)
-                v = select(keep, v, masked_value)
-            if width < lanes:
-                store_first(y_format, at, v, width)
-            elif streaming:
-                stream(y_format, at, v)
-            else:
-                store(y_format, at, v)
-            j += width
-            width = lanes
+        if streaming:
+            j = min(count, -y % stream_alignment // y_size)
+            if j:
+                finish_vector(z, w, y, 0, j, prepared, scale, False)
+            while j + lanes <= count:
+                finish_vector(z, w, y, j, lanes, prepared, scale, True)
+                j += lanes
+        while j + lanes <= count:
+            finish_vector(z, w, y, j, lanes, prepared, scale, False)
+            j += lanes
+        if j < count:
+            finish_vector(z, w, y, j, count - j, prepared, scale, False)
 
     return Tiles(block_maximum, block_state, finish_block)

@@ -1,0 +1,407 @@
+"""The command line, as a process wherever that is what the claim is about."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import numba_softmax as ns
+from numba_softmax import api, cli
+from numba_softmax.cli import run as run_module
+
+OPS = ("softmax", "log_softmax", "logsumexp")
+ERROR = "numba-softmax: error: "
+
+
+def environment():
+    root = str(Path(ns.__file__).parents[1])
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([root, *os.environ.get("PYTHONPATH", "").split(os.pathsep)])}
+
+
+def numba_softmax(*arguments, **options):
+    command = [sys.executable, "-m", "numba_softmax", *map(str, arguments)]
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "env": environment(), **options}
+    return subprocess.run(command, text=True, timeout=300, **options)
+
+
+def in_a_process(code, *arguments, **options):
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    return subprocess.run(command, text=True, timeout=300, capture_output=True, env=environment(), **options)
+
+
+def assert_refused(process, *words):
+    assert process.returncode == 2, process.stderr
+    assert process.stderr.startswith(ERROR)
+    assert process.stderr.count("\n") == 1
+    assert process.stdout == ""
+    for word in words:
+        assert str(word) in process.stderr
+
+
+def same_bits(a, b):
+    return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
+
+
+@pytest.fixture
+def x():
+    return np.random.default_rng(5).standard_normal((6, 7, 40), np.float32) * 5
+
+
+@pytest.fixture
+def file(tmp_path, x):
+    path = tmp_path / "x.npy"
+    np.save(path, x)
+    return path
+
+
+# -------------------------------------------------------------------------- run
+
+
+@pytest.mark.parametrize("op", OPS)
+def test_run_writes_what_the_function_returns(op, file, x, tmp_path):
+    process = numba_softmax("run", file, tmp_path / "y.npy", "--op", op, "--axis", "1", "--json")
+    assert process.returncode == 0, process.stderr
+    assert process.stderr == ""
+    assert same_bits(np.load(tmp_path / "y.npy"), getattr(ns, op)(x, 1))
+    summary = json.loads(process.stdout)
+    assert summary["op"] == op
+    assert summary["input"]["shape"] == list(x.shape)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["x.npy", "y.npy"]
+
+
+def test_run_names_its_output_after_the_input(file, x):
+    process = numba_softmax("run", file, "--op", "log_softmax")
+    assert process.returncode == 0, process.stderr
+    assert "x.log_softmax.npy" in process.stdout
+    assert same_bits(np.load(file.with_name("x.log_softmax.npy")), ns.log_softmax(x))
+
+
+def test_run_can_write_over_its_input(file, x, tmp_path):
+    assert numba_softmax("run", file, file).returncode == 0
+    assert same_bits(np.load(file), ns.softmax(x))
+    assert list(tmp_path.iterdir()) == [file]
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("axis", ["0", "1", "-1", "0,2", "none"])
+@pytest.mark.parametrize("op", OPS)
+def test_slabs_do_not_show_in_the_result(op, axis, order, file, x, tmp_path, monkeypatch):
+    monkeypatch.setattr(run_module, "SLAB", 2000)
+    monkeypatch.setattr(run_module, "SHORTEST_RUN", 64)
+    np.save(file, np.asarray(x, order=order))
+    to = tmp_path / "y.npy"
+    assert cli.main(["run", str(file), str(to), "--op", op, f"--axis={axis}"]) == 0
+    y = np.load(to)
+    assert same_bits(y, np.asarray(getattr(ns, op)(x, cli._axis(axis))))
+    if op != "logsumexp":
+        assert y.flags.f_contiguous == (order == "F")
+
+
+@pytest.mark.parametrize(
+    ("shape", "axes", "order"),
+    [((90, 70, 50), (2,), "C"), ((90, 70, 50), (1,), "F"), ((5, 90, 700), (0,), "C"), ((70, 1, 900), (0, 1), "C")],
+)
+def test_slabs_cover_each_row_once(shape, axes, order, monkeypatch):
+    monkeypatch.setattr(run_module, "SLAB", 10_000)
+    monkeypatch.setattr(run_module, "SHORTEST_RUN", 256)
+    x = np.zeros(shape, np.int32, order=order)
+    slabs = list(run_module.slabs_of(x, axes))
+    assert len(slabs) > 1
+    for slab in slabs:
+        x[slab] += 1
+        assert all(slab[axis] == slice(None) for axis in axes)
+        assert x[slab].nbytes <= 20_000
+    assert (x == 1).all()
+
+
+@pytest.mark.parametrize("shape", [(), (0, 5), (5, 0), (1, 1)])
+def test_run_takes_scalars_and_empty_arrays(shape, file, tmp_path):
+    np.save(file, np.zeros(shape))
+    for op in OPS:
+        assert cli.main(["run", str(file), str(tmp_path / "y.npy"), "--op", op]) == 0
+        assert same_bits(np.load(tmp_path / "y.npy"), np.asarray(getattr(ns, op)(np.zeros(shape))))
+
+
+def test_run_passes_dtype_and_scale_on(file, x, tmp_path):
+    to = tmp_path / "y.npy"
+    assert numba_softmax("run", file, to, "--dtype", "float16", "--scale", "0.5").returncode == 0
+    assert same_bits(np.load(to), ns.softmax(x, scale=0.5, dtype="float16"))
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux to tell how much memory was used")
+def test_run_needs_little_memory_for_a_large_file(tmp_path):
+    np.lib.format.open_memmap(tmp_path / "x.npy", mode="w+", dtype=np.float32, shape=(1 << 16, 1 << 10)).flush()
+    code = """
+import pathlib, sys
+from numba_softmax.cli import main
+from numba_softmax import softmax
+softmax([[0.0]] * 2)
+peak = lambda: int(pathlib.Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) / 1024
+before = peak()
+assert main(["run", *sys.argv[1:]]) == 0
+print(peak() - before)
+"""
+    process = in_a_process(code, tmp_path / "x.npy", tmp_path / "y.npy")
+    assert process.returncode == 0, process.stderr
+    assert float(process.stdout.splitlines()[-1]) < 256  # MiB, of 512 in both files
+    assert np.load(tmp_path / "y.npy", mmap_mode="r")[-1, -1] == 2.0**-10
+
+
+def test_the_sample_shows_the_strongest_entries():
+    process = numba_softmax("run")
+    assert process.returncode == 0, process.stderr
+    assert "strongest entries" in process.stdout
+    assert any(line.split()[:3] == ["it", "->", "trophy"] for line in process.stdout.splitlines())
+
+
+@pytest.mark.parametrize("op", OPS)
+@pytest.mark.parametrize("axis", ["-1", "0", "none"])
+def test_the_sample_agrees_with_a_wider_computation(op, axis, capsys):
+    assert cli.main(["run", "--op", op, "--axis", axis, "--json"]) == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert summary["largest_error_ulp"] <= 2
+    assert summary["strongest"]
+    assert summary["threads"] >= 1
+
+
+# -------------------------------------------------------------------- bad input
+
+
+def _text(path):
+    path.write_text("0.1, 0.2\n")
+
+
+def _cut(path):
+    with path.open("r+b") as file:
+        file.truncate(400)
+
+
+def _cut_in_header(path):
+    with path.open("r+b") as file:
+        file.truncate(40)
+
+
+def _bad_header(path):
+    path.write_bytes(path.read_bytes().replace(b"'descr'", b"'descr("))
+
+
+BAD_INPUTS = {
+    "missing": lambda path: path.unlink(),
+    "a folder": lambda path: (path.unlink(), path.mkdir()),
+    "text": _text,
+    "cut": _cut,
+    "cut in its header": _cut_in_header,
+    "of a bad header": _bad_header,
+    "empty": lambda path: path.write_bytes(b""),
+    "an archive": lambda path: np.savez(path.open("wb"), x=np.zeros(3)),
+    "pickled": lambda path: np.save(path, np.array([{}, None])),
+    "complex": lambda path: np.save(path, np.zeros(3, complex)),
+    "of text": lambda path: np.save(path, np.array(["a"])),
+}
+
+
+@pytest.mark.parametrize("spoil", BAD_INPUTS.values(), ids=BAD_INPUTS)
+def test_bad_input_is_refused(spoil, file, tmp_path, capsys):
+    spoil(file)
+    before = sorted(tmp_path.iterdir())
+    assert cli.main(["run", str(file)]) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith(ERROR + str(file))
+    assert captured.err.count("\n") == 1
+    assert captured.out == ""
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_bad_input_is_one_line_from_the_process_too(tmp_path):
+    assert_refused(numba_softmax("run", tmp_path / "x.npy"), tmp_path / "x.npy", "No such file")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--axis", "3"],
+        ["--axis", "0,0"],
+        ["--scale", "nan"],
+        ["no/such/folder/y.npy"],
+        ["."],
+        pytest.param(["/dev/full"], marks=pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")),
+    ],
+    ids=" ".join,
+)
+def test_what_cannot_be_done_is_refused_and_nothing_is_left(arguments, file, tmp_path):
+    assert_refused(numba_softmax("run", file, *arguments, cwd=tmp_path))
+    assert list(tmp_path.iterdir()) == [file]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["walk"],
+        ["run", "--axis", "one"],
+        ["run", "--op", "hardmax"],
+        ["run", "--dtype", "int8"],
+        ["run", "a", "b", "c"],
+    ],
+    ids=" ".join,
+)
+def test_usage_errors_exit_with_2(arguments, capsys):
+    with pytest.raises(SystemExit) as end:
+        cli.main(arguments)
+    assert end.value.code == 2
+    error = capsys.readouterr().err
+    assert error.startswith(ERROR)
+    assert error.count("\n") == 1
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs limits of a Unix process")
+def test_a_file_size_limit_is_refused_and_nothing_is_left(file, tmp_path):
+    import resource
+
+    def limit():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+
+    process = numba_softmax("run", file, tmp_path / "y.npy", preexec_fn=limit)
+    assert_refused(process, "y.npy")
+    assert list(tmp_path.iterdir()) == [file]
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="space cannot be reserved here")
+def test_a_full_disk_is_refused_and_nothing_is_left(file, tmp_path, monkeypatch, capsys):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    assert cli.main(["run", str(file)]) == 2
+    assert os.strerror(errno.ENOSPC) in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_an_interrupt_leaves_nothing(file, tmp_path, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(api, "softmax", interrupted)
+    assert cli.main(["run", str(file)]) == 130
+    assert list(tmp_path.iterdir()) == [file]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs signals")
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_a_signal_leaves_nothing(name, file, tmp_path):
+    code = f"""
+import os, signal, sys
+from numba_softmax import api
+from numba_softmax.cli import main
+api.softmax = lambda *_, **__: os.kill(os.getpid(), signal.{name})
+sys.exit(main())
+"""
+    process = in_a_process(code, "run", file)
+    assert process.returncode == 128 + getattr(signal, name)
+    assert process.stderr == ""
+    assert list(tmp_path.iterdir()) == [file]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs pipes of a Unix process")
+def test_a_closed_pipe_ends_quietly():
+    read, write = os.pipe()
+    os.close(read)
+    process = numba_softmax("info", stdout=write)
+    os.close(write)
+    assert process.stderr == ""
+    assert process.returncode == 141
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_results_that_cannot_be_printed_are_an_error():
+    with open("/dev/full", "w") as full:
+        process = numba_softmax("info", stdout=full)
+    assert process.returncode == 2
+    assert process.stderr.startswith(ERROR)
+    assert process.stderr.count("\n") == 1
+
+
+# --------------------------------------------------------- info, selftest, bench
+
+
+def test_version_is_that_of_the_package():
+    assert numba_softmax("--version").stdout == f"numba-softmax {ns.__version__}\n"
+
+
+def test_info_says_what_there_is():
+    process = numba_softmax("info", "--json")
+    assert process.returncode == 0, process.stderr
+    facts = json.loads(process.stdout)
+    assert facts["versions"]["numba_softmax"] == ns.__version__
+    assert facts["versions"]["numpy"] == np.__version__
+    assert facts["cpu"]["cores"] >= 1
+    assert facts["cuda"]["backend"] is False
+    assert set(facts) == {"versions", "cpu", "threads", "cache", "cuda"}
+
+
+def test_info_works_where_nothing_can_be_found(monkeypatch, capsys):
+    def lost(*_):
+        raise RuntimeError
+
+    from numba_softmax.backends.cpu import cache, threads
+    from numba_softmax.cli import info
+
+    monkeypatch.setattr(info.llvmlite.binding, "get_host_cpu_features", lost)
+    monkeypatch.setattr(info.importlib.metadata, "version", lost)
+    monkeypatch.setattr(info, "_name_in_cpuinfo", lost)
+    monkeypatch.setattr(cache, "cache_folder", lost)
+    monkeypatch.setattr(threads, "layer", lost)
+    assert cli.main(["info"]) == 0
+    assert "unknown" in capsys.readouterr().out
+    assert cli.main(["info", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["cpu"]["vector_bits"] is None
+
+
+def test_selftest_passes_on_this_machine():
+    process = numba_softmax("selftest")
+    assert process.returncode == 0, process.stdout
+    assert "FAILED" not in process.stdout
+    assert "none failed" in process.stdout
+
+
+def test_selftest_notices_a_broken_function(monkeypatch, capsys):
+    monkeypatch.setattr(api, "softmax", lambda x, *_, **__: np.zeros_like(x))
+    assert cli.main(["selftest", "--json"]) == 1
+    report = json.loads(capsys.readouterr().out)
+    assert not report["ok"]
+    status = {check["check"]: check["status"] for check in report["checks"]}
+    assert status["softmax: accuracy in float32"] == "FAILED"
+    assert status["logsumexp: accuracy in float32"] == "ok"
+
+
+def test_bench_writes_its_table_and_files(tmp_path):
+    pytest.importorskip("matplotlib")
+    process = numba_softmax("bench", "--quick", "--json", tmp_path / "b.json", "--plot", tmp_path / "b.png")
+    assert process.returncode == 0, process.stderr
+    assert "of copy" in process.stdout
+    report = json.loads((tmp_path / "b.json").read_text())
+    assert set(report) == {"machine", "cases"}
+    assert {"versions", "cpu", "threads", "date"} <= set(report["machine"])
+    for case in report["cases"]:
+        assert {"case", "op", "shape", "dtype", "axis", "seconds", "of_copy", "ulp"} <= set(case)
+        assert {"numba_softmax", "copy", "numpy"} <= set(case["seconds"])
+        assert case["ulp"]["numba_softmax"] <= 2
+    assert (tmp_path / "b.png").read_bytes().startswith(b"\x89PNG")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["b.json", "b.png"]
+
+
+def test_bench_says_what_a_plot_needs(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    assert cli.main(["bench", "--quick", "--plot", str(tmp_path / "b.png")]) == 2
+    assert 'pip install "numba-softmax[bench]"' in capsys.readouterr().err
+    assert cli.main(["bench", "--quick", "--plot", str(tmp_path / "b.txt")]) == 2
+    assert ".png" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
