@@ -28,13 +28,9 @@ from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
-from numba import njit
 from numba.core import cgutils, types
 from numba.core.typing.templates import infer, infer_global, make_intrinsic_template, signature
 from numba.extending import models, register_model
-
-device = njit(no_cpython_wrapper=True, no_cfunc_wrapper=True)
-"""Compiles what is called from kernels alone, with branches and loops. No option here changes results."""
 
 
 class Vec(types.Type):

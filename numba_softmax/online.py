@@ -153,14 +153,16 @@ def sum_lanes(total, lost):
 
 
 @lanewise
-def block_state(m, shrink, sums, top, ties):
-    """The state of a block from the sums of its weights by a reference, whose `shrinkage` to `m` is given.
+def block_state(m, shrink, sums):
+    """The state of a block from sums by a reference, whose `shrinkage` to `m` is given.
 
-    The sums have the weight `top` of the maximum among them, whose place the
-    exact 1 takes; or (`top` is 0) they leave out the terms of `ties` maxima.
+    Sums are ``(total, lost, top, ties)``: the weights' sum in two parts. Among
+    them is the weight `top` of the maximum, whose place the exact 1 takes; or
+    `top` is 0, and the terms of all maxima, one more than `ties`, are left out.
     """
-    others, error = two_sum(sums[0], -top)
-    part, part_lo = scaled_sum(others, sums[1] + error, *shrink)
+    total, lost, top, ties = sums
+    others, error = two_sum(total, -top)
+    part, part_lo = scaled_sum(others, lost + error, *shrink)
     rest, error = two_sum(part, ties)
     rest, rest_lo = two_sum(rest, part_lo + error)
     return m, rest, rest_lo

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from . import online
 from .expmath import float_format
-from .lanewise import device, lanewise
+from .lanewise import lanewise
 from .simd import convert, fma, like, select, widen
 
 
@@ -60,18 +60,17 @@ def finish_log_softmax(x, prepared, scale):
     return d - (hi - (select(d > -online.INF, error, 0.0) - lo))
 
 
-@device
+@lanewise
 def finish_logsumexp(state, scale):
-    """``m + log l``."""
+    """``scale * m + log l``."""
     m, rest, _ = state
-    if rest == -1.0:  # no terms at all
-        return -online.INF
-    if scale is None:
-        return m + online.log_sum(state)
-    _, factor, _ = scale
-    scaled = m * factor
-    error = fma(m, factor, -scaled) if math.isfinite(scaled) else 0.0
-    return (scaled + online.log_sum(state)) + error
+    log_l = online.log_sum(state)
+    result = m + log_l
+    if scale is not None:
+        scaled = m * scale[1]
+        error = fma(m, scale[2], fma(m, scale[1], -scaled))
+        result = scaled + log_l + select(scaled - scaled == 0.0, error, 0.0)
+    return select(rest == -1.0, -online.INF, result)  # no terms at all: whatever the scale
 
 
 class Op(NamedTuple):

@@ -90,9 +90,10 @@ def test_run_can_write_over_its_input(file, x, tmp_path):
     assert list(tmp_path.iterdir()) == [file]
 
 
-@pytest.mark.parametrize("order", ["C", "F"])
-@pytest.mark.parametrize("axis", ["0", "1", "-1", "0,2", "none"])
-@pytest.mark.parametrize("op", OPS)
+@pytest.mark.parametrize(
+    ("axis", "order"), [("0", "C"), ("1", "C"), ("-1", "C"), ("0,2", "C"), ("none", "C"), ("0", "F"), ("-1", "F")]
+)
+@pytest.mark.parametrize("op", ["softmax", "logsumexp"])
 def test_slabs_do_not_show_in_the_result(op, axis, order, file, x, tmp_path, monkeypatch):
     monkeypatch.setattr(run_module, "SLAB", 2000)
     monkeypatch.setattr(run_module, "SHORTEST_RUN", 64)
@@ -124,10 +125,11 @@ def test_slabs_cover_each_row_once(shape, axes, order, monkeypatch):
 
 @pytest.mark.parametrize("shape", [(), (0, 5), (5, 0), (1, 1)])
 def test_run_takes_scalars_and_empty_arrays(shape, file, tmp_path):
-    np.save(file, np.zeros(shape))
+    x = np.zeros(shape, np.float32)
+    np.save(file, x)
     for op in OPS:
         assert cli.main(["run", str(file), str(tmp_path / "y.npy"), "--op", op]) == 0
-        assert same_bits(np.load(tmp_path / "y.npy"), np.asarray(getattr(ns, op)(np.zeros(shape))))
+        assert same_bits(np.load(tmp_path / "y.npy"), np.asarray(getattr(ns, op)(x)))
 
 
 def test_run_passes_dtype_and_scale_on(file, x, tmp_path):
@@ -189,6 +191,11 @@ def _cut_in_header(path):
         file.truncate(40)
 
 
+def _archive(path):
+    with path.open("wb") as file:
+        np.savez(file, x=np.zeros(3))
+
+
 def _bad_header(path):
     path.write_bytes(path.read_bytes().replace(b"'descr'", b"'descr("))
 
@@ -201,7 +208,7 @@ BAD_INPUTS = {
     "cut in its header": _cut_in_header,
     "of a bad header": _bad_header,
     "empty": lambda path: path.write_bytes(b""),
-    "an archive": lambda path: np.savez(path.open("wb"), x=np.zeros(3)),
+    "an archive": _archive,
     "pickled": lambda path: np.save(path, np.array([{}, None])),
     "complex": lambda path: np.save(path, np.zeros(3, complex)),
     "of text": lambda path: np.save(path, np.array(["a"])),

@@ -53,7 +53,10 @@ def in_one_line(facts: dict[str, Any]) -> str:
     """The machine and the versions, to stand above numbers."""
     names = ("numba_softmax", "numba", "numpy", "scipy", "torch")
     found = ", ".join(f"{name} {facts['versions'][name]}" for name in names if name in facts["versions"])
-    return f"{facts['cpu']['name']}, {_shown(facts['threads']['count'])} threads; {found}"
+    date = facts.get("date", "")[:10]
+    return "; ".join(
+        filter(None, (f"{facts['cpu']['name']}, {_shown(facts['threads']['count'])} threads", found, date))
+    )
 
 
 def optional(name: str) -> ModuleType | None:

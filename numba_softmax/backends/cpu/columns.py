@@ -56,7 +56,8 @@ def make_columns(spec: Spec) -> Callable:
     lost_at = total_at + lanes * VECTOR_BYTES
     chunk_at = lost_at + lanes * VECTOR_BYTES
     row_at = chunk_at + 3 * wide_size
-    sums_at = row_at + 3 * wide_size
+    shrink_at = row_at + 3 * wide_size
+    sums_at = shrink_at + 2 * wide_size
     kept_size = sums_at + 2 * lanes * wide_size
 
     @inlined
@@ -66,6 +67,13 @@ def make_columns(spec: Spec) -> Callable:
     @inlined
     def put(at, v):
         store(own, at, v)
+
+    @inlined
+    def put_result(at, v, width):
+        if width >= lanes:
+            store(y_format, at, v)
+        else:
+            store_first(y_format, at, v, width)
 
     @inlined
     def get_state(at):
@@ -112,6 +120,14 @@ def make_columns(spec: Spec) -> Callable:
             put(kept + shift_at, online.shift_of(m))
             put(kept + reference_at, online.reference_of(m, scale))
 
+    @inlined
+    def sums_of(count):
+        """How many sums a block needs, a power of two: the others, for as many lanes along a row, would be 0."""
+        sums = 1
+        while sums < min(count, lanes):
+            sums *= 2
+        return sums
+
     @jit
     def fold_block(x, w, x_step, w_step, count, width, room, scale):
         """Add up the weights of a block in each row of a strip."""
@@ -123,7 +139,7 @@ def make_columns(spec: Spec) -> Callable:
                 start = splat(vec, 0.0)
             put(kept + start_at, start)
             put(kept + ties_at, splat(vec, 0.0))
-            for slot in range(0, lanes * VECTOR_BYTES, VECTOR_BYTES):
+            for slot in range(0, sums_of(count) * VECTOR_BYTES, VECTOR_BYTES):
                 put(kept + total_at + slot, start)
                 put(kept + lost_at + slot, splat(vec, 0.0))
         for j in range(count):
@@ -157,14 +173,24 @@ def make_columns(spec: Spec) -> Callable:
         if not in_float32:
             store(own_wide, at + wide_size, total[1])
 
+    @inlined
+    def put_shrinkage(kept, m, scale):
+        shrink = online.shrinkage(widen(get(kept + reference_at)), m, online.widen_scale(scale))
+        store(own_wide, kept + shrink_at, shrink[0])
+        store(own_wide, kept + shrink_at + wide_size, shrink[1])
+
+    @inlined
+    def get_shrinkage(kept):
+        return load(wide_vec, own_wide, kept + shrink_at), load(wide_vec, own_wide, kept + shrink_at + wide_size)
+
     @jit
-    def block_state(kept, scale):
+    def block_state(kept, count, scale):
         """The states of a block from the sums that `fold_block` left."""
-        for k in range(lanes):
+        for k in range(sums_of(count)):
             slot = k * VECTOR_BYTES
             total, error = two_sum(get(kept + total_at + slot), -get(kept + start_at))
             put_sum(kept + sums_at + 2 * k * wide_size, online.lane_sums(total, get(kept + lost_at + slot) + error))
-        half = lanes // 2
+        half = sums_of(count) // 2
         while half:
             for k in range(half):
                 at = kept + sums_at + 2 * k * wide_size
@@ -174,24 +200,20 @@ def make_columns(spec: Spec) -> Callable:
             half //= 2
         total = load(wide_vec, own_wide, kept + sums_at) * down
         lost = splat(wide_vec, 0.0) if in_float32 else load(wide_vec, own_wide, kept + sums_at + wide_size) * down
-        top, ties = splat(wide_vec, 0.0), splat(wide_vec, 0.0)
         if uses_weights:
-            top = widen(get(kept + start_at)) * 0.5 * down
+            top, ties = widen(get(kept + start_at)) * 0.5 * down, splat(wide_vec, 0.0)
         else:
-            ties = widen(get(kept + ties_at)) - 1.0
-        shift, reference = widen(get(kept + shift_at)), widen(get(kept + reference_at))
-        shrink = online.shrinkage(reference, shift, online.widen_scale(scale))
-        return online.block_state(widen(get(kept + m_at)), shrink, (total, lost), top, ties)
+            top, ties = splat(wide_vec, 0.0), widen(get(kept + ties_at)) - 1.0
+        put_shrinkage(kept, widen(get(kept + shift_at)), scale)
+        return online.block_state(widen(get(kept + m_at)), get_shrinkage(kept), (total, lost, top, ties))
 
     @jit
     def write_block(x, y, w, x_step, y_step, w_step, count, width, room, scale):
         """The results of a block in each row of a strip, by the states of the rows."""
-        wide = online.widen_scale(scale)
         for c in range(0, width, lanes):
             kept = room + c // lanes * kept_size
             state = get_state(kept + row_at)
-            shrink = online.shrinkage(widen(get(kept + reference_at)), online.shift_of(state[0]), wide)
-            prepared = prepare(number, shrink, state)
+            prepared = prepare(number, get_shrinkage(kept), state)
             put(kept + hi_at, prepared[0])
             put(kept + lo_at, prepared[1])
             put(kept + last_at, prepared[2])
@@ -204,11 +226,7 @@ def make_columns(spec: Spec) -> Callable:
                 v = finish(v, (get(kept + hi_at), get(kept + lo_at), get(kept + last_at)), scale)
                 if masked:
                     v = select(mask_at(w + j * w_step + c, width - c), v, masked_value)
-                at = y + j * y_step + c * y_size
-                if width - c >= lanes:
-                    store(y_format, at, v)
-                else:
-                    store_first(y_format, at, v, width - c)
+                put_result(y + j * y_step + c * y_size, v, width - c)
 
     @jit
     def fold_strip(x, w, x_step, w_step, n, width, room, scale):
@@ -223,7 +241,7 @@ def make_columns(spec: Spec) -> Callable:
                 fold_block(xb, wb, x_step, w_step, count, width, room, scale)
                 for c in range(0, width, lanes):
                     kept = room + c // lanes * kept_size
-                    state = block_state(kept, scale)
+                    state = block_state(kept, count, scale)
                     if at > start:
                         state = online.merge(get_state(kept + chunk_at), state, wide)
                     put_state(kept + chunk_at, state)
@@ -249,17 +267,18 @@ def make_columns(spec: Spec) -> Callable:
             xs, ys, ws, width = x + x_at, y + y_at, w + w_at, min(STRIP * lanes, inner - column)
             fold_strip(xs, ws, x_step, w_step, n, width, room, scale)
             if reduces:
-                for c in range(width):
-                    at = room + c // lanes * kept_size + row_at + c % lanes * 8
-                    m, rest = load(float64, own_wide, at), load(float64, own_wide, at + 8 * lanes)
-                    rest_lo = load(float64, own_wide, at + 16 * lanes)
-                    store(y_format, ys + c * y_size, finish_row((m, rest, rest_lo), wide))
+                for c in range(0, width, lanes):
+                    result = finish_row(get_state(room + c // lanes * kept_size + row_at), wide)
+                    put_result(ys + c * y_size, result, width - c)
             else:
                 for at in range(0, n, BLOCK):
                     count = min(BLOCK, n - at)
                     xb, wb = xs + at * x_step, ws + at * w_step
                     if n > BLOCK and uses_weights:
                         block_references(xb, wb, x_step, w_step, count, width, room, scale)
+                        for c in range(0, width, lanes):
+                            kept = room + c // lanes * kept_size
+                            put_shrinkage(kept, online.shift_of(get_state(kept + row_at)[0]), scale)
                     write_block(xb, ys + at * y_step, wb, x_step, y_step, w_step, count, width, room, scale)
 
     return columns

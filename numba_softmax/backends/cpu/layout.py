@@ -38,15 +38,19 @@ def word(layout, i):
 def offsets(layout, first_dim, dims, index):
     """Where the element of that number in C order over some dimensions lies: in x, result and mask."""
     x, y, w = 0, 0, 0
-    at = _TABLE + 4 * (first_dim + dims)
-    for _ in range(dims):
-        at -= 4
+    at = _TABLE + 4 * (first_dim + dims - 1)
+    for _ in range(dims - 1):
         size = word(layout, at)
-        i = index % size
-        index //= size
+        rest = index // size
+        i = index - rest * size
         x += i * word(layout, at + 1)
         y += i * word(layout, at + 2)
         w += i * word(layout, at + 3)
+        index = rest
+        at -= 4
+    x += index * word(layout, at + 1)  # no division for the outermost dimension, mostly the only one
+    y += index * word(layout, at + 2)
+    w += index * word(layout, at + 3)
     return x, y, w
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from numba import float64
 
 from ... import online
-from ...simd import Stored, fence, load, store, widen
+from ...simd import Stored, Vec, fence, load, store, widen
 from .layout import ROWS, STREAM, N, make_gather, make_scatter, row_offsets, word
 from .tiles import BLOCK, VECTOR_BYTES, Spec, aligned_address, inlined, jit, make_tiles, own_format, stored
 
@@ -17,6 +17,9 @@ CHUNK = 64 * BLOCK
 
 KEPT = 32 * BLOCK
 """Up to this row length the weights of a row are kept until its sum is known; beyond, they are computed twice."""
+
+GROUP = 8
+"""At most so many short rows are finished together."""
 
 _FLOAT64 = Stored("float64")
 
@@ -36,43 +39,86 @@ def make_scales(spec: Spec) -> Callable:
 
 
 def make_short_rows(spec: Spec) -> Callable:
-    """The kernel for contiguous rows of at most a block.
+    """The kernel for contiguous rows of at most a block, in groups.
 
-    A row's sum has a long way to its share, one number after the other. So the
-    row before is finished, and the next row's maximum found, while that goes on.
+    From a row's sum to its share it is a long way, one number after the other.
+    A group of rows goes it together, with lanes across the rows.
     """
     op, number = spec.op, spec.number
     tiles, scale_of = make_tiles(spec, stored(spec.x)), make_scales(spec)
-    block_maximum, block_state, finish_block = tiles
+    block_maximum, block_sums, finish_block = tiles
     uses_weights, reduces, prepare, finish_row = op.uses_weights, op.reduces, op.prepare, op.finish_row
-    y_format, size = stored(spec.y), own_format(number).bytes
-    in_place = own_format(number) == y_format
+    own, y_format = own_format(number), stored(spec.y)
+    in_place = own == y_format
+    wide_group, group_size, size = Vec(float64, GROUP), 8 * GROUP, own.bytes
+    m_at, shift_at, reference_at, total_at, lost_at, top_at, ties_at, hi_at, lo_at, last_at = range(
+        0, 10 * group_size, group_size
+    )
+    weights_at = 10 * group_size
+
+    @inlined
+    def keep(at, value):
+        store(_FLOAT64, at, widen(value))
+
+    @inlined
+    def group(at):
+        return load(wide_group, _FLOAT64, at)
+
+    @inlined
+    def group_state(room, wide):
+        """The states of a group's rows, and their shrinkage."""
+        shrink = online.shrinkage(group(room + reference_at), group(room + shift_at), wide)
+        sums = group(room + total_at), group(room + lost_at), group(room + top_at), group(room + ties_at)
+        return online.block_state(group(room + m_at), shrink, sums), shrink
 
     def short_rows(x, y, w, sign, factor, layout, first, last):
         n, stream = word(layout, N), word(layout, STREAM) != 0
         scale = scale_of(sign, factor)
         wide = online.widen_scale(scale)
         into_result = in_place and not stream
-        scratch = np.empty(VECTOR_BYTES + (0 if into_result else 2 * BLOCK * size), np.uint8)
+        members = max(2, min(GROUP, 2 * BLOCK // max(n, 1)))
+        scratch = np.zeros(VECTOR_BYTES + weights_at + (0 if into_result else members * n * size), np.uint8)
         room = aligned_address(scratch)
-        x_at, y_at, w_at = row_offsets(layout, first)
-        m = block_maximum(x + x_at, w + w_at, n, scale)
-        before, prepared = (x, w, y), (number(0), number(0), number(0))
-        for row in range(first, last):
-            weights = y + y_at if into_result else room + row % 2 * BLOCK * size
-            state, shrink = block_state(x + x_at, w + w_at, weights, n, m, scale)
-            now = weights if uses_weights else x + x_at, w + w_at, y + y_at
-            if row + 1 < last:
-                x_at, y_at, w_at = row_offsets(layout, row + 1)
+        for begin in range(first, last, members):
+            end = min(last, begin + members)
+            for row in range(begin, end):
+                x_at, _, w_at = row_offsets(layout, row)
                 m = block_maximum(x + x_at, w + w_at, n, scale)
+                at = room + (row - begin) * 8
+                keep(at + m_at, m)
+                keep(at + shift_at, number(online.shift_of(m)))
+                keep(at + reference_at, number(online.reference_of(m, scale)))
+            for row in range(begin, end):
+                x_at, y_at, w_at = row_offsets(layout, row)
+                at = room + (row - begin) * 8
+                weights = y + y_at if into_result else room + weights_at + (row - begin) * n * size
+                m = number(load(float64, _FLOAT64, at + m_at))
+                sums = block_sums(x + x_at, w + w_at, weights, n, m, scale)
+                keep(at + total_at, sums[0])
+                keep(at + lost_at, sums[1])
+                keep(at + top_at, sums[2])
+                keep(at + ties_at, sums[3])
+            state, shrink = group_state(room, wide)
             if reduces:
-                store(y_format, now[2], finish_row(state, wide))
+                store(_FLOAT64, room + hi_at, finish_row(state, wide))
             else:
-                if row > first:
-                    finish_block(before[0], before[1], before[2], n, prepared, scale, stream)
-                before, prepared = now, prepare(number, shrink, state)
-        if not reduces:
-            finish_block(before[0], before[1], before[2], n, prepared, scale, stream)
+                prepared = prepare(number, shrink, state)
+                store(_FLOAT64, room + hi_at, widen(prepared[0]))
+                store(_FLOAT64, room + lo_at, widen(prepared[1]))
+                store(_FLOAT64, room + last_at, widen(prepared[2]))
+            for row in range(begin, end):
+                x_at, y_at, w_at = row_offsets(layout, row)
+                at = room + (row - begin) * 8
+                hi = load(float64, _FLOAT64, at + hi_at)
+                if reduces:
+                    store(y_format, y + y_at, hi)
+                else:
+                    lo, last_one = load(float64, _FLOAT64, at + lo_at), load(float64, _FLOAT64, at + last_at)
+                    source = x + x_at
+                    if uses_weights:
+                        source = y + y_at if into_result else room + weights_at + (row - begin) * n * size
+                    prepared_row = number(hi), number(lo), number(last_one)
+                    finish_block(source, w + w_at, y + y_at, n, prepared_row, scale, stream)
         if stream:
             fence(y)
 
@@ -90,7 +136,7 @@ def make_chunks(spec: Spec, gathered: bool) -> tuple[Callable, Callable, Callabl
     own, y_format = own_format(number), stored(spec.y)
     x_format = own if gathered else stored(spec.x)
     gather, scatter = make_gather(stored(spec.x), number, masked), make_scatter(y_format)
-    block_maximum, block_state, finish_block = make_tiles(spec, x_format)
+    block_maximum, block_sums, finish_block = make_tiles(spec, x_format)
     uses_weights, prepare = op.uses_weights, op.prepare
     size, x_size, y_size = own.bytes, x_format.bytes, y_format.bytes
     maxima_size = 8 * (KEPT // BLOCK)
@@ -110,6 +156,12 @@ def make_chunks(spec: Spec, gathered: bool) -> tuple[Callable, Callable, Callabl
             return scratch + x_block_at, scratch + w_block_at
         return x + start * x_size, w + start
 
+    @inlined
+    def shrinkage(m, scale):
+        """From a block's own reference to its maximum."""
+        reference, shift = number(online.reference_of(m, scale)), number(online.shift_of(m))
+        return online.shrinkage(widen(reference), widen(shift), online.widen_scale(scale))
+
     @jit
     def fold(x, w, layout, scratch, start, stop, kept, scale):
         """The state of elements start to stop, which begin a chunk."""
@@ -120,7 +172,8 @@ def make_chunks(spec: Spec, gathered: bool) -> tuple[Callable, Callable, Callabl
             xb, wb = block_at(x, w, layout, scratch, at, count)
             m = block_maximum(xb, wb, count, scale)
             weights = scratch + weights_at + (at * size if kept else 0)
-            block, _ = block_state(xb, wb, weights, count, m, scale)
+            sums = block_sums(xb, wb, weights, count, m, scale)
+            block = online.block_state(widen(m), shrinkage(m, scale), sums)
             if kept:
                 store(_FLOAT64, scratch + 8 * (at // BLOCK), widen(m))
             state = block if at == start else online.merge(state, block, wide)
@@ -143,8 +196,9 @@ def make_chunks(spec: Spec, gathered: bool) -> tuple[Callable, Callable, Callabl
                     m = number(load(float64, _FLOAT64, scratch + 8 * (at // BLOCK)))
                 else:
                     m = block_maximum(xb, wb, count, scale)
-                    block_state(xb, wb, source, count, m, scale)
-                shrink = online.shrinkage(widen(online.reference_of(m, scale)), state[0], wide)
+                    block_sums(xb, wb, source, count, m, scale)
+                reference = widen(number(online.reference_of(m, scale)))
+                shrink = online.shrinkage(reference, online.shift_of(state[0]), wide)
             else:
                 source, shrink = xb, (1.0, 0.0)
             prepared = prepare(number, shrink, state)

@@ -90,7 +90,7 @@ class Tiles(NamedTuple):
     """Jitted functions over contiguous blocks; see `make_tiles`."""
 
     block_maximum: Callable
-    block_state: Callable
+    block_sums: Callable
     finish_block: Callable
 
 
@@ -172,24 +172,20 @@ def make_tiles(spec: Spec, x_format: Stored) -> Tiles:
             total, lost, ties = add_vector(x, w, weights, whole, rest, shift, reference, scale, total, lost, ties)
         total, error = two_sum(total, splat(vec, -start))
         total, lost = online.sum_lanes(total, lost + error)
-        sums = total * down, lost * down
         if uses_weights:
-            return sums, widen(start) * 0.5 * down, 0.0
-        return sums, 0.0, online.sum_lanes(ties, splat(vec, 0.0))[0] - 1.0
+            return total * down, lost * down, widen(start) * 0.5 * down, 0.0
+        return total * down, lost * down, 0.0, online.sum_lanes(ties, splat(vec, 0.0))[0] - 1.0
 
     @jit
-    def block_state(x, w, weights, count, m, scale):
-        """The state of a block with the maximum `m`, and its shrinkage.
+    def block_sums(x, w, weights, count, m, scale):
+        """The sums of a block with the maximum `m`, as `online.block_state` takes them.
 
         Its weights go to `weights`, for an op that uses them.
         """
         shift, reference = number(online.shift_of(m)), number(online.reference_of(m, scale))
         if not scaled and reference == 0.0:
-            sums, top, ties = add_up(x, w, weights, count, shift, None, scale)
-        else:
-            sums, top, ties = add_up(x, w, weights, count, shift, reference, scale)
-        shrink = online.shrinkage(widen(reference), widen(shift), online.widen_scale(scale))
-        return online.block_state(widen(m), shrink, sums, top, ties), shrink
+            return add_up(x, w, weights, count, shift, None, scale)
+        return add_up(x, w, weights, count, shift, reference, scale)
 
     @jit
     def multiply_block(weights, count, power):
@@ -238,4 +234,4 @@ def make_tiles(spec: Spec, x_format: Stored) -> Tiles:
         if j < count:
             finish_vector(z, w, y, j, count - j, prepared, scale, False)
 
-    return Tiles(block_maximum, block_state, finish_block)
+    return Tiles(block_maximum, block_sums, finish_block)
