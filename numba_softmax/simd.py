@@ -268,17 +268,18 @@ def _from_memory(raw: Value, stored: Stored, v: types.Type) -> Value:
 def _to_memory(value: Value, stored: Stored) -> Value:
     """Floats as the raw integers that go to memory, rounded to nearest even."""
     raw = _raw_type(value.type, stored)
-    if stored.bits == 16:
+    if "int" in stored.number:
+        result = value.cast(raw)
+    elif stored.number == "bfloat16":
         value = convert(types.float32, value)
-    if stored.number == "bfloat16":
         bits = bitcast(with_element(value.type, types.int32), value)
         lowest_kept = _shift_right(bits, 16) & 1
         # A NaN's bits may all be in the part that is cut off.
         rounded = select(value != value, bits | 0x00400000, bits + (lowest_kept + 0x7FFF))
         result = _shift_right(rounded, 16).cast(raw)
-    elif "int" in stored.number:
-        result = value.cast(raw)
     else:
+        if stored.bits == 16:  # by way of float32: no machine rounds float64 to float16 at once
+            value = convert(types.float32, value)
         result = bitcast(raw, convert(_float_of(stored.bits), value))
     return _swap_bytes(result) if stored.swapped else result
 

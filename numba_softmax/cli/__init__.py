@@ -90,6 +90,10 @@ def _axis(text: str) -> int | tuple[int, ...] | None:
 _axis.__name__ = "axis"  # argparse names it in its message
 
 
+def _sentence(text: str) -> str:
+    return text[0].upper() + text[1:]
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog=NAME, description="softmax, log_softmax and logsumexp for NumPy arrays, compiled by Numba")
     parser.add_argument("--version", action="version", version=f"{NAME} {__version__}")
@@ -102,11 +106,11 @@ def _parser() -> argparse.ArgumentParser:
     info.add_argument("--json", action="store_true", help="print JSON")
 
     text = "check on this machine what the documentation promises"
-    selftest = commands.add_parser("selftest", help=text, description=f"{text.capitalize()}: exit code 1 if it fails.")
+    selftest = commands.add_parser("selftest", help=text, description=f"{_sentence(text)}: exit code 1 if it fails.")
     selftest.add_argument("--json", action="store_true", help="print JSON")
 
     text = "measure this machine against a parallel copy, NumPy, SciPy and torch"
-    bench = commands.add_parser("bench", help=text, description=f"{text.capitalize()}, as far as these are installed.")
+    bench = commands.add_parser("bench", help=text, description=f"{_sentence(text)}, as far as these are installed.")
     bench.add_argument("--json", metavar="FILE", help="write all numbers to a file")
     bench.add_argument("--plot", metavar="FILE", help="draw them (.png, .svg or .pdf; needs matplotlib)")
     bench.add_argument("--quick", action="store_true", help="two small cases only")
@@ -116,7 +120,7 @@ def _parser() -> argparse.ArgumentParser:
 def _add_run(commands: Any) -> None:
     text = "compute on a .npy file of any size, or on a sample without one"
     description = (
-        f"{text.capitalize()}. The file may be larger than memory. Without IN, the sample is attention scores "
+        f"{_sentence(text)}. The file may be larger than memory. Without IN, the sample is attention scores "
         "that a small transformer computed for a sentence; nothing is written then."
     )
     run = commands.add_parser("run", help=text, description=description)

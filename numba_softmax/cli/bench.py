@@ -42,14 +42,10 @@ HOPELESS = 1.5
 LEAST_TIMED = 2e-4
 """Seconds that are timed at once: shorter calls are repeated."""
 
-SERIAL_BELOW = 1 << 17
-"""Bytes below which the copy does not use threads."""
-
-CHECKED = 1 << 19
-"""Elements whose results are compared with a wider computation."""
+SERIAL_BELOW, CHECKED = 1 << 17, 1 << 19
+"""Bytes below which the copy does not use threads; elements that are compared with a wider computation."""
 
 OURS = "numba_softmax"
-PIP = 'pip install "numba-softmax[bench]"'
 
 
 class Case(NamedTuple):
@@ -92,11 +88,11 @@ def command(arguments: argparse.Namespace) -> int:
             results = [result for case in bar if (result := measured_case(case))]
         machine = {**info.gathered(), "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")}
         machine["versions"] |= {name: m.__version__ for name in ("scipy", "torch") if (m := optional(name))}
-        print("\n".join(table(results, machine)))
         if to_json:
             to_json.write_text(json.dumps({"machine": machine, "cases": results}, indent=2) + "\n")
         if to_plot:
             plot(results, machine, to_plot, kind)
+    print("\n".join(table(results, machine)))
     return 0
 
 
@@ -269,7 +265,7 @@ def _check_plot(path: Path) -> str:
     try:
         importlib.import_module("matplotlib.figure")
     except ImportError:
-        raise UserError(f"--plot needs matplotlib: {PIP}") from None
+        raise UserError('--plot needs matplotlib: pip install "numba-softmax[bench]"') from None
     return kind
 
 

@@ -54,25 +54,27 @@ def _of_file(arguments: argparse.Namespace) -> dict[str, Any]:
         axes, shape, dtype = _result_of(arguments, x)
     except (TypeError, ValueError) as error:
         raise UserError(f"{source}: {error}") from None
+    given = {"path": str(source), "shape": x.shape, "dtype": str(x.dtype)}
     start = time.perf_counter()
     with beside(target) as part:
         out = _create(part, shape, dtype, order="F" if _is_fortran(x) and len(shape) == x.ndim else "C")
         slabs = _compute(arguments, x, axes, out)
         out.flush()
+        del x, out  # some systems do not rename files that are mapped
     seconds = time.perf_counter() - start
     threads = numba.get_num_threads()
     return {
         "op": arguments.op,
         "axis": arguments.axis,
         "scale": arguments.scale,
-        "input": {"path": str(source), "shape": x.shape, "dtype": str(x.dtype)},
+        "input": given,
         "output": {"path": str(target), "shape": shape, "dtype": str(dtype)},
         "device": "cpu",
         "threads": threads,
         "slabs": slabs,
         "seconds": seconds,
         "lines": [
-            f"{arguments.op} of {source}, {x.dtype} {x.shape}, axis {_axis_name(arguments.axis)}",
+            f"{arguments.op} of {source}, {given['dtype']} {given['shape']}, axis {_axis_name(arguments.axis)}",
             f"written to {target}, {dtype} {shape}",
             f"{seconds:.2f} s on the CPU with {threads} threads",
         ],

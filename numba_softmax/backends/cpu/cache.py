@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import itertools
 import os
 import pickle
 import sys
@@ -21,6 +22,7 @@ from typing import Any
 
 import llvmlite
 import numba
+from numba.core.bytecode import FunctionIdentity
 from numba.core.caching import NullCache
 from numba.core.compiler import CompileResult
 
@@ -54,6 +56,23 @@ def _kernel_hash(name: str, signature: Any, codegen: Any) -> str:
     return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
+def _number_functions_apart() -> bool:
+    """Make the symbols of this process differ from those of any other.
+
+    Numba numbers functions from 1 in each process, and symbols are told apart
+    by that number. Kernels from different processes would so have symbols in
+    common, and the linker takes the first of a name: one kernel would run
+    another's code. Counting from a random number keeps them apart.
+    """
+    if not hasattr(FunctionIdentity, "_unique_ids"):
+        return False
+    FunctionIdentity._unique_ids = itertools.count(int.from_bytes(os.urandom(6), "big"))
+    return True
+
+
+_symbols_are_unique = _number_functions_apart()
+
+
 class KernelCache(NullCache):
     """The disk cache of one kernel, in place of Numba's."""
 
@@ -72,6 +91,8 @@ class KernelCache(NullCache):
 
     def save_overload(self, sig: Any, cres: Any) -> None:
         """Keep a compiled kernel, if that is possible."""
+        if not _symbols_are_unique:
+            return
         with contextlib.suppress(Exception):
             path = self._path(sig, cres.library.codegen)
             payload = pickle.dumps(cres._reduce(), protocol=pickle.HIGHEST_PROTOCOL)

@@ -1,0 +1,52 @@
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import hypothesis
+import numba
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+hypothesis.settings.register_profile("tests", deadline=None, derandomize=True, database=None, max_examples=50)
+hypothesis.settings.load_profile("tests")
+
+
+def pytest_configure(config):
+    """One folder of compiled kernels for all tests; set XDG_CACHE_HOME to keep it for the next run."""
+    os.environ.pop("NUMBA_CACHE_DIR", None)
+    if "XDG_CACHE_HOME" not in os.environ:
+        config.kernel_folder = os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="numba_softmax_tests_")
+
+
+def pytest_unconfigure(config):
+    if hasattr(config, "kernel_folder"):
+        shutil.rmtree(config.kernel_folder, ignore_errors=True)
+
+
+@pytest.fixture
+def one_thread():
+    """Calls of any size run serially: parallel kernels need not be compiled."""
+    before = numba.get_num_threads()
+    numba.set_num_threads(1)
+    yield
+    numba.set_num_threads(before)
+
+
+@pytest.fixture
+def run_python():
+    """Run Python code in a new process, under more environment variables (None unsets); gives what it prints."""
+
+    def run(code, *args, root=ROOT, timeout=300, **env):
+        paths = [str(root), str(Path(__file__).parent)]
+        env = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), **env}
+        env = {k: v for k, v in env.items() if v is not None}
+        command = [sys.executable, "-W", "error", "-X", "faulthandler", "-c", code, *map(str, args)]
+        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=timeout, cwd=root)
+        assert done.returncode == 0, f"exit status {done.returncode}\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
+        return done.stdout
+
+    return run

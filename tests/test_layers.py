@@ -1,0 +1,117 @@
+"""Which module may import which: the table of docs/architecture.md, held against the code."""
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+import numba_softmax
+
+PACKAGE = Path(numba_softmax.__file__).parent
+NUMBA, NUMPY = {"numba"}, {"numpy"}
+MATH = {"lanewise", "simd", "expmath", "online"}
+
+# A module or a folder: what it may import of the package, and of other libraries.
+ALLOWED = {
+    "__init__": ({"api"}, set()),
+    "__main__": ({"cli"}, set()),
+    "api": ({"arrays", "dispatch", "ops"}, NUMPY),
+    "arrays": (set(), {"numpy", "ml_dtypes"}),
+    "dispatch": ({"backends", "backends.cpu"}, NUMPY),
+    "ops": (MATH, set()),
+    "online": ({"lanewise", "simd", "expmath"}, NUMBA),
+    "expmath": ({"lanewise", "simd"}, NUMBA),
+    "simd": ({"lanewise"}, {"numba", "llvmlite"}),
+    "lanewise": (set(), {"numba", "llvmlite"}),
+    "backends": (set(), set()),
+    "backends.cpu": ({"arrays", "ops", *MATH, "backends.cpu"}, {"numba", "numpy", "llvmlite"}),
+    "cli": (
+        {"cli", "api", "arrays", "ops", "backends.cpu", "__init__"},
+        {"numba", "numpy", "llvmlite", "tqdm", "scipy", "torch", "matplotlib", "ml_dtypes"},
+    ),
+}
+LAZY = {"ml_dtypes", "scipy", "torch", "matplotlib"}
+"""What is imported inside functions alone, where it is needed."""
+
+
+def modules():
+    return sorted(path.relative_to(PACKAGE).with_suffix("").as_posix() for path in PACKAGE.rglob("*.py"))
+
+
+def row_of(module):
+    """The row of the table for a module: its own, or that of its folder."""
+    parts = module.removesuffix("/__init__").split("/")
+    for end in range(len(parts), 0, -1):
+        if ".".join(parts[:end]) in ALLOWED:
+            return ".".join(parts[:end])
+    raise AssertionError(f"{module} is not in the table")
+
+
+def imports_of(module):
+    """What a module imports: pairs of a name from its root and whether that is done at import time."""
+    tree = ast.parse((PACKAGE / f"{module}.py").read_text())
+    folder = module.split("/")[:-1]
+    inside = {id(n) for f in ast.walk(tree) if isinstance(f, (ast.FunctionDef, ast.Lambda)) for n in ast.walk(f)}
+    for node in ast.walk(tree):
+        at_import = id(node) not in inside
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, at_import) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level:
+            base = ["numba_softmax", *folder[: len(folder) - node.level + 1], *(node.module or "").split(".")]
+            base = [part for part in base if part]
+            for alias in node.names:
+                below = PACKAGE.joinpath(*base[1:], alias.name)
+                is_module = below.is_dir() or below.with_suffix(".py").exists()
+                yield ".".join([*base, alias.name] if is_module else base), at_import
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module, at_import
+
+
+@pytest.mark.parametrize("module", modules())
+def test_imports_are_those_of_the_table(module):
+    own, libraries = ALLOWED[row_of(module)]
+    for name, at_import in imports_of(module):
+        top, _, rest = name.partition(".")
+        if top == "numba_softmax":
+            target = row_of(rest.replace(".", "/")) if rest else "__init__"
+            assert target in own, f"{module} imports {name}"
+        elif top in libraries:
+            assert not at_import or top not in LAZY, f"{module} imports {name} at once"
+        else:
+            assert top in sys.stdlib_module_names, f"{module} imports {name}"
+
+
+def test_the_table_names_modules_that_exist():
+    assert set(map(row_of, modules())) == set(ALLOWED)
+
+
+def test_backends_are_imported_when_they_are_used():
+    assert all(not at_import for name, at_import in imports_of("dispatch") if "backends" in name)
+
+
+IMPORT = """
+import sys
+import numba
+before = set(sys.modules)  # Numba loads SciPy where it is installed
+import numba_softmax
+unwanted = {"matplotlib", "tqdm", "scipy", "torch", "ml_dtypes", "numba_softmax.cli"} & (set(sys.modules) - before)
+assert not unwanted, unwanted
+"""
+
+COMPILES = """
+from numba.core import event
+with event.install_recorder("numba:compile") as recorder:
+    import numba_softmax
+    from numba_softmax.backends import cpu
+assert not recorder.buffer, recorder.buffer
+assert not cpu.plan.cache_info().currsize
+"""
+
+
+def test_importing_the_package_loads_no_optional_library(run_python):
+    run_python(IMPORT)
+
+
+def test_importing_the_package_compiles_nothing(run_python):
+    run_python(COMPILES)

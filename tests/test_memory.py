@@ -1,0 +1,134 @@
+"""Nothing is read or written beyond an array: arrays end, or begin, at a page that must not be touched.
+
+A touch ends the process, so the calls are made in one that prints each call before it.
+"""
+
+import os
+
+import pytest
+from naive import NAMES
+
+GUARDED = """
+import ctypes, itertools, mmap, sys
+import numba, numpy as np
+from numpy.lib.stride_tricks import as_strided
+from naive import FLOATS, OPS, assert_right
+import numba_softmax as ns
+
+name, dtype, layout, masked = sys.argv[1], FLOATS[sys.argv[2]], sys.argv[3], sys.argv[4] == "True"
+numba.set_num_threads(1)
+libc, page, kept = ctypes.CDLL(None, use_errno=True), mmap.PAGESIZE, []
+
+
+def guarded(size, dtype, at_end):
+    '''Elements that end at, or begin after, a page that cannot be read or written.'''
+    bytes_ = size * dtype.itemsize
+    inside = max(1, -(-bytes_ // page)) * page
+    room = mmap.mmap(-1, inside + 2 * page)
+    address = ctypes.addressof(ctypes.c_char.from_buffer(room))
+    kept.append(room)
+    for forbidden in (address, address + page + inside):
+        assert libc.mprotect(ctypes.c_void_p(forbidden), page, 0) == 0
+    start = page + inside - bytes_ if at_end else page
+    return np.frombuffer(room, np.uint8, bytes_, start).view(dtype)
+
+
+def laid_out(rows, n, dtype, at_end):
+    if layout == "columns":
+        return guarded(rows * n, dtype, at_end).reshape(n, rows), 0
+    if layout != "gathered":
+        return guarded(rows * n, dtype, at_end).reshape(rows, n), 1
+    spread = guarded(2 * rows * n - 1, dtype, at_end)
+    return as_strided(spread, (rows, n), (2 * n * dtype.itemsize, 2 * dtype.itemsize)), 1
+
+
+lengths = (2049, 2050, 4096, 5003) if layout == "long" else (*range(1, 20), 31, 33, 63, 64, 65, 129, 1000, 2047, 2048)
+for n, at_end in itertools.product(lengths, (False, True)):
+    for rows in (8, 9, 16, 17, 131) if layout == "columns" and n < 100 else (9,) if layout == "columns" else (1, 3):
+        print(f"n={n} rows={rows} at_end={at_end}", flush=True)
+        x, axis = laid_out(rows, n, dtype, at_end)
+        x[...] = (np.arange(x.size).reshape(x.shape) * 7919 % 31) / 4
+        where = None
+        if masked:
+            where, _ = laid_out(rows, n, np.dtype(bool), at_end)
+            where[...] = np.arange(x.size).reshape(x.shape) % 3 > 0
+        if OPS[name].reduces:
+            out = guarded(rows, dtype, at_end)
+        else:
+            out, _ = laid_out(rows, n, dtype, at_end)
+        getattr(ns, name)(x, axis, where=where, out=out)
+        if n < 70:
+            assert_right(name, out, x, axis, where=where)
+        if not OPS[name].reduces:
+            before = out.copy()
+            getattr(ns, name)(x, axis, where=where, out=x)
+            assert (x == before).all()
+        while kept:
+            kept.pop()
+"""
+
+KINDS = [
+    *(
+        (name, "float32", layout, masked)
+        for name in NAMES
+        for layout in ("short", "columns")
+        for masked in (False, True)
+    ),
+    *((name, "float32", layout, False) for name in NAMES for layout in ("long", "gathered")),
+    *(("softmax", dtype, "short", masked) for dtype in ("float16", "bfloat16", "float64") for masked in (False, True)),
+    ("softmax", "float32", "gathered", True),
+]
+
+
+@pytest.mark.parametrize(("name", "dtype", "layout", "masked"), KINDS)
+def test_nothing_beyond_an_array_is_touched(name, dtype, layout, masked, run_python):
+    pytest.importorskip("resource", reason="protected pages are made as on Unix")
+    run_python(GUARDED, name, dtype, layout, masked)
+
+
+STREAMED = """
+import numba_softmax.backends.cpu as cpu
+cpu.STREAM_FROM = cpu.STREAMED_ROW = 0
+"""
+
+
+@pytest.mark.parametrize("name", ["softmax", "log_softmax"])
+def test_nothing_beyond_an_array_is_touched_past_the_caches(name, run_python):
+    pytest.importorskip("resource", reason="protected pages are made as on Unix")
+    run_python(STREAMED + GUARDED, name, "float32", "short", False)
+
+
+SCRATCH = """
+import sys
+import numba, numpy as np
+from naive import OPS
+import numba_softmax as ns
+
+name, layout, threads = sys.argv[1:]
+numba.set_num_threads(int(threads))
+x = np.ones((4, 1 << 22), np.float32)
+x = {"rows": x, "columns": x.reshape(-1, 16), "gathered": x.reshape(4, -1, 2)[..., 0]}[layout]
+axis = 0 if layout == "columns" else 1
+out = np.ones(x.shape[1 - axis], x.dtype) if OPS[name].reduces else np.ones_like(x)
+
+
+def peak():
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) for line in status if line.startswith("VmHWM"))
+
+
+getattr(ns, name)(x, axis, out=out)  # loads kernels and starts threads
+with open("/proc/self/clear_refs", "w") as reset:
+    reset.write("5")
+before = peak()
+getattr(ns, name)(x, axis, out=out)
+assert peak() - before <= 1024 * int(threads), f"{peak() - before} KiB more, of {x.nbytes >> 10}"
+"""
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(("layout", "threads"), [("rows", 1), ("rows", 2), ("columns", 1), ("gathered", 1)])
+def test_scratch_memory_is_at_most_a_mebibyte_a_thread(name, layout, threads, run_python):
+    if not os.access("/proc/self/clear_refs", os.W_OK):
+        pytest.skip("the peak of memory can be measured on Linux alone")
+    run_python(SCRATCH, name, layout, threads, NUMBA_NUM_THREADS="2")
