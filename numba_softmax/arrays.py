@@ -180,15 +180,15 @@ def as_mask(where: Any, shape: tuple[int, ...]) -> np.ndarray:
         raise ValueError(f"where has shape {mask.shape}, which does not broadcast to the shape of x, {shape}") from None
 
 
-def as_scale(scale: Any) -> float:
-    """`scale` as a finite float."""
+def as_scale(scale: Any) -> float | None:
+    """`scale` as a finite float; None for 1."""
     if isinstance(scale, np.ndarray) and scale.ndim == 0:
         scale = scale[()]
     if not isinstance(scale, (numbers.Real, np.floating, np.integer)):
         raise TypeError(f"scale must be a real number, not {type(scale).__name__}: multiply x by an array yourself")
     if not math.isfinite(scale):
         raise ValueError(f"scale is {scale}: it must be finite")
-    return float(scale)
+    return float(scale) if scale != 1 else None
 
 
 # ----------------------------------------------------------------------- memory

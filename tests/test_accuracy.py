@@ -69,6 +69,15 @@ def test_rows_where_one_element_outweighs_the_others(name, dtype):
     assert_right(name, getattr(ns, name)(x + x.dtype.type(5)), x + x.dtype.type(5))
 
 
+def test_no_element_of_a_softmax_exceeds_one():
+    rng = np.random.default_rng(0)
+    m, gap = rng.uniform(-26, 30, 5000), rng.uniform(17, 30, 5000)
+    x = np.stack([m, m - gap], axis=1).astype(np.float32)
+    y = ns.softmax(x)
+    assert_right("softmax", y, x)
+    assert y.max() <= 1
+
+
 @each_op
 @pytest.mark.parametrize("m", [-128.0, -100.0, 0.0, 100.0, 128.0, 300.0])
 @pytest.mark.parametrize("gap", [20.0, 300.0, 500.0, 600.0, 675.0, 700.0])
