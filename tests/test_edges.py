@@ -87,7 +87,9 @@ def test_the_reference_holds_the_edge_table(name, case):
 def test_every_edge_in_every_layout(name, case, layout, dtype):
     edge, keep, _, _ = row_of(case)
     if keep is not None and layout != "rows" and dtype != "float32":
-        pytest.skip("masked kernels of other layouts are compiled for float32 alone, to save time")
+        pytest.skip("to save time, masked kernels of other layouts are compiled for float32 alone")
+    if name != "softmax" and layout == "gathered" and dtype in ("float16", "bfloat16"):
+        pytest.skip("to save time, gathered kernels for 16 bits are compiled for softmax alone")
     rows = np.random.default_rng(2).normal(size=(19, N))
     rows[[0, 11, 18]] = edge
     x, axis = laid_out(rows.astype(FLOATS[dtype]), layout)

@@ -208,11 +208,11 @@ def relative_error(value, d, up):
         return float(abs(sum(map(mpmath.mpf, value)) / exact - 1))
 
 
-def test_exp_wide_is_good_to_about_59_bits():
+def test_exp_wide_is_good_to_about_58_bits():
     rng = np.random.default_rng(0)
     for d in np.concatenate([np.linspace(-640, 128, 3000), rng.normal(0, 1, 500), -(10.0 ** -np.arange(1, 30))]):
         error = float(np.spacing(d) * rng.uniform(-0.5, 0.5))
-        assert relative_error(exp_wide(float(d), error), (float(d), error), 1) <= 2.0**-58.5
+        assert relative_error(exp_wide(float(d), error), (float(d), error), 1) <= 2.0**-58
     assert exp_wide(0.0, 0.0) == (1.0, 0.0)
     assert exp_wide(-1000.0, 0.0) == exp_wide(-math.inf, 0.0) == (0.0, 0.0)
 
