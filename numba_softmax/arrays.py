@@ -118,13 +118,13 @@ def as_axes(axis: Any, ndim: int) -> tuple[int, ...]:
         return (axis % ndim,)
     if axis is None:
         return tuple(range(ndim))
-    if ndim == 0 and isinstance(axis, int) and axis in (0, -1):
-        return ()  # as NumPy's reductions have it
     if not isinstance(axis, tuple):
         try:
             axis = operator.index(axis)
         except TypeError:
             raise TypeError(f"axis must be an integer, a tuple of integers or None, not {axis!r}") from None
+        if ndim == 0 and axis in (0, -1):
+            return ()  # as NumPy's reductions have it
     return tuple(sorted(normalize_axis_tuple(axis, ndim, argname="axis")))
 
 
@@ -171,6 +171,8 @@ def check_out(out: Any, shape: tuple[int, ...]) -> None:
 
 def as_mask(where: Any, shape: tuple[int, ...]) -> np.ndarray:
     """`where`, broadcast to the shape of `x`."""
+    if isinstance(where, np.ma.MaskedArray):
+        raise TypeError("where is a masked array, whose own mask would be ignored: use where.filled(False)")
     mask = np.asarray(where)
     if mask.dtype != np.bool_:
         raise TypeError(f"where has dtype {mask.dtype}: it must be boolean, for instance `mask != 0`")
@@ -184,11 +186,16 @@ def as_scale(scale: Any) -> float | None:
     """`scale` as a finite float; None for 1."""
     if isinstance(scale, np.ndarray) and scale.ndim == 0:
         scale = scale[()]
-    if not isinstance(scale, (numbers.Real, np.floating, np.integer)):
+    known = format_name(scale.dtype) is not None if isinstance(scale, np.generic) else isinstance(scale, numbers.Real)
+    if not known:
         raise TypeError(f"scale must be a real number, not {type(scale).__name__}: multiply x by an array yourself")
-    if not math.isfinite(scale):
-        raise ValueError(f"scale is {scale}: it must be finite")
-    return float(scale) if scale != 1 else None
+    try:
+        factor = float(scale)
+    except OverflowError:
+        factor = math.inf
+    if not math.isfinite(factor):
+        raise ValueError(f"scale is {scale}: it must be a finite float64")
+    return factor if factor != 1 else None
 
 
 # ----------------------------------------------------------------------- memory

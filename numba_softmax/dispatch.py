@@ -25,7 +25,7 @@ def backend_for(x: Any, device: str | None) -> ModuleType:
     if device == "cuda" or (on_gpu and device is None):
         raise NotImplementedError(
             "device 'cuda' is not available: this version of numba_softmax has no CUDA backend. "
-            "Use device='cpu' with a NumPy array, or install a version with the extra numba-softmax[cu13]"
+            "Pass a NumPy array, with device='cpu' or None, or install a later version that has one"
         )
     if on_gpu:
         raise TypeError("x is on a GPU: device='cpu' needs an array in host memory, for instance x.get()")

@@ -29,19 +29,18 @@ class FloatFormat(NamedTuple):
     mantissa_bits: int
     up: float  # the factor of bulk results
     magic: float  # added to a number, leaves its nearest integer in the low bits, as the exponent of a power times `up`
-    floor: float  # below it, even after a shift by `window`, exp is less than half the smallest subnormal
-    window: float  # exp(x) * up keeps all its bits for |max(x)| <= window, without the maximum subtracted
+    floor: float  # below it, exp is less than half the smallest subnormal
     ln2_hi: float  # of so few bits that its multiples are exact
     ln2_lo: float
     q: tuple[float, ...]
 
 
 FLOAT32 = FloatFormat(
-    types.int32, 23, 2.0**64, 1.5 * 2**23 + 127 + 64, -131.0, 26.0, 0.693145751953125, 1.4286068203094172e-06,
+    types.int32, 23, 2.0**64, 1.5 * 2**23 + 127 + 64, -105.0, 0.693145751953125, 1.4286068203094172e-06,
     (0.4999999343083411, 0.16666520386294844, 0.04166839104188776, 0.008368746293045, 0.0013814527913098772),
 )  # fmt: skip
 FLOAT64 = FloatFormat(
-    types.int64, 52, 2.0**256, 1.5 * 2**52 + 1023 + 256, -874.0, 128.0, 0.6931471803691238, 1.9082149292705877e-10,
+    types.int64, 52, 2.0**64, 1.5 * 2**52 + 1023 + 64, -746.0, 0.6931471803691238, 1.9082149292705877e-10,
     (0.5000000000000011, 0.1666666666666641, 0.04166666666653003, 0.008333333333496414,
      0.0013888888943686539, 0.0001984126950255551, 2.480149302025785e-05, 2.755758980603078e-06,
      2.763028271297853e-07, 2.499902986850977e-08),
@@ -88,29 +87,34 @@ def fast_two_sum(a, b):
 
 @lanewise
 def exp_up(d, error):
-    """``up * exp(d + error)`` for ``d <= window``: 0 below the format's floor, NaN for NaN.
+    """``up * exp(d + error)`` for ``d <= 0``: 0 below the format's floor, NaN for NaN.
 
-    ``|error|`` is at most half a unit in the last place of `d`, or None for
-    none. The result is within 0.8 units in the last place.
+    ``|error|`` is at most half a unit in the last place of `d`. The result is
+    within 0.7 units in the last place, and exact for 0.
     """
-    return _exp_up(d, error, float_format(d.type).q)
+    fmt = float_format(d.type)
+    t, n = _nearest_power(d, fmt)
+    f_hi, f_lo = fma(n, -fmt.ln2_hi, d), fma(n, -fmt.ln2_lo, error)
+    f = f_hi + f_lo
+    # 1 + f_hi with its error, so that of all roundings the last alone is of the result's size.
+    s, lost = fast_two_sum(like(d, 1.0), f_hi)
+    result = s + (fma(f * f, polynomial(f, fmt.q), f_lo) + lost)
+    return select(d < fmt.floor, 0.0, result * _power(t, fmt))
 
 
 @lanewise
 def narrow_exp_up(d):
     """`exp_up` with a relative error of ``2**-23``: good for rounding to 16 bits."""
-    return _exp_up(d, None, NARROW_Q)
-
-
-def _exp_up(d, error, q):
     fmt = float_format(d.type)
+    t, n = _nearest_power(d, fmt)
+    f = fma(n, -fmt.ln2_lo, fma(n, -fmt.ln2_hi, d))
+    return select(d < fmt.floor, 0.0, polynomial(f, (1.0, 1.0, *NARROW_Q)) * _power(t, fmt))
+
+
+def _nearest_power(d, fmt):
+    """The integer next to ``d / ln2``, with `magic` and without."""
     t = fma(d, LOG2_E, fmt.magic)
-    n = t - fmt.magic
-    f_hi = fma(n, -fmt.ln2_hi, d)
-    f_lo = n * -fmt.ln2_lo if error is None else fma(n, -fmt.ln2_lo, error)  # the same bits for None as for 0
-    f = f_hi + f_lo
-    result = (f_hi + fma(f * f, polynomial(f, q), f_lo)) + 1.0  # where f's own rounding does not enter
-    return select(d < fmt.floor, 0.0, result * _power(t, fmt))
+    return t, t - fmt.magic
 
 
 def _power(t, fmt):
@@ -120,10 +124,9 @@ def _power(t, fmt):
 
 @lanewise
 def exp_wide(d, error):
-    """``exp(d + error)`` for float64 ``d <= window``, as a sum of two: about 59 good bits."""
+    """``exp(d + error)`` for float64 ``d <= 0``, as a sum of two: about 59 good bits."""
     fmt = FLOAT64
-    t = fma(d, LOG2_E, fmt.magic)
-    n = t - fmt.magic
+    t, n = _nearest_power(d, fmt)
     f, f_lo = two_sum(fma(n, -fmt.ln2_hi, d), fma(n, -fmt.ln2_lo, error))
     square = f * f
     square_lo = fma(f, f, -square)

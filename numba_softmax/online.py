@@ -23,7 +23,7 @@ import math
 
 from numba import float32
 
-from .expmath import exp_up, exp_wide, fast_two_sum, float_format, log1p, narrow_exp_up, two_sum
+from .expmath import exp_up, exp_wide, fast_two_sum, log1p, narrow_exp_up, two_sum
 from .lanewise import element, lanewise
 from .simd import divide, exchange, fma, halvings, lane, like, select, widen
 
@@ -54,20 +54,6 @@ def shift_of(m):
 
 
 @lanewise
-def reference_of(m, scale):
-    """What to subtract from the elements of a block with the maximum `m` before exp is taken.
-
-    It is `m`, or 0 where `m` is so small a number that exp of the elements
-    themselves neither overflows nor loses bits: then nothing is subtracted,
-    which saves a quarter of the instructions and a rounding.
-    """
-    if scale is not None:
-        return shift_of(m)
-    window = float_format(m.type).window
-    return select((m >= -window) & (m <= window), 0.0, shift_of(m))
-
-
-@lanewise
 def gap(x, m, scale):
     """``scale * (x - m)`` and the error of its rounding, which is NaN for an infinite gap."""
     d = x - m
@@ -82,17 +68,15 @@ def gap(x, m, scale):
 
 
 @lanewise
-def weight(x, reference, scale):
-    """``up * exp(scale * (x - reference))``; None as the reference stands for 0 and no scale."""
-    if reference is None:
-        return exp_up(x, None)
-    return exp_up(*gap(x, reference, scale))
+def weight(x, m, scale):
+    """``up * exp(scale * (x - m))``."""
+    return exp_up(*gap(x, m, scale))
 
 
 @lanewise
-def narrow_weight(x, reference, scale):
+def narrow_weight(x, m, scale):
     """`weight`, good for rounding to 16 bits."""
-    return narrow_exp_up(x if reference is None else gap(x, reference, scale)[0])
+    return narrow_exp_up(gap(x, m, scale)[0])
 
 
 @lanewise
@@ -112,7 +96,7 @@ def widen_scale(scale):
 
 @lanewise
 def add_weight(total, lost, w):
-    """Add `w` to a sum that started with a number no smaller than any weight."""
+    """Add `w` to a sum that started with a number no smaller than any weight, and so is never below one."""
     total, error = fast_two_sum(total, w)
     return total, lost + error
 
@@ -153,18 +137,14 @@ def sum_lanes(total, lost):
 
 
 @lanewise
-def block_state(m, shrink, sums):
-    """The state of a block from sums by a reference, whose `shrinkage` to `m` is given.
+def block_state(m, total, lost, less):
+    """The state of a block from the sum of its weights, in two parts, less what stands for the maximum's own term.
 
-    Sums are ``(total, lost, top, ties)``: the weights' sum in two parts. Among
-    them is the weight `top` of the maximum, whose place the exact 1 takes; or
-    `top` is 0, and the terms of all maxima, one more than `ties`, are left out.
+    That is 1 where all weights are in the sum. Where the terms of all maxima
+    are left out, it is 1 less than their number, with the sign turned.
     """
-    total, lost, top, ties = sums
-    others, error = two_sum(total, -top)
-    part, part_lo = scaled_sum(others, lost + error, *shrink)
-    rest, error = two_sum(part, ties)
-    rest, rest_lo = two_sum(rest, part_lo + error)
+    rest, error = two_sum(total, -less)
+    rest, rest_lo = two_sum(rest, lost + error)
     return m, rest, rest_lo
 
 
@@ -189,10 +169,10 @@ def push(state, x, scale):
 
 
 @lanewise
-def shrinkage(reference, m, scale):
-    """``exp(scale * (reference - m))`` in two float64; 1 where they are equal, infinities too."""
-    d, error = gap(reference, m, scale)
-    equal = reference == m
+def shrinkage(m_part, m, scale):
+    """``exp(scale * (m_part - m))`` in two float64; 1 where they are equal, infinities too."""
+    d, error = gap(m_part, m, scale)
+    equal = m_part == m
     return exp_wide(select(equal, 0.0, d), select(equal, 0.0, error))
 
 
@@ -212,10 +192,13 @@ def sum_of(rest, rest_lo):
 
 @lanewise
 def share(shrink, state):
-    """``exp(reference - m) / l`` in two float64: what turns weights by a reference into softmax."""
+    """``exp(m_part - m) / l`` in two float64: what turns the weights of a part into softmax.
+
+    `shrink` is the part's `shrinkage`; None for 1.
+    """
     _, rest, rest_lo = state
-    f, f_lo = shrink
     l, l_lo = sum_of(rest, rest_lo)
+    f, f_lo = (like(l, 1.0), like(l, 0.0)) if shrink is None else shrink
     q = divide(f, l)
     return q, divide(fma(-q, l, f) + fma(-q, l_lo, f_lo), l)
 

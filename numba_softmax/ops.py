@@ -2,7 +2,7 @@
 
 An op that gives an element for each element has two functions: `prepare`
 makes, once a block, what `finish` then applies to each vector; it is told how
-the block's reference shrinks to the row's maximum. `finish` gets the block's
+the block's maximum shrinks to the row's. `finish` gets the block's
 weights, or its elements for an op that does not use weights. An op that gives
 one number a row has `finish_row` instead.
 """

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from numba_softmax import expmath, online, simd
 
-LANES = 8
+LANES, UP = 8, expmath.FLOAT64.up
 VEC, FLOAT64 = simd.Vec(numba.float64, LANES), simd.Stored("float64")
 numbers = st.floats(-800, 800) | st.sampled_from([0.0, -math.inf, 1e300, -1e300])
 states = st.lists(numbers, max_size=6)
@@ -41,16 +41,13 @@ def block_of(x):
     """The state of a row of whole vectors by one fold, as the kernels make it."""
     m = np.max(x)
     shift = online.shift_of(m)
-    reference = online.reference_of(m, None)
     total = lost = ties = simd.splat(VEC, 0.0)
     for i in range(0, len(x), LANES):
         v = simd.load(VEC, FLOAT64, x.ctypes.data + 8 * i)
-        total, lost, ties = online.add_other(total, lost, ties, online.weight(v, reference, None), v, shift)
+        total, lost, ties = online.add_other(total, lost, ties, online.weight(v, shift, None), v, shift)
     total, lost = online.sum_lanes(total, lost)
     ties = online.sum_lanes(ties, simd.splat(VEC, 0.0))[0]
-    down = 1.0 / 2.0**256
-    shrink = online.shrinkage(reference, shift, None)
-    return online.block_state(m, shrink, (total * down, lost * down, 0.0, ties - 1.0))
+    return online.block_state(m, total / UP, lost / UP, 1.0 - ties)
 
 
 @numba.njit
@@ -173,11 +170,6 @@ def exp_up(d, error):
 
 
 @numba.njit
-def exp_up_of_exact(d):
-    return expmath.exp_up(d, None)
-
-
-@numba.njit
 def narrow_exp_up(d):
     return expmath.narrow_exp_up(d)
 
@@ -221,27 +213,24 @@ def test_exp_wide_is_good_to_about_58_bits():
 def test_exp_up_is_good_to_one_unit(kind):
     fmt = expmath.FLOAT32 if kind is np.float32 else expmath.FLOAT64
     rng = np.random.default_rng(1)
-    lowest = -131.0 if kind is np.float32 else -874.0
-    for d in np.concatenate(
-        [np.linspace(lowest, fmt.window, 3000), rng.normal(0, 1, 500), -(10.0 ** -np.arange(1, 20))]
-    ):
+    for d in np.concatenate([np.linspace(fmt.floor, 0, 3000), -rng.random(500), -(10.0 ** -np.arange(1, 20))]):
         d = kind(d)
         error = kind(np.spacing(d) * rng.uniform(-0.5, 0.5))
-        for value, exact in [(exp_up(d, error), (float(d), float(error))), (exp_up_of_exact(d), (float(d),))]:
-            assert type(value) in (float, np.float32)
-            with mpmath.workdps(40):
-                exactly = float(mpmath.exp(sum(map(mpmath.mpf, exact))) * mpmath.mpf(fmt.up))
-            assert relative_error([float(value)], exact, fmt.up) * exactly <= 0.8 * np.spacing(kind(exactly))
+        value, exact = exp_up(d, error), (float(d), float(error))
+        assert type(value) in (float, np.float32)
+        with mpmath.workdps(40):
+            exactly = float(mpmath.exp(sum(map(mpmath.mpf, exact))) * mpmath.mpf(fmt.up))
+        assert relative_error([float(value)], exact, fmt.up) * exactly <= 0.7 * np.spacing(kind(exactly))
 
 
 def test_exp_up_below_its_floor_is_zero():
     for kind in (np.float32, np.float64):
         for d in (-1e6, -math.inf, -900.0):
-            assert exp_up_of_exact(kind(d)) == exp_up(kind(d), kind(0)) == 0.0
-        assert math.isnan(exp_up_of_exact(kind(math.nan)))
-        assert exp_up_of_exact(kind(0)) == (expmath.FLOAT32 if kind is np.float32 else expmath.FLOAT64).up
+            assert exp_up(kind(d), kind(0)) == 0.0
+        assert math.isnan(exp_up(kind(math.nan), kind(0)))
+        assert exp_up(kind(0), kind(0)) == (expmath.FLOAT32 if kind is np.float32 else expmath.FLOAT64).up
 
 
 def test_narrow_exp_is_good_to_23_bits():
-    for d in np.linspace(-80, 26, 3000).astype(np.float32):
+    for d in np.linspace(-80, 0, 3000).astype(np.float32):
         assert relative_error([float(narrow_exp_up(d))], (float(d),), expmath.FLOAT32.up) <= 2.0**-22.5

@@ -27,6 +27,9 @@ NARROWEST_STRIP = 8
 STREAM_FROM = 1 << 25
 """Bytes of results from which on they are written past the caches."""
 
+SMALLEST_IN_FLOAT32 = 2.0**-100
+"""Smaller scales, and those beyond float32, are computed with in float64."""
+
 STREAMED_ROW = 2048
 """Bytes of a row from which on that pays: where rows meet within a cache line, it is written twice."""
 
@@ -60,9 +63,9 @@ class Plan:
 
 
 @functools.lru_cache(maxsize=4096)
-def plan(op: Op, layout: Layout, scaled: bool, in_place: bool) -> Plan:
+def plan(op: Op, layout: Layout, scaled: bool, wide: bool, in_place: bool) -> Plan:
     """Choose the kernel. All of them give the same bits where more than one could serve."""
-    spec = Spec(op, layout.x, layout.y, layout.masked, scaled)
+    spec = Spec(op, layout.x, layout.y, layout.masked, scaled, wide)
     x, y = stored(layout.x), stored(layout.y)
     regime, gathered, tasks = "long_rows", True, layout.rows
     if _along_rows(layout, x, y, op.reduces):
@@ -76,7 +79,7 @@ def plan(op: Op, layout: Layout, scaled: bool, in_place: bool) -> Plan:
     stream = (
         result_bytes >= STREAM_FROM
         and layout.n * y.bytes >= STREAMED_ROW
-        and not (in_place or gathered or regime == "columns")
+        and not (in_place or gathered or op.reduces or regime == "columns")
     )
     return Plan(regime, spec, gathered, tasks, layout, stream)
 
@@ -102,12 +105,23 @@ def _across_rows(layout: Layout, x: Stored, y: Stored) -> bool:
     )
 
 
+def _sign_and_factor(scale: float) -> tuple[float, float]:
+    """What elements and what their differences are multiplied by.
+
+    Differences of elements can overflow where the scaled ones do not: so
+    elements are halved, where that is any help.
+    """
+    if abs(scale) > 1:
+        return math.copysign(1.0, scale), abs(scale)
+    return math.copysign(0.5, scale), 2 * abs(scale)
+
+
 def run(op: Op, layout: Layout, x: int, y: int, w: int, scale: float | None) -> None:
     """Compute: addresses of elements, results and mask, as `dispatch` describes."""
     if not layout.rows or not (layout.n or op.reduces):
         return
-    p = plan(op, layout, scale is not None, x == y)
-    sign, factor = (1.0, 1.0) if scale is None else (math.copysign(1.0, scale), abs(scale))
+    sign, factor = (1.0, 1.0) if scale is None else _sign_and_factor(scale)
+    p = plan(op, layout, scale is not None, factor != 0 and not SMALLEST_IN_FLOAT32 <= factor < 2.0**126, x == y)
     if p.elements < PARALLEL_FROM or (p.elements < PARALLEL_FROM_ON_WORKQUEUE and layer() == "workqueue"):
         p.serial(x, y, w, sign, factor, p.words, 0, p.tasks)
         return

@@ -29,7 +29,7 @@ from ...simd import (
 )
 from .layout import N, last_row_dim, row_offsets, run_at, word
 from .rows import CHUNK, make_scales
-from .tiles import BLOCK, BOOL, VECTOR_BYTES, Spec, aligned_address, inlined, jit, lanes_of, own_format, stored
+from .tiles import BLOCK, BOOL, VECTOR_BYTES, Spec, aligned_address, inlined, jit, lanes_of, own_format, release, stored
 
 STRIP = 8
 """Vectors side by side in a strip."""
@@ -47,12 +47,13 @@ def make_columns(spec: Spec) -> Callable:
     uses_weights, reduces, masked_value = op.uses_weights, op.reduces, op.masked
     prepare, finish, finish_row = op.prepare, op.finish, op.finish_row
     weight = online.narrow_weight if spec.narrow else online.weight
-    down = 1.0 / float_format(number).up
+    up = float_format(number).up
+    start, down = up if uses_weights else 0.0, 1.0 / up
 
     # What a vector of a strip keeps in scratch memory, by offset: vectors of the compute type,
     # then the sums of a block, then vectors of float64.
-    m_at, shift_at, reference_at, start_at, ties_at, hi_at, lo_at, last_at = range(0, 8 * VECTOR_BYTES, VECTOR_BYTES)
-    total_at = 8 * VECTOR_BYTES
+    m_at, shift_at, ties_at, hi_at, lo_at, last_at = range(0, 6 * VECTOR_BYTES, VECTOR_BYTES)
+    total_at = 6 * VECTOR_BYTES
     lost_at = total_at + lanes * VECTOR_BYTES
     chunk_at = lost_at + lanes * VECTOR_BYTES
     row_at = chunk_at + 3 * wide_size
@@ -105,8 +106,8 @@ def make_columns(spec: Spec) -> Callable:
         return v
 
     @jit
-    def block_references(x, w, x_step, w_step, count, width, room, scale):
-        """The maximum of a block in each row of a strip, and what to subtract from its elements."""
+    def block_maxima(x, w, x_step, w_step, count, width, room, scale):
+        """The maximum of a block in each row of a strip."""
         for c in range(0, width, lanes):
             put(room + c // lanes * kept_size + m_at, splat(vec, -online.INF))
         for j in range(count):
@@ -116,9 +117,7 @@ def make_columns(spec: Spec) -> Callable:
                 put(at, maximum(v, get(at)))
         for c in range(0, width, lanes):
             kept = room + c // lanes * kept_size
-            m = get(kept + m_at)
-            put(kept + shift_at, online.shift_of(m))
-            put(kept + reference_at, online.reference_of(m, scale))
+            put(kept + shift_at, online.shift_of(get(kept + m_at)))
 
     @inlined
     def sums_of(count):
@@ -133,14 +132,9 @@ def make_columns(spec: Spec) -> Callable:
         """Add up the weights of a block in each row of a strip."""
         for c in range(0, width, lanes):
             kept = room + c // lanes * kept_size
-            if uses_weights:
-                start = weight(get(kept + shift_at), get(kept + reference_at), scale) * 2.0
-            else:
-                start = splat(vec, 0.0)
-            put(kept + start_at, start)
             put(kept + ties_at, splat(vec, 0.0))
             for slot in range(0, sums_of(count) * VECTOR_BYTES, VECTOR_BYTES):
-                put(kept + total_at + slot, start)
+                put(kept + total_at + slot, splat(vec, start))
                 put(kept + lost_at + slot, splat(vec, 0.0))
         for j in range(count):
             slot = j % lanes * VECTOR_BYTES
@@ -148,7 +142,7 @@ def make_columns(spec: Spec) -> Callable:
                 kept = room + c // lanes * kept_size
                 at = kept + slot
                 v = read(x + j * x_step + c * x_size, w + j * w_step + c, width - c, scale)
-                e = weight(v, get(kept + reference_at), scale)
+                e = weight(v, get(kept + shift_at), scale)
                 if masked:
                     e = select(mask_at(w + j * w_step + c, width - c), e, 0.0)
                 if uses_weights:
@@ -174,8 +168,7 @@ def make_columns(spec: Spec) -> Callable:
             store(own_wide, at + wide_size, total[1])
 
     @inlined
-    def put_shrinkage(kept, m, scale):
-        shrink = online.shrinkage(widen(get(kept + reference_at)), m, online.widen_scale(scale))
+    def put_shrinkage(kept, shrink):
         store(own_wide, kept + shrink_at, shrink[0])
         store(own_wide, kept + shrink_at + wide_size, shrink[1])
 
@@ -188,7 +181,7 @@ def make_columns(spec: Spec) -> Callable:
         """The states of a block from the sums that `fold_block` left."""
         for k in range(sums_of(count)):
             slot = k * VECTOR_BYTES
-            total, error = two_sum(get(kept + total_at + slot), -get(kept + start_at))
+            total, error = two_sum(get(kept + total_at + slot), splat(vec, -start))
             put_sum(kept + sums_at + 2 * k * wide_size, online.lane_sums(total, get(kept + lost_at + slot) + error))
         half = sums_of(count) // 2
         while half:
@@ -200,12 +193,8 @@ def make_columns(spec: Spec) -> Callable:
             half //= 2
         total = load(wide_vec, own_wide, kept + sums_at) * down
         lost = splat(wide_vec, 0.0) if in_float32 else load(wide_vec, own_wide, kept + sums_at + wide_size) * down
-        if uses_weights:
-            top, ties = widen(get(kept + start_at)) * 0.5 * down, splat(wide_vec, 0.0)
-        else:
-            top, ties = splat(wide_vec, 0.0), widen(get(kept + ties_at)) - 1.0
-        put_shrinkage(kept, widen(get(kept + shift_at)), scale)
-        return online.block_state(widen(get(kept + m_at)), get_shrinkage(kept), (total, lost, top, ties))
+        less = splat(wide_vec, 1.0) if uses_weights else 1.0 - widen(get(kept + ties_at))
+        return online.block_state(widen(get(kept + m_at)), total, lost, less)
 
     @jit
     def write_block(x, y, w, x_step, y_step, w_step, count, width, room, scale):
@@ -222,7 +211,7 @@ def make_columns(spec: Spec) -> Callable:
                 kept = room + c // lanes * kept_size
                 v = read(x + j * x_step + c * x_size, w + j * w_step + c, width - c, scale)
                 if uses_weights:
-                    v = weight(v, get(kept + reference_at), scale) * get(kept + last_at)
+                    v = weight(v, get(kept + shift_at), scale) * get(kept + last_at)
                 v = finish(v, (get(kept + hi_at), get(kept + lo_at), get(kept + last_at)), scale)
                 if masked:
                     v = select(mask_at(w + j * w_step + c, width - c), v, masked_value)
@@ -237,7 +226,7 @@ def make_columns(spec: Spec) -> Callable:
             for at in range(start, stop, BLOCK):
                 count = min(BLOCK, stop - at)
                 xb, wb = x + at * x_step, w + at * w_step
-                block_references(xb, wb, x_step, w_step, count, width, room, scale)
+                block_maxima(xb, wb, x_step, w_step, count, width, room, scale)
                 fold_block(xb, wb, x_step, w_step, count, width, room, scale)
                 for c in range(0, width, lanes):
                     kept = room + c // lanes * kept_size
@@ -275,10 +264,14 @@ def make_columns(spec: Spec) -> Callable:
                     count = min(BLOCK, n - at)
                     xb, wb = xs + at * x_step, ws + at * w_step
                     if n > BLOCK and uses_weights:
-                        block_references(xb, wb, x_step, w_step, count, width, room, scale)
-                        for c in range(0, width, lanes):
-                            kept = room + c // lanes * kept_size
-                            put_shrinkage(kept, online.shift_of(get_state(kept + row_at)[0]), scale)
+                        block_maxima(xb, wb, x_step, w_step, count, width, room, scale)
+                    for c in range(0, width, lanes):
+                        kept = room + c // lanes * kept_size
+                        shrink = splat(wide_vec, 1.0), splat(wide_vec, 0.0)
+                        if n > BLOCK:
+                            shrink = online.shrinkage(widen(get(kept + m_at)), get_state(kept + row_at)[0], wide)
+                        put_shrinkage(kept, shrink)
                     write_block(xb, ys + at * y_step, wb, x_step, y_step, w_step, count, width, room, scale)
+        release(scratch)
 
     return columns

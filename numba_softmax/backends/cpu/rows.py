@@ -10,7 +10,7 @@ from numba import float64
 from ... import online
 from ...simd import Stored, Vec, fence, load, store, widen
 from .layout import ROWS, STREAM, N, make_gather, make_scatter, row_offsets, word
-from .tiles import BLOCK, VECTOR_BYTES, Spec, aligned_address, inlined, jit, make_tiles, own_format, stored
+from .tiles import BLOCK, VECTOR_BYTES, Spec, aligned_address, inlined, jit, make_tiles, own_format, release, stored
 
 CHUNK = 64 * BLOCK
 """Elements whose state is made by one thread. The bits of a result depend on it, for every shape and layout alike."""
@@ -51,10 +51,8 @@ def make_short_rows(spec: Spec) -> Callable:
     own, y_format = own_format(number), stored(spec.y)
     in_place = own == y_format
     wide_group, group_size, size = Vec(float64, GROUP), 8 * GROUP, own.bytes
-    m_at, shift_at, reference_at, total_at, lost_at, top_at, ties_at, hi_at, lo_at, last_at = range(
-        0, 10 * group_size, group_size
-    )
-    weights_at = 10 * group_size
+    m_at, total_at, lost_at, less_at, hi_at, lo_at, last_at = range(0, 7 * group_size, group_size)
+    weights_at = 7 * group_size
 
     @inlined
     def keep(at, value):
@@ -64,30 +62,22 @@ def make_short_rows(spec: Spec) -> Callable:
     def group(at):
         return load(wide_group, _FLOAT64, at)
 
-    @inlined
-    def group_state(room, wide):
-        """The states of a group's rows, and their shrinkage."""
-        shrink = online.shrinkage(group(room + reference_at), group(room + shift_at), wide)
-        sums = group(room + total_at), group(room + lost_at), group(room + top_at), group(room + ties_at)
-        return online.block_state(group(room + m_at), shrink, sums), shrink
-
     def short_rows(x, y, w, sign, factor, layout, first, last):
         n, stream = word(layout, N), word(layout, STREAM) != 0
         scale = scale_of(sign, factor)
         wide = online.widen_scale(scale)
         into_result = in_place and not stream
         members = max(2, min(GROUP, 2 * BLOCK // max(n, 1)))
-        scratch = np.zeros(VECTOR_BYTES + weights_at + (0 if into_result else members * n * size), np.uint8)
+        scratch = np.zeros(
+            VECTOR_BYTES + weights_at + (members * n * size if uses_weights and not into_result else 0), np.uint8
+        )
         room = aligned_address(scratch)
         for begin in range(first, last, members):
             end = min(last, begin + members)
             for row in range(begin, end):
                 x_at, _, w_at = row_offsets(layout, row)
                 m = block_maximum(x + x_at, w + w_at, n, scale)
-                at = room + (row - begin) * 8
-                keep(at + m_at, m)
-                keep(at + shift_at, number(online.shift_of(m)))
-                keep(at + reference_at, number(online.reference_of(m, scale)))
+                keep(room + (row - begin) * 8 + m_at, m)
             for row in range(begin, end):
                 x_at, y_at, w_at = row_offsets(layout, row)
                 at = room + (row - begin) * 8
@@ -96,13 +86,14 @@ def make_short_rows(spec: Spec) -> Callable:
                 sums = block_sums(x + x_at, w + w_at, weights, n, m, scale)
                 keep(at + total_at, sums[0])
                 keep(at + lost_at, sums[1])
-                keep(at + top_at, sums[2])
-                keep(at + ties_at, sums[3])
-            state, shrink = group_state(room, wide)
+                keep(at + less_at, sums[2])
+            state = online.block_state(
+                group(room + m_at), group(room + total_at), group(room + lost_at), group(room + less_at)
+            )
             if reduces:
                 store(_FLOAT64, room + hi_at, finish_row(state, wide))
             else:
-                prepared = prepare(number, shrink, state)
+                prepared = prepare(number, None, state)
                 store(_FLOAT64, room + hi_at, widen(prepared[0]))
                 store(_FLOAT64, room + lo_at, widen(prepared[1]))
                 store(_FLOAT64, room + last_at, widen(prepared[2]))
@@ -121,6 +112,7 @@ def make_short_rows(spec: Spec) -> Callable:
                     finish_block(source, w + w_at, y + y_at, n, prepared_row, scale, stream)
         if stream:
             fence(y)
+        release(scratch)
 
     return short_rows
 
@@ -156,12 +148,6 @@ def make_chunks(spec: Spec, gathered: bool) -> tuple[Callable, Callable, Callabl
             return scratch + x_block_at, scratch + w_block_at
         return x + start * x_size, w + start
 
-    @inlined
-    def shrinkage(m, scale):
-        """From a block's own reference to its maximum."""
-        reference, shift = number(online.reference_of(m, scale)), number(online.shift_of(m))
-        return online.shrinkage(widen(reference), widen(shift), online.widen_scale(scale))
-
     @jit
     def fold(x, w, layout, scratch, start, stop, kept, scale):
         """The state of elements start to stop, which begin a chunk."""
@@ -172,8 +158,8 @@ def make_chunks(spec: Spec, gathered: bool) -> tuple[Callable, Callable, Callabl
             xb, wb = block_at(x, w, layout, scratch, at, count)
             m = block_maximum(xb, wb, count, scale)
             weights = scratch + weights_at + (at * size if kept else 0)
-            sums = block_sums(xb, wb, weights, count, m, scale)
-            block = online.block_state(widen(m), shrinkage(m, scale), sums)
+            total, lost, less = block_sums(xb, wb, weights, count, m, scale)
+            block = online.block_state(widen(m), total, lost, less)
             if kept:
                 store(_FLOAT64, scratch + 8 * (at // BLOCK), widen(m))
             state = block if at == start else online.merge(state, block, wide)
@@ -197,8 +183,7 @@ def make_chunks(spec: Spec, gathered: bool) -> tuple[Callable, Callable, Callabl
                 else:
                     m = block_maximum(xb, wb, count, scale)
                     block_sums(xb, wb, source, count, m, scale)
-                reference = widen(number(online.reference_of(m, scale)))
-                shrink = online.shrinkage(reference, online.shift_of(state[0]), wide)
+                shrink = online.shrinkage(widen(m), state[0], wide)
             else:
                 source, shrink = xb, (1.0, 0.0)
             prepared = prepare(number, shrink, state)
@@ -237,6 +222,7 @@ def make_long_rows(spec: Spec, gathered: bool) -> Callable:
                 store(y_format, y + y_at, finish_row(state, wide))
             else:
                 write(x + x_at, y + y_at, w + w_at, layout, room, 0, n, kept, state, scale)
+        release(scratch)
 
     return long_rows
 
@@ -264,6 +250,7 @@ def make_split_rows(spec: Spec, gathered: bool) -> tuple[Callable, Callable, Cal
             stop = min(n, start + CHUNK)
             state = fold(x + x_at, w + w_at, layout, room, start, stop, False, scale_of(sign, factor))
             states[task, 0], states[task, 1], states[task, 2] = state
+        release(scratch)
 
     @jit
     def merge_chunks(y, sign, factor, layout, states):
@@ -291,5 +278,6 @@ def make_split_rows(spec: Spec, gathered: bool) -> tuple[Callable, Callable, Cal
             state = states[r, 0], states[r, 1], states[r, 2]
             stop = min(n, start + CHUNK)
             write(x + x_at, y + y_at, w + w_at, layout, room, start, stop, False, state, scale_of(sign, factor))
+        release(scratch)
 
     return fold_chunks, merge_chunks, write_chunks

@@ -25,7 +25,6 @@ from ...simd import (
     store,
     store_first,
     stream,
-    widen,
 )
 
 BLOCK = 2048
@@ -50,6 +49,16 @@ def aligned_address(array):
     return address + -address % VECTOR_BYTES
 
 
+@inlined
+def release(scratch):
+    """Let go of scratch memory.
+
+    Numba frees an array after its last mention, and where only its address is
+    used further on, that is too early. So the last mention has to be this.
+    """
+    scratch[0] = 0
+
+
 class Spec(NamedTuple):
     """What a kernel is compiled for."""
 
@@ -58,11 +67,12 @@ class Spec(NamedTuple):
     y: str
     masked: bool
     scaled: bool
+    wide: bool  # compute in float64 in any case
 
     @property
     def number(self) -> Any:
         """The type to compute in."""
-        return float32 if {self.x, self.y} <= _IN_FLOAT32 else float64
+        return float32 if {self.x, self.y} <= _IN_FLOAT32 and not self.wide else float64
 
     @property
     def narrow(self) -> bool:
@@ -107,7 +117,8 @@ def make_tiles(spec: Spec, x_format: Stored) -> Tiles:
     y_format = stored(spec.y)
     x_size, y_size = x_format.bits // 8, y_format.bits // 8
     uses_weights, masked_value, finish = op.uses_weights, op.masked, op.finish
-    down = 1.0 / float_format(number).up
+    up = float_format(number).up
+    start, down = up if uses_weights else 0.0, 1.0 / up
     weight = online.narrow_weight if spec.narrow else online.weight
     z_format = own if uses_weights else x_format
     z_size = z_format.bits // 8
@@ -143,10 +154,10 @@ def make_tiles(spec: Spec, x_format: Stored) -> Tiles:
         return largest_lane(maximum(maximum(a, b), maximum(c, d)))
 
     @inlined
-    def add_vector(x, w, weights, j, width, shift, reference, scale, total, lost, ties):
+    def add_vector(x, w, weights, j, width, shift, scale, total, lost, ties):
         """Add the weights of elements j to j + width to the sums in each lane."""
         v, keep = read(x, w, j, width, scale)
-        e = weight(v, reference, scale)
+        e = weight(v, shift, scale)
         if masked or scaled:
             e = select(keep, e, 0.0)
         if not uses_weights:
@@ -158,34 +169,25 @@ def make_tiles(spec: Spec, x_format: Stored) -> Tiles:
         total, lost = online.add_weight(total, lost, e)
         return total, lost, ties
 
-    @inlined
-    def add_up(x, w, weights, count, shift, reference, scale):
-        """Weights and their sums, as `online.block_state` takes them. The reference None stands for 0."""
-        start = number(2) * weight(shift, reference, scale) if uses_weights else number(0)
+    @jit
+    def block_sums(x, w, weights, count, m, scale):
+        """What `online.block_state` takes of a block with the maximum `m`: sum, its low part, less what.
+
+        Weights go to `weights`, for an op that uses them.
+        """
+        shift = number(online.shift_of(m))
         total, lost, ties = splat(vec, start), splat(vec, 0.0), splat(vec, 0.0)
         whole = count - count % lanes
         for j in range(0, whole, lanes):
             prefetch(x + j * x_size + PREFETCH)
-            total, lost, ties = add_vector(x, w, weights, j, lanes, shift, reference, scale, total, lost, ties)
+            total, lost, ties = add_vector(x, w, weights, j, lanes, shift, scale, total, lost, ties)
         if whole < count:
-            rest = count - whole
-            total, lost, ties = add_vector(x, w, weights, whole, rest, shift, reference, scale, total, lost, ties)
+            total, lost, ties = add_vector(x, w, weights, whole, count - whole, shift, scale, total, lost, ties)
         total, error = two_sum(total, splat(vec, -start))
         total, lost = online.sum_lanes(total, lost + error)
         if uses_weights:
-            return total * down, lost * down, widen(start) * 0.5 * down, 0.0
-        return total * down, lost * down, 0.0, online.sum_lanes(ties, splat(vec, 0.0))[0] - 1.0
-
-    @jit
-    def block_sums(x, w, weights, count, m, scale):
-        """The sums of a block with the maximum `m`, as `online.block_state` takes them.
-
-        Its weights go to `weights`, for an op that uses them.
-        """
-        shift, reference = number(online.shift_of(m)), number(online.reference_of(m, scale))
-        if not scaled and reference == 0.0:
-            return add_up(x, w, weights, count, shift, None, scale)
-        return add_up(x, w, weights, count, shift, reference, scale)
+            return total * down, lost * down, 1.0
+        return total * down, lost * down, 1.0 - online.sum_lanes(ties, splat(vec, 0.0))[0]
 
     @jit
     def multiply_block(weights, count, power):
@@ -221,7 +223,7 @@ def make_tiles(spec: Spec, x_format: Stored) -> Tiles:
         if uses_weights and prepared[2] != 1.0:
             multiply_block(z, count, prepared[2])
         j = 0
-        if streaming:
+        if streaming and y % y_size == 0:
             j = min(count, -y % stream_alignment // y_size)
             if j:
                 finish_vector(z, w, y, 0, j, prepared, scale, False)
