@@ -175,3 +175,21 @@ def test_accuracy_does_not_depend_on_the_length(order, dtype):
 
 def test_every_op_has_its_limit_tested():
     assert set(NAMES) == {"softmax", "log_softmax", "logsumexp"} == set(OPS)
+
+
+@each_op
+@pytest.mark.parametrize(
+    ("x", "scale"),
+    [([-3e38, 3e38], 1e-38), ([-3e38, 3e38], 0.0), ([-1e38, 3e38], 0.1), ([0.0, 1.0], 1e39), ([1e38], 1e-42)],
+)
+def test_scales_and_differences_beyond_float32(name, x, scale):
+    x = np.float32(x)
+    with np.errstate(over="ignore"):
+        exact = naive(name, x.astype(np.float64), scale=scale).astype(np.float32)
+    np.testing.assert_allclose(getattr(ns, name)(x, scale=scale), exact, rtol=3e-7)
+
+
+@pytest.mark.parametrize("number", [-1000.0, -5.3, 0.0, 17.7, 1e30])
+def test_softmax_of_equal_elements_is_exactly_their_share(number):
+    for n in (1, 2, 4, 1024, 4096):
+        assert (ns.softmax(np.full(n, number, np.float32)) == 1 / n).all()

@@ -120,7 +120,7 @@ def test_scale_is_checked(name):
 
 @each_op
 def test_a_scale_too_large_for_a_float_is_refused(name):
-    refused((ValueError, OverflowError), None, name, [1.0, 2.0], scale=10**400)
+    refused(ValueError, None, name, [1.0, 2.0], scale=10**400)
 
 
 @each_op

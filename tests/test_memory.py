@@ -5,8 +5,12 @@ A touch ends the process, so the calls are made in one that prints each call bef
 
 import os
 
+import numpy as np
 import pytest
 from naive import NAMES
+
+import numba_softmax as ns
+from numba_softmax.backends import cpu
 
 GUARDED = """
 import ctypes, itertools, mmap, sys
@@ -132,3 +136,42 @@ def test_scratch_memory_is_at_most_a_mebibyte_a_thread(name, layout, threads, ru
     if not os.access("/proc/self/clear_refs", os.W_OK):
         pytest.skip("the peak of memory can be measured on Linux alone")
     run_python(SCRATCH, name, layout, threads, NUMBA_NUM_THREADS="2")
+
+
+FREED = """
+import threading
+import numpy as np, numba_softmax as ns
+rows = np.random.default_rng(0).standard_normal((3, 65536)).astype("f4")
+columns = [np.random.default_rng(i).standard_normal((100, 200)).astype("f4") for i in range(16)]
+right = [ns.softmax(x, 0).tobytes() for x in columns]
+wrong = []
+
+def work(i):
+    for _ in range(200):
+        if ns.softmax(columns[i], 0).tobytes() != right[i]:
+            wrong.append(i)
+
+ns.softmax(rows), ns.softmax(rows[:, ::2])
+threads = [threading.Thread(target=work, args=(i,)) for i in range(len(columns))]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+assert not wrong, len(wrong)
+"""
+
+
+def test_scratch_memory_is_held_while_it_is_used(run_python):
+    # Below this size the C library gives freed memory back at once, and to touch it then ends the process.
+    run_python(FREED, MALLOC_MMAP_THRESHOLD_="65536", NUMBA_NUM_THREADS="1")
+
+
+def test_results_at_odd_addresses_are_not_streamed(monkeypatch, one_thread):
+    monkeypatch.setattr(cpu, "STREAM_FROM", 0)
+    cpu.plan.cache_clear()
+    x = np.random.default_rng(0).standard_normal((3, 1024)).astype(np.float32)
+    for offset in range(5):
+        out = np.zeros(x.nbytes + 64, np.uint8)[offset : offset + x.nbytes].view(np.float32).reshape(x.shape)
+        ns.softmax(x, out=out)
+        np.testing.assert_array_equal(out, ns.softmax(x))
+    cpu.plan.cache_clear()
