@@ -39,7 +39,7 @@ SLOW = 0.02
 HOPELESS = 1.5
 """Seconds from which on one call is enough."""
 
-LEAST_TIMED = 2e-4
+LEAST_TIMED = 3e-3
 """Seconds that are timed at once: shorter calls are repeated."""
 
 SERIAL_BELOW, CHECKED = 1 << 17, 1 << 19

@@ -25,13 +25,10 @@ NARROWEST_STRIP = 8
 """Rows side by side in memory from which on lanes run across them."""
 
 STREAM_FROM = 1 << 25
-"""Bytes of results from which on they are written past the caches."""
+"""Bytes of results from which on long rows are written past the caches. For short rows that does not pay."""
 
 SMALLEST_IN_FLOAT32 = 2.0**-100
 """Smaller scales, and those beyond float32, are computed with in float64."""
-
-STREAMED_ROW = 2048
-"""Bytes of a row from which on that pays: where rows meet within a cache line, it is written twice."""
 
 
 class Plan:
@@ -75,12 +72,8 @@ def plan(op: Op, layout: Layout, scaled: bool, wide: bool, in_place: bool) -> Pl
         regime = "columns"
         inner = layout.row_dims[-1][0]
         tasks = layout.rows // inner * math.ceil(inner / (STRIP * lanes_of(spec.number)))
-    result_bytes = layout.rows * layout.n * y.bytes
-    stream = (
-        result_bytes >= STREAM_FROM
-        and layout.n * y.bytes >= STREAMED_ROW
-        and not (in_place or gathered or op.reduces or regime == "columns")
-    )
+    contiguous_long = regime == "long_rows" and not gathered
+    stream = contiguous_long and not in_place and layout.rows * layout.n * y.bytes >= STREAM_FROM
     return Plan(regime, spec, gathered, tasks, layout, stream)
 
 

@@ -63,13 +63,12 @@ def make_short_rows(spec: Spec) -> Callable:
         return load(wide_group, _FLOAT64, at)
 
     def short_rows(x, y, w, sign, factor, layout, first, last):
-        n, stream = word(layout, N), word(layout, STREAM) != 0
+        n = word(layout, N)
         scale = scale_of(sign, factor)
         wide = online.widen_scale(scale)
-        into_result = in_place and not stream
-        members = max(2, min(GROUP, 2 * BLOCK // max(n, 1)))
+        members = max(1, min(GROUP, BLOCK // max(n, 1)))
         scratch = np.zeros(
-            VECTOR_BYTES + weights_at + (members * n * size if uses_weights and not into_result else 0), np.uint8
+            VECTOR_BYTES + weights_at + (members * n * size if uses_weights and not in_place else 0), np.uint8
         )
         room = aligned_address(scratch)
         for begin in range(first, last, members):
@@ -81,7 +80,7 @@ def make_short_rows(spec: Spec) -> Callable:
             for row in range(begin, end):
                 x_at, y_at, w_at = row_offsets(layout, row)
                 at = room + (row - begin) * 8
-                weights = y + y_at if into_result else room + weights_at + (row - begin) * n * size
+                weights = y + y_at if in_place else room + weights_at + (row - begin) * n * size
                 m = number(load(float64, _FLOAT64, at + m_at))
                 sums = block_sums(x + x_at, w + w_at, weights, n, m, scale)
                 keep(at + total_at, sums[0])
@@ -107,11 +106,9 @@ def make_short_rows(spec: Spec) -> Callable:
                     lo, last_one = load(float64, _FLOAT64, at + lo_at), load(float64, _FLOAT64, at + last_at)
                     source = x + x_at
                     if uses_weights:
-                        source = y + y_at if into_result else room + weights_at + (row - begin) * n * size
+                        source = y + y_at if in_place else room + weights_at + (row - begin) * n * size
                     prepared_row = number(hi), number(lo), number(last_one)
-                    finish_block(source, w + w_at, y + y_at, n, prepared_row, scale, stream)
-        if stream:
-            fence(y)
+                    finish_block(source, w + w_at, y + y_at, n, prepared_row, scale, False)
         release(scratch)
 
     return short_rows
