@@ -189,13 +189,12 @@ def test_same_bits_in_place(name, n, one_thread):
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if not OPS[name].reduces])
-@pytest.mark.parametrize("n", [5, 37, 2048, 5000, 70_000])
-@pytest.mark.parametrize("offset", [0, 4, 20, 60])
+@pytest.mark.parametrize("n", [2049, 5000, 70_000])
+@pytest.mark.parametrize("offset", [0, 1, 4, 20, 60])
 def test_same_bits_when_written_past_the_caches(name, n, offset, planned_anew, one_thread):
     x = logits(5, n)
     expected = getattr(ns, name)(x)
     planned_anew("STREAM_FROM", 0)
-    planned_anew("STREAMED_ROW", 0)
     room = np.zeros(x.nbytes + 128, np.uint8)
     out = room[64 + offset :][: x.nbytes].view(np.float32).reshape(x.shape)
     assert same_bits(getattr(ns, name)(x, out=out), expected)

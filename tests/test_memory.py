@@ -92,7 +92,7 @@ def test_nothing_beyond_an_array_is_touched(name, dtype, layout, masked, run_pyt
 
 STREAMED = """
 import numba_softmax.backends.cpu as cpu
-cpu.STREAM_FROM = cpu.STREAMED_ROW = 0
+cpu.STREAM_FROM = 0
 """
 
 
