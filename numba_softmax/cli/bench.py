@@ -87,6 +87,7 @@ def command(arguments: argparse.Namespace) -> int:
         with tqdm(cases, desc="measuring", delay=1, leave=False, disable=None, file=sys.stderr) as bar:
             results = [result for case in bar if (result := measured_case(case))]
         machine = {**info.gathered(), "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")}
+        del machine["cache"]  # a folder of this user's, which a record has no need of
         machine["versions"] |= {name: m.__version__ for name in ("scipy", "torch") if (m := optional(name))}
         if to_json:
             to_json.write_text(json.dumps({"machine": machine, "cases": results}, indent=2) + "\n")
