@@ -124,7 +124,7 @@ def _power(t, fmt):
 
 @lanewise
 def exp_wide(d, error):
-    """``exp(d + error)`` for float64 ``d <= 0``, as a sum of two: about 59 good bits."""
+    """``exp(d + error)`` for float64 ``d <= 0``, as a sum of two: at least 58 good bits."""
     fmt = FLOAT64
     t, n = _nearest_power(d, fmt)
     f, f_lo = two_sum(fma(n, -fmt.ln2_hi, d), fma(n, -fmt.ln2_lo, error))

@@ -94,7 +94,7 @@ class KernelCache(NullCache):
         if not _symbols_are_unique:
             return
         with contextlib.suppress(Exception):
-            path = self._path(sig, cres.library.codegen)
+            path = self._path(sig, cres.codegen)
             payload = pickle.dumps(cres._reduce(), protocol=pickle.HIGHEST_PROTOCOL)
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             handle, beside = tempfile.mkstemp(dir=path.parent, suffix=".part")
