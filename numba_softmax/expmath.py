@@ -4,8 +4,11 @@ Method: ``d = n ln2 + f`` with ``n`` an integer and ``|f| <= ln2 / 2``; then
 ``exp(d) = 2**n (1 + f + f**2 q(f))`` with a polynomial `q` (after W. J. Cody
 and W. Waite, *Software Manual for the Elementary Functions*, 1980). `q` is a
 minimax fit of the relative error, so its coefficients are not quite Taylor's.
-The number `d` comes with the error of its own rounding, which is added back
-where ``f`` is small enough to hold it.
+
+Softmax needs ``exp(d - m)`` for the largest `d`, `m`. Rounding ``d - m`` would
+cost many digits, and getting those back five operations. So `d` and `m` are
+reduced apart: ``d - m = (f_d - f_m) + (n_d - n_m) ln2``, and what is left of
+both is so small and so round that their difference is exact or nearly so.
 
 Bulk results are multiplied by `up`, a power of two: whatever exp gives down to
 the smallest subnormal is then a normal number, at no cost; who multiplies the
@@ -86,35 +89,45 @@ def fast_two_sum(a, b):
 
 
 @lanewise
-def exp_up(d, error):
-    """``up * exp(d + error)`` for ``d <= 0``: 0 below the format's floor, NaN for NaN.
-
-    ``|error|`` is at most half a unit in the last place of `d`. The result is
-    within 0.7 units in the last place, and exact for 0.
-    """
-    fmt = float_format(d.type)
-    t, n = _nearest_power(d, fmt)
-    f_hi, f_lo = fma(n, -fmt.ln2_hi, d), fma(n, -fmt.ln2_lo, error)
-    f = f_hi + f_lo
-    # 1 + f_hi with its error, so that of all roundings the last alone is of the result's size.
-    s, lost = fast_two_sum(like(d, 1.0), f_hi)
-    result = s + (fma(f * f, polynomial(f, fmt.q), f_lo) + lost)
-    return select(d < fmt.floor, 0.0, result * _power(t, fmt))
+def top_of(m, error):
+    """What `exp_over` needs to know of the number ``m + error``; `error` is None or as there."""
+    fmt = float_format(m.type)
+    k = _nearest_power(m, fmt)
+    return m * LOG2_E, like(m, fmt.magic) - k, fma(k, -fmt.ln2_hi, m), error, m + fmt.floor
 
 
 @lanewise
-def narrow_exp_up(d):
-    """`exp_up` with a relative error of ``2**-23``: good for rounding to 16 bits."""
+def exp_over(d, error, top):
+    """``up * exp(d + error - m)``, where `top` is `top_of` `m`: 0 if that is below the format's floor, NaN for NaN.
+
+    `error` is None or at most half a unit in the last place of `d`. It takes
+    ``|m| <= 2**14`` and ``d <= m``. Where `d` is `m`, the result is exactly
+    `up`; the relative error is below 1.3 times ``2**-24``, or ``2**-53``.
+    """
+    f, t, fmt = _remainder(d, error, top)
+    return select(d < top[-1], 0.0, polynomial(f, (1.0, 1.0, *fmt.q)) * _power(t, fmt))
+
+
+@lanewise
+def narrow_exp_over(d, top):
+    """`exp_over` with a relative error of ``2**-18``: good for rounding to 16 bits."""
+    f, t, fmt = _remainder(d, None, top)
+    return select(d < top[-1], 0.0, polynomial(f, (1.0, 1.0, *NARROW_Q)) * _power(t, fmt))
+
+
+def _remainder(d, error, top):
+    """``d + error - m`` less the nearest multiple ``n ln2``, ``n + magic``, and the format."""
+    shift, magic_less_k, m_remainder, m_error, _ = top
     fmt = float_format(d.type)
-    t, n = _nearest_power(d, fmt)
-    f = fma(n, -fmt.ln2_lo, fma(n, -fmt.ln2_hi, d))
-    return select(d < fmt.floor, 0.0, polynomial(f, (1.0, 1.0, *NARROW_Q)) * _power(t, fmt))
+    t = fma(d, LOG2_E, -shift) + fmt.magic
+    f = fma(t - magic_less_k, -fmt.ln2_hi, d) - m_remainder  # the product's sum with d is exact
+    f = fma(t - fmt.magic, -fmt.ln2_lo, f)
+    return (f if error is None else f + (error - m_error)), t, fmt
 
 
 def _nearest_power(d, fmt):
-    """The integer next to ``d / ln2``, with `magic` and without."""
-    t = fma(d, LOG2_E, fmt.magic)
-    return t, t - fmt.magic
+    """The integer next to ``d / ln2``."""
+    return fma(d, LOG2_E, fmt.magic) - fmt.magic
 
 
 def _power(t, fmt):
@@ -123,10 +136,17 @@ def _power(t, fmt):
 
 
 @lanewise
-def exp_wide(d, error):
-    """``exp(d + error)`` for float64 ``d <= 0``, as a sum of two: at least 58 good bits."""
+def exp_pair(d, error):
+    """``exp(d + error)`` for float64 ``d <= 0``, in two parts with at least 58 good bits together.
+
+    If `error` is None, in one part, a float64, and None.
+    """
     fmt = FLOAT64
-    t, n = _nearest_power(d, fmt)
+    n = _nearest_power(d, fmt)
+    t = n + fmt.magic
+    if error is None:
+        f = fma(n, -fmt.ln2_lo, fma(n, -fmt.ln2_hi, d))
+        return select(d < fmt.floor, 0.0, polynomial(f, (1.0, 1.0, *fmt.q)) * _power(t, fmt) * (1 / fmt.up)), None
     f, f_lo = two_sum(fma(n, -fmt.ln2_hi, d), fma(n, -fmt.ln2_lo, error))
     square = f * f
     square_lo = fma(f, f, -square)

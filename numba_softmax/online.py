@@ -10,9 +10,10 @@ and the states of the parts are merged:
 
 The maximum's own term in ``l`` is exactly 1. It stays implicit: a state is
 ``(m, rest, rest_lo)`` with ``l = 1 + rest + rest_lo``, all in float64. So
-``log l`` keeps its precision where one element outweighs all others, and two
-float64 numbers for the sum keep any number of merges below the rounding of
-the result. The state of no numbers at all has ``m = -inf`` and ``l = 0``.
+``log l`` keeps its precision where one element outweighs all others. Rows that
+are computed in float64 have two numbers for the sum, which keep any number of
+merges below the rounding of the result; for float32 one is enough, and
+``rest_lo`` is None. The state of no numbers at all has ``m = -inf`` and ``l = 0``.
 
 The functions take floats and `Vec` alike, on the CPU and on CUDA. `scale` is None or ``(sign,
 factor, factor_lo)``: the row is then ``sign * (factor + factor_lo) * x``, of
@@ -23,24 +24,27 @@ import math
 
 from numba import float32
 
-from .expmath import exp_up, exp_wide, fast_two_sum, log1p, narrow_exp_up, two_sum
+from .expmath import exp_over, exp_pair, fast_two_sum, log1p, narrow_exp_over, top_of, two_sum
 from .lanewise import element, lanewise
-from .simd import divide, exchange, fma, halvings, lane, like, select, widen
+from .simd import convert, divide, exchange, fma, halvings, lane, like, maximum, select, widen
 
 INF = math.inf
 
-
-@lanewise
-def identity(zero):
-    """The state of an empty row; `zero` is 0 in float64, or a Vec of it."""
-    return zero - INF, zero - 1.0, zero
+FAR = 2.0**13
+"""Scaled maxima beyond it are subtracted from the elements: exp takes numbers up to twice as large."""
 
 
 @lanewise
-def singleton(x):
+def identity(zero, zero_lo):
+    """The state of an empty row; `zero` is 0 in float64, or a Vec of it, and `zero_lo` too, or None."""
+    return zero - INF, zero - 1.0, zero_lo
+
+
+@lanewise
+def singleton(x, zero_lo):
     """The state of one number. Of -inf, exp is 0, so that `l` is 0 too."""
     zero = like(x, 0.0)
-    return x, select(x == -INF, zero - 1.0, zero), zero
+    return x, select(x == -INF, zero - 1.0, zero), zero_lo
 
 
 @lanewise
@@ -53,30 +57,55 @@ def shift_of(m):
     return select(m == -INF, 0.0, m)
 
 
+# ------------------------------------------------------------- weights of a block
+
+
+@lanewise
+def frame_of(m, scale):
+    """What `weight` needs of the maximum `m` of a block: ``(base, top)``.
+
+    `base` is subtracted from the elements, and is mostly 0, so that nothing is
+    rounded. Beyond `FAR` it is the maximum: there, ``x - m`` is exact for every
+    `x` that has a weight.
+    """
+    shift = shift_of(m)
+    reach = shift if scale is None else shift * scale[1]
+    far = maximum(reach, -reach) > FAR
+    top = _times_scale(select(far, 0.0, shift), None, scale)
+    return select(far, shift, 0.0), top_of(*top)
+
+
+@lanewise
+def weight(x, frame, scale):
+    """``up * exp(scale * (x - m))`` for the `frame_of` `m`."""
+    base, top = frame
+    return exp_over(*_times_scale(x - base, None, scale), top)
+
+
+@lanewise
+def narrow_weight(x, frame, scale):
+    """`weight`, good for rounding to 16 bits."""
+    base, top = frame
+    return narrow_exp_over(_times_scale(x - base, None, scale)[0], top)
+
+
+def _times_scale(d, error, scale):
+    """``scale * (d + error)`` and the error of its rounding; an `error` of None is 0, and stays None without a scale."""
+    if scale is None:
+        return d, error
+    _, factor, factor_lo = scale
+    scaled = d * factor
+    rounding = fma(d, factor_lo, fma(d, factor, -scaled))
+    return scaled, rounding if error is None else fma(error, factor, rounding)
+
+
 @lanewise
 def gap(x, m, scale):
     """``scale * (x - m)`` and the error of its rounding, which is NaN for an infinite gap."""
     d = x - m
     v = d - x
     error = (x - (d - v)) - (v + m)
-    if scale is not None:
-        _, factor, factor_lo = scale
-        scaled = d * factor
-        error = fma(error, factor, fma(d, factor_lo, fma(d, factor, -scaled)))
-        return scaled, error
-    return d, error
-
-
-@lanewise
-def weight(x, m, scale):
-    """``up * exp(scale * (x - m))``."""
-    return exp_up(*gap(x, m, scale))
-
-
-@lanewise
-def narrow_weight(x, m, scale):
-    """`weight`, good for rounding to 16 bits."""
-    return narrow_exp_up(gap(x, m, scale)[0])
+    return _times_scale(d, error, scale)
 
 
 @lanewise
@@ -128,83 +157,131 @@ def add_sums(total, lost, other, other_lost):
 
 @lanewise
 def sum_lanes(total, lost):
-    """The sum over all lanes of a compensated sum, added in halves; in two float64."""
+    """The sum over all lanes of a compensated sum, added in halves; in float64, in two parts or one."""
     total, lost = lane_sums(total, lost)
     for step in halvings(total.type.lanes):
         total, lost = add_sums(total, lost, exchange(total, step), None if lost is None else exchange(lost, step))
-    total = lane(total, 0)
-    return total, like(total, 0.0) if lost is None else lane(lost, 0)
+    return lane(total, 0), None if lost is None else lane(lost, 0)
 
 
 @lanewise
-def block_state(m, total, lost, less):
-    """The state of a block from the sum of its weights, in two parts, less what stands for the maximum's own term.
+def times(pair, power):
+    """A number of two parts or one, times a power of two."""
+    return tuple(None if part is None else part * power for part in pair)
+
+
+# ------------------------------------------------------------------------- states
+
+
+@lanewise
+def block_state(m, total, less):
+    """The state of a block from the sum of its weights, in two parts or one, less what stands for the maximum's term.
 
     That is 1 where all weights are in the sum. Where the terms of all maxima
     are left out, it is 1 less than their number, with the sign turned.
     """
-    rest, error = two_sum(total, -less)
-    rest, rest_lo = two_sum(rest, lost + error)
-    return m, rest, rest_lo
+    return m, *add(*total, -less, None if total[1] is None else like(less, 0.0))
 
 
 @lanewise
 def merge(a, b, scale):
     """The state of two parts of a row together."""
-    m_a, rest_a, lo_a = a
-    m_b, rest_b, lo_b = b
-    larger = m_a >= m_b
-    m, rest, lo = select(larger, m_a, m_b), select(larger, rest_a, rest_b), select(larger, lo_a, lo_b)
-    m_s, rest_s, lo_s = select(larger, m_b, m_a), select(larger, rest_b, rest_a), select(larger, lo_b, lo_a)
-    part, part_lo = scaled_sum(*sum_of(rest_s, lo_s), *shrinkage(m_s, m, scale))
-    rest, error = two_sum(rest, part)
-    rest, lo = two_sum(rest, lo + error + part_lo)
-    return m, rest, lo
+    larger = a[0] >= b[0]
+    m, rest, rest_lo = (None if x is None else select(larger, x, y) for x, y in zip(a, b, strict=True))
+    m_s, rest_s, lo_s = (None if x is None else select(larger, y, x) for x, y in zip(a, b, strict=True))
+    return m, *add(rest, rest_lo, *product(sum_of(rest_s, lo_s), shrinkage(m_s, m, scale, lo_s)))
+
+
+@lanewise
+def merge_lanes(state, scale):
+    """The state of all lanes' states together, merged in halves: in every lane."""
+    for step in halvings(state[0].type.lanes):
+        state = merge(state, tuple(None if part is None else exchange(part, step) for part in state), scale)
+    return state
 
 
 @lanewise
 def push(state, x, scale):
     """The state with one more number."""
-    return merge(state, singleton(x), scale)
+    return merge(state, singleton(x, None if state[2] is None else like(x, 0.0)), scale)
 
 
-@lanewise
-def shrinkage(m_part, m, scale):
-    """``exp(scale * (m_part - m))`` in two float64; 1 where they are equal, infinities too."""
-    d, error = gap(m_part, m, scale)
-    equal = m_part == m
-    return exp_wide(select(equal, 0.0, d), select(equal, 0.0, error))
+def add(a, a_lo, b, b_lo):
+    """The sum of two numbers of two parts each or, with None for the low ones, of one."""
+    if a_lo is None:
+        return a + b, None
+    s, error = two_sum(a, b)
+    return two_sum(s, a_lo + error + b_lo)
 
 
-@lanewise
-def scaled_sum(l, l_lo, f, f_lo):
-    """``(l + l_lo) * (f + f_lo)``, as a sum of two."""
-    product = l * f
-    return product, fma(l, f, -product) + fma(l, f_lo, l_lo * f)
+def product(a, b):
+    """The product of two numbers of two parts each or, with None for the low ones, of one."""
+    (a, a_lo), (b, b_lo) = a, b
+    p = a * b
+    return p, None if a_lo is None else fma(a, b, -p) + fma(a, b_lo, a_lo * b)
 
 
-@lanewise
 def sum_of(rest, rest_lo):
-    """``l = 1 + rest``, as a sum of two."""
+    """``l = 1 + rest``, in as many parts."""
+    if rest_lo is None:
+        return 1.0 + rest, None
     l, error = two_sum(like(rest, 1.0), rest)
     return l, error + rest_lo
 
 
 @lanewise
-def share(shrink, state):
-    """``exp(m_part - m) / l`` in two float64: what turns the weights of a part into softmax.
+def shrinkage(m_part, m, scale, zero_lo):
+    """``exp(scale * (m_part - m))``, in two parts or, as `zero_lo`, in one; 1 where they are equal, infinities too."""
+    d, error = gap(m_part, m, scale)
+    equal = m_part == m
+    d, error = select(equal, 0.0, d), select(equal, 0.0, error)
+    return exp_pair(d, None if zero_lo is None else error)
 
-    `shrink` is the part's `shrinkage`; None for 1.
+
+FAR_BELOW = 2.0**-20
+"""Parts of a row that shrink to less are weighed against the row's maximum: a product with so small a factor could
+lose digits to underflow."""
+
+
+@lanewise
+def shared(m_part, state, scale):
+    """Against which maximum to weigh the elements of a part of a row, and what makes softmax of the weights.
+
+    `m_part` is the part's own maximum; the second result has two parts or one.
     """
-    _, rest, rest_lo = state
-    l, l_lo = sum_of(rest, rest_lo)
-    f, f_lo = (like(l, 1.0), like(l, 0.0)) if shrink is None else shrink
-    q = divide(f, l)
-    return q, divide(fma(-q, l, f) + fma(-q, l_lo, f_lo), l)
+    m, rest, rest_lo = state
+    factor, factor_lo = shrinkage(m_part, m, scale, rest_lo)
+    near = factor >= FAR_BELOW
+    factor = select(near, factor, 1.0), None if rest_lo is None else select(near, factor_lo, 0.0)
+    return select(near, m_part, m), quotient(factor, sum_of(rest, rest_lo))
+
+
+@lanewise
+def share(state):
+    """What makes softmax of weights that were taken against the row's maximum: ``1 / l``, in two parts or one."""
+    one = like(state[1], 1.0)
+    return quotient((one, None if state[2] is None else like(one, 0.0)), sum_of(state[1], state[2]))
+
+
+def quotient(a, b):
+    """``a / b`` of numbers in two parts or one."""
+    (a, a_lo), (b, b_lo) = a, b
+    q = divide(a, b)
+    return q, None if b_lo is None else divide(fma(-q, b, a) + fma(-q, b_lo, a_lo), b)
 
 
 @lanewise
 def log_sum(state):
     """``log l``, precise also where `l` is nearly 1."""
     _, rest, rest_lo = state
-    return log1p(rest) + select(rest > -1.0, divide(rest_lo, 1.0 + rest), 0.0)
+    log_l = log1p(rest)
+    return log_l if rest_lo is None else log_l + select(rest > -1.0, divide(rest_lo, 1.0 + rest), 0.0)
+
+
+@lanewise
+def in_two_parts(number, pair):
+    """A number of one or two parts in float64, as two numbers of another type."""
+    q, q_lo = pair
+    hi = convert(number, q)
+    rest = q - widen(hi)
+    return hi, convert(number, rest if q_lo is None else rest + q_lo)

@@ -1,10 +1,10 @@
 """The table of operations. They share the recurrence and differ in the finalizer alone.
 
 An op that gives an element for each element has two functions: `prepare`
-makes, once a block, what `finish` then applies to each vector; it is told how
-the block's maximum shrinks to the row's. `finish` gets the block's
-weights, or its elements for an op that does not use weights. An op that gives
-one number a row has `finish_row` instead.
+makes, once a block, what `finish` then applies to each vector. For an op that
+uses weights, these are made of the block's share and of its weights; for
+another, of the row's state and of the elements. An op that gives one number a
+row has `finish_row` instead.
 """
 
 from __future__ import annotations
@@ -16,40 +16,27 @@ from typing import NamedTuple
 from . import online
 from .expmath import float_format
 from .lanewise import lanewise
-from .simd import convert, fma, like, select, widen
+from .simd import convert, fma, like, select
 
 
 @lanewise
-def prepare_softmax(number, shrink, state):
-    """What weights are multiplied by, in two parts, and a power of two to apply before.
-
-    The power is 1 or, where so small a factor would underflow when it takes
-    off the weights' `up` as well, it takes that off.
-    """
-    up = float_format(number).up
-    q, q_lo = online.share(shrink, state)
-    small = q < 2.0**-30
-    one, down = like(q, 1.0), like(q, 1.0 / up)
-    power, then = select(small, down, one), select(small, one, down)
-    q, q_lo = q * then, q_lo * then
-    hi = convert(number, q)
-    return hi, convert(number, (q - widen(hi)) + q_lo), convert(number, power)
+def prepare_softmax(number, share):
+    """What weights are multiplied by, in two parts: it takes off their `up` as well."""
+    return online.in_two_parts(number, online.times(share, 1.0 / float_format(number).up))
 
 
 @lanewise
 def finish_softmax(w, prepared, scale):
     """Softmax from weights."""
-    hi, lo, _ = prepared
-    return fma(w, hi, w * lo)
+    return fma(w, prepared[0], w * prepared[1])
 
 
 @lanewise
-def prepare_log_softmax(number, shrink, state):
+def prepare_log_softmax(number, state):
     """``log l`` in two parts, and the maximum."""
     m = state[0]
     log_l = online.log_sum(state) + (m - m)  # an infinite maximum makes NaN of the row
-    hi = convert(number, log_l)
-    return hi, convert(number, log_l - widen(hi)), convert(number, m)
+    return *online.in_two_parts(number, (log_l, None)), convert(number, m)
 
 
 @lanewise

@@ -46,7 +46,7 @@ from .lanewise import (
 __all__ = [
     "Stored", "Vec", "bitcast", "convert", "divide", "exchange", "fence", "first_lanes", "fma", "lane",
     "largest_lane", "like", "load", "load_first", "maximum", "prefetch", "select", "splat", "store", "store_first",
-    "stream", "widen", "with_lane",
+    "stream", "transpose", "widen", "with_lane",
 ]  # fmt: skip
 
 
@@ -174,6 +174,22 @@ def largest_lane(v):
     for step in halvings(v.type.lanes):
         v = maximum(v, exchange(v, step))
     return lane(v, 0)
+
+
+@lanewise
+def transpose(vectors):
+    """As many vectors as each has lanes, rows and columns exchanged, by exchanging ever smaller quarters."""
+    rows = list(vectors)
+    builder, lanes = rows[0].builder, len(rows)
+    for step in halvings(lanes):
+        upper = shuffle_order([lanes + (i ^ step) if i & step else i for i in range(lanes)])
+        lower = shuffle_order([lanes + i if i & step else i ^ step for i in range(lanes)])
+        for i in range(lanes):
+            if not i & step:
+                a, b = rows[i], rows[i ^ step]
+                rows[i] = a.emit(a.type, builder.shuffle_vector(a.ir, b.ir, upper))
+                rows[i ^ step] = a.emit(a.type, builder.shuffle_vector(a.ir, b.ir, lower))
+    return tuple(rows)
 
 
 # ----------------------------------------------------------------------- memory

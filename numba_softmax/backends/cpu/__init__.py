@@ -9,12 +9,11 @@ from collections.abc import Callable
 from ...arrays import Layout, address_of
 from ...ops import Op
 from ...simd import Stored
-from .columns import STRIP
 from .kernels import serial_kernel, split_kernel, threaded_kernel
 from .layout import layout_words
 from .rows import CHUNK
 from .threads import layer, threads_for_call
-from .tiles import BLOCK, Spec, lanes_of, stored
+from .tiles import BLOCK, VECTOR_BYTES, Spec, lanes_of, stored
 
 __all__ = ["plan", "run"]
 
@@ -27,6 +26,9 @@ NARROWEST_STRIP = 8
 STREAM_FROM = 1 << 25
 """Bytes of results from which on long rows are written past the caches. For short rows that does not pay."""
 
+STRIP_BYTES, WIDEST_STRIP = 1 << 19, 16
+"""Bytes of elements in a strip at most, so that it stays in the second cache, and vectors side by side in it."""
+
 SMALLEST_IN_FLOAT32 = 2.0**-100
 """Smaller scales, and those beyond float32, are computed with in float64."""
 
@@ -34,12 +36,12 @@ SMALLEST_IN_FLOAT32 = 2.0**-100
 class Plan:
     """How calls with a certain layout are served."""
 
-    def __init__(self, regime: str, spec: Spec, gathered: bool, tasks: int, layout: Layout, stream: bool) -> None:
+    def __init__(self, regime: str, spec: Spec, gathered: bool, tasks: int, layout: Layout, strip: int) -> None:
         self.kernel = regime, spec, gathered
         self.tasks = tasks
         self.rows, self.chunks = layout.rows, -(-layout.n // CHUNK)
         self.elements = layout.rows * layout.n
-        self._words = layout_words(layout, stream)
+        self._words = layout_words(layout, strip)
         self.words = address_of(self._words)
 
     @functools.cached_property
@@ -62,19 +64,26 @@ class Plan:
 @functools.lru_cache(maxsize=4096)
 def plan(op: Op, layout: Layout, scaled: bool, wide: bool, in_place: bool) -> Plan:
     """Choose the kernel. All of them give the same bits where more than one could serve."""
-    spec = Spec(op, layout.x, layout.y, layout.masked, scaled, wide)
     x, y = stored(layout.x), stored(layout.y)
-    regime, gathered, tasks = "long_rows", True, layout.rows
-    if _along_rows(layout, x, y, op.reduces):
-        gathered = False
-        regime = "short_rows" if layout.n <= BLOCK else "long_rows"
-    elif _across_rows(layout, x, y):
-        regime = "columns"
+    spec = Spec(op, layout.x, layout.y, layout.masked, scaled, wide, False)
+    regime, gathered, tasks, strip = "long_rows", True, layout.rows, 0
+    if 1 <= layout.n <= lanes_of(spec.number) and _along_rows(layout, x, y, op.reduces):
+        regime, gathered = "tiny_rows", False
         inner = layout.row_dims[-1][0]
-        tasks = layout.rows // inner * math.ceil(inner / (STRIP * lanes_of(spec.number)))
-    contiguous_long = regime == "long_rows" and not gathered
-    stream = contiguous_long and not in_place and layout.rows * layout.n * y.bytes >= STREAM_FROM
-    return Plan(regime, spec, gathered, tasks, layout, stream)
+        strip = min(WIDEST_STRIP, math.ceil(inner / lanes_of(spec.number)))
+        tasks = layout.rows // inner * math.ceil(inner / (strip * lanes_of(spec.number)))
+    elif _along_rows(layout, x, y, op.reduces):
+        regime, gathered = "rows" if layout.n <= CHUNK else "long_rows", False
+    elif _across_rows(layout, x, y):
+        regime, gathered = "columns", False
+        inner = layout.row_dims[-1][0]
+        vectors = math.ceil(inner / lanes_of(spec.number))
+        widest = max(1, min(WIDEST_STRIP, STRIP_BYTES // (min(layout.n, BLOCK) * VECTOR_BYTES)))
+        strips = math.ceil(vectors / widest)
+        strip, tasks = math.ceil(vectors / strips), layout.rows // inner * (strips + 1)
+    if not (regime == "tiny_rows" or gathered or in_place or op.reduces):
+        spec = spec._replace(streaming=layout.rows * layout.n * y.bytes >= STREAM_FROM)
+    return Plan(regime, spec, gathered, tasks, layout, strip)
 
 
 def _along_rows(layout: Layout, x: Stored, y: Stored, reduces: bool) -> bool:

@@ -1,14 +1,17 @@
 """The kernel with lanes across rows, for an axis that is not last: neighbours in memory belong to neighbouring rows.
 
-A strip of some vectors side by side goes down the rows' elements. Each lane
-does for its row, in the same order, what `tiles` does with lanes along the row,
-so the bits are the same: element ``j`` of a block goes to the sum ``j`` modulo
-lanes, and those sums are added in halves.
+A strip of some vectors side by side goes down the rows' elements. Its elements
+are brought together in scratch memory, the tile, and weights replace them there:
+elements that lie a power of two apart would drive each other out of the caches.
+Each lane does for its row, in the same order, what `tiles` does with lanes
+along the row, so the bits are the same: element ``j`` of a block goes to the
+sum ``j`` modulo lanes, and those sums are added in halves.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 from numba import float64, types
@@ -18,48 +21,67 @@ from ...expmath import float_format, two_sum
 from ...simd import (
     Stored,
     Vec,
+    convert,
+    fence,
     load,
     load_first,
     maximum,
+    prefetch,
     select,
     splat,
     store,
     store_first,
+    stream,
     widen,
 )
-from .layout import N, last_row_dim, row_offsets, run_at, word
-from .rows import CHUNK, make_scales
+from .layout import STRIP, N, last_row_dim, row_offsets, run_at, word
+from .rows import CHUNK, GROUP, make_scales
 from .tiles import BLOCK, BOOL, VECTOR_BYTES, Spec, aligned_address, inlined, jit, lanes_of, own_format, release, stored
 
-STRIP = 8
-"""Vectors side by side in a strip."""
+AHEAD_ROWS = 16
+"""How many rows of a strip before their use elements are asked for."""
 
 
-def make_columns(spec: Spec) -> Callable:
-    """Rows whose elements lie one step apart, beside their neighbours; the last row dimension is contiguous."""
-    op, number, masked, scaled = spec.op, spec.number, spec.masked, spec.scaled
-    lanes, scale_of = lanes_of(number), make_scales(spec)
-    vec, wide_vec, wide_size, in_float32 = Vec(number, lanes), Vec(float64, lanes), 8 * lanes, number is not float64
+class Strips(NamedTuple):
+    """Jitted functions over strips; see `make_strips`."""
+
+    kept_size: int  # bytes of scratch memory for each vector of a strip; they begin with the rows' maxima
+    row_at: int  # where among them is the state of the rows
+    fold_tile: Callable
+    prepare_tile: Callable
+    finish_tile: Callable
+    row_results: Callable
+    strip: Callable
+
+
+def make_strips(spec: Spec, narrow: bool) -> Strips:
+    """The functions for strips; `room` is where they keep `kept_size` bytes for each vector side by side.
+
+    ``strip(x, y, w, x_step, y_step, w_step, n, width, tile, room, scale)``
+    computes `width` rows; addresses are those of the first element, steps lead
+    to the rows' next ones, and `tile` has room for a block of the strip.
+    """
+    op, number, masked, scaled, two_parts = spec.op, spec.number, spec.masked, spec.scaled, spec.two_parts
+    lanes, streaming = lanes_of(number), spec.streaming
+    vec, wide_vec, wide_size = Vec(number, lanes), Vec(float64, lanes), 8 * lanes
     mask_vec = vec.of(types.boolean)
     own, own_wide = own_format(number), Stored("float64")
     x_format, y_format = stored(spec.x), stored(spec.y)
     x_size, y_size = x_format.bytes, y_format.bytes
     uses_weights, reduces, masked_value = op.uses_weights, op.reduces, op.masked
     prepare, finish, finish_row = op.prepare, op.finish, op.finish_row
-    weight = online.narrow_weight if spec.narrow else online.weight
+    weight = online.narrow_weight if narrow else online.weight
     up = float_format(number).up
     start, down = up if uses_weights else 0.0, 1.0 / up
 
-    # What a vector of a strip keeps in scratch memory, by offset: vectors of the compute type,
-    # then the sums of a block, then vectors of float64.
-    m_at, shift_at, ties_at, hi_at, lo_at, last_at = range(0, 6 * VECTOR_BYTES, VECTOR_BYTES)
-    total_at = 6 * VECTOR_BYTES
-    lost_at = total_at + lanes * VECTOR_BYTES
-    chunk_at = lost_at + lanes * VECTOR_BYTES
-    row_at = chunk_at + 3 * wide_size
-    shrink_at = row_at + 3 * wide_size
-    sums_at = shrink_at + 2 * wide_size
-    kept_size = sums_at + 2 * lanes * wide_size
+    # What a vector of a strip keeps, by offset: vectors of the compute type, then vectors of
+    # float64: sums of a block, states of a chunk's blocks and of the row.
+    m_at, hi_at, lo_at, last_at = range(0, 4 * VECTOR_BYTES, VECTOR_BYTES)
+    sums_at = 4 * VECTOR_BYTES
+    state_size = 3 * wide_size
+    row_at = sums_at + 2 * lanes * wide_size
+    states_at = row_at + state_size
+    kept_size = states_at + GROUP * state_size
 
     @inlined
     def get(at):
@@ -70,208 +92,259 @@ def make_columns(spec: Spec) -> Callable:
         store(own, at, v)
 
     @inlined
-    def put_result(at, v, width):
-        if width >= lanes:
-            store(y_format, at, v)
-        else:
-            store_first(y_format, at, v, width)
+    def get_wide(at):
+        return load(wide_vec, own_wide, at)
+
+    @inlined
+    def get_pair(at):
+        return get_wide(at), (get_wide(at + wide_size) if two_parts else None)
+
+    @inlined
+    def put_pair(at, pair):
+        store(own_wide, at, pair[0])
+        if two_parts:
+            store(own_wide, at + wide_size, pair[1])
 
     @inlined
     def get_state(at):
-        step = 8 * lanes
-        return (
-            load(wide_vec, own_wide, at),
-            load(wide_vec, own_wide, at + step),
-            load(wide_vec, own_wide, at + 2 * step),
-        )
+        rest = get_pair(at + wide_size)
+        return get_wide(at), rest[0], rest[1]
 
     @inlined
     def put_state(at, state):
         store(own_wide, at, state[0])
-        store(own_wide, at + wide_size, state[1])
-        store(own_wide, at + 2 * wide_size, state[2])
+        put_pair(at + wide_size, (state[1], state[2]))
+
+    @inlined
+    def put_result(at, v, width, past_caches):
+        if width < lanes:
+            store_first(y_format, at, v, width)
+        elif past_caches:
+            stream(y_format, at, v)
+        else:
+            store(y_format, at, v)
 
     @inlined
     def mask_at(w, width):
         return load(mask_vec, BOOL, w) if width >= lanes else load_first(mask_vec, BOOL, w, width)
 
-    @inlined
-    def read(x, w, width, scale):
-        """A vector across rows, -inf where masked; lanes beyond `width` are of no account."""
-        v = load(vec, x_format, x) if width >= lanes else load_first(vec, x_format, x, width)
-        if scaled:
-            v = v * scale[0]
-        if masked:
-            v = select(mask_at(w, width), v, -online.INF)
-        return v
-
     @jit
-    def block_maxima(x, w, x_step, w_step, count, width, room, scale):
-        """The maximum of a block in each row of a strip."""
+    def load_block(x, w, x_step, w_step, count, width, tile, room, scale):
+        """Bring a block of a strip to the tile, -inf where masked, and find the maximum of each row."""
         for c in range(0, width, lanes):
             put(room + c // lanes * kept_size + m_at, splat(vec, -online.INF))
         for j in range(count):
+            xj, wj = x + j * x_step, w + j * w_step
             for c in range(0, width, lanes):
-                at = room + c // lanes * kept_size + m_at
-                v = read(x + j * x_step + c * x_size, w + j * w_step + c, width - c, scale)
-                put(at, maximum(v, get(at)))
-        for c in range(0, width, lanes):
-            kept = room + c // lanes * kept_size
-            put(kept + shift_at, online.shift_of(get(kept + m_at)))
-
-    @inlined
-    def sums_of(count):
-        """How many sums a block needs, a power of two: the others, for as many lanes along a row, would be 0."""
-        sums = 1
-        while sums < min(count, lanes):
-            sums *= 2
-        return sums
-
-    @jit
-    def fold_block(x, w, x_step, w_step, count, width, room, scale):
-        """Add up the weights of a block in each row of a strip."""
-        for c in range(0, width, lanes):
-            kept = room + c // lanes * kept_size
-            put(kept + ties_at, splat(vec, 0.0))
-            for slot in range(0, sums_of(count) * VECTOR_BYTES, VECTOR_BYTES):
-                put(kept + total_at + slot, splat(vec, start))
-                put(kept + lost_at + slot, splat(vec, 0.0))
-        for j in range(count):
-            slot = j % lanes * VECTOR_BYTES
-            for c in range(0, width, lanes):
-                kept = room + c // lanes * kept_size
-                at = kept + slot
-                v = read(x + j * x_step + c * x_size, w + j * w_step + c, width - c, scale)
-                e = weight(v, get(kept + shift_at), scale)
-                if masked:
-                    e = select(mask_at(w + j * w_step + c, width - c), e, 0.0)
-                if uses_weights:
-                    total, lost = online.add_weight(get(at + total_at), get(at + lost_at), e)
+                prefetch(xj + AHEAD_ROWS * x_step + c * x_size)
+                if width - c >= lanes:
+                    v = load(vec, x_format, xj + c * x_size)
                 else:
-                    total, lost, ties = online.add_other(
-                        get(at + total_at), get(at + lost_at), get(kept + ties_at), e, v, get(kept + shift_at)
-                    )
-                    put(kept + ties_at, ties)
-                put(at + total_at, total)
-                put(at + lost_at, lost)
+                    v = load_first(vec, x_format, xj + c * x_size, width - c)
+                if scaled:
+                    v = v * scale[0]
+                if masked:
+                    v = select(mask_at(wj + c, width - c), v, -online.INF)
+                put(tile, v)
+                tile += VECTOR_BYTES
+                at = room + c // lanes * kept_size + m_at
+                put(at, maximum(v, get(at)))
 
     @inlined
-    def get_sum(at):
-        """A sum over a block, as `online.lane_sums` gives it."""
-        lost = None if in_float32 else load(wide_vec, own_wide, at + wide_size)
-        return load(wide_vec, own_wide, at), lost
+    def weigh(v, frame, scale):
+        e = weight(v, frame, scale)
+        return select(v == -online.INF, 0.0, e) if scaled else e  # where 0 times infinity would count
 
     @inlined
-    def put_sum(at, total):
-        store(own_wide, at, total[0])
-        if not in_float32:
-            store(own_wide, at + wide_size, total[1])
+    def sum_column(tile, step, count, kept, scale):
+        """Add up the weights of a block in the rows of one vector; leave the sums in scratch memory, return the ties."""
+        m = get(kept + m_at)
+        frame = online.frame_of(m, scale)
+        ties = splat(vec, 0.0)
+        for slot in range(min(count, lanes)):
+            total, lost = splat(vec, start), splat(vec, 0.0)
+            for j in range(slot, count, lanes):
+                v = get(tile + j * step)
+                e = weigh(v, frame, scale)
+                if uses_weights:
+                    put(tile + j * step, e)
+                    total, lost = online.add_weight(total, lost, e)
+                else:
+                    total, lost, ties = online.add_other(total, lost, ties, e, v, m)
+            total, error = two_sum(total, splat(vec, -start))
+            put_pair(kept + sums_at + 2 * slot * wide_size, online.lane_sums(total, lost + error))
+        return ties
 
     @inlined
-    def put_shrinkage(kept, shrink):
-        store(own_wide, kept + shrink_at, shrink[0])
-        store(own_wide, kept + shrink_at + wide_size, shrink[1])
-
-    @inlined
-    def get_shrinkage(kept):
-        return load(wide_vec, own_wide, kept + shrink_at), load(wide_vec, own_wide, kept + shrink_at + wide_size)
-
-    @jit
-    def block_state(kept, count, scale):
-        """The states of a block from the sums that `fold_block` left."""
-        for k in range(sums_of(count)):
-            slot = k * VECTOR_BYTES
-            total, error = two_sum(get(kept + total_at + slot), splat(vec, -start))
-            put_sum(kept + sums_at + 2 * k * wide_size, online.lane_sums(total, get(kept + lost_at + slot) + error))
-        half = sums_of(count) // 2
+    def sum_in_halves(kept, count):
+        """The sum of a block's sums; those that are not there would be 0 for as many lanes along a row."""
+        there, half = min(count, lanes), lanes // 2
         while half:
             for k in range(half):
-                at = kept + sums_at + 2 * k * wide_size
-                total, lost = get_sum(at)
-                other, other_lost = get_sum(at + 2 * half * wide_size)
-                put_sum(at, online.add_sums(total, lost, other, other_lost))
+                if k + half < there:
+                    at = kept + sums_at + 2 * k * wide_size
+                    a, b = get_pair(at), get_pair(at + 2 * half * wide_size)
+                    put_pair(at, online.add_sums(a[0], a[1], b[0], b[1]))
             half //= 2
-        total = load(wide_vec, own_wide, kept + sums_at) * down
-        lost = splat(wide_vec, 0.0) if in_float32 else load(wide_vec, own_wide, kept + sums_at + wide_size) * down
-        less = splat(wide_vec, 1.0) if uses_weights else 1.0 - widen(get(kept + ties_at))
-        return online.block_state(widen(get(kept + m_at)), total, lost, less)
+        return online.times(get_pair(kept + sums_at), down)
 
     @jit
-    def write_block(x, y, w, x_step, y_step, w_step, count, width, room, scale):
-        """The results of a block in each row of a strip, by the states of the rows."""
-        for c in range(0, width, lanes):
-            kept = room + c // lanes * kept_size
-            state = get_state(kept + row_at)
-            prepared = prepare(number, get_shrinkage(kept), state)
-            put(kept + hi_at, prepared[0])
-            put(kept + lo_at, prepared[1])
-            put(kept + last_at, prepared[2])
-        for j in range(count):
-            for c in range(0, width, lanes):
-                kept = room + c // lanes * kept_size
-                v = read(x + j * x_step + c * x_size, w + j * w_step + c, width - c, scale)
-                if uses_weights:
-                    v = weight(v, get(kept + shift_at), scale) * get(kept + last_at)
-                v = finish(v, (get(kept + hi_at), get(kept + lo_at), get(kept + last_at)), scale)
-                if masked:
-                    v = select(mask_at(w + j * w_step + c, width - c), v, masked_value)
-                put_result(y + j * y_step + c * y_size, v, width - c)
+    def fold_tile(tile, count, vectors, step, room, state_at, scale):
+        """Leave the states of a block's rows in scratch memory, and their weights in the tile."""
+        for c in range(vectors):
+            kept = room + c * kept_size
+            ties = sum_column(tile + c * VECTOR_BYTES, step, count, kept, scale)
+            less = splat(wide_vec, 1.0) if uses_weights else 1.0 - widen(ties)
+            state = online.block_state(widen(get(kept + m_at)), sum_in_halves(kept, count), less)
+            put_state(kept + state_at, state)
 
     @jit
-    def fold_strip(x, w, x_step, w_step, n, width, room, scale):
-        """Leave the state of each row of a strip in scratch memory."""
+    def merge_blocks(blocks, vectors, room, first, scale):
+        """The states of a chunk's blocks together, and with what came before the chunk."""
         wide = online.widen_scale(scale)
-        for start in range(0, n, CHUNK):
-            stop = min(n, start + CHUNK)
-            for at in range(start, stop, BLOCK):
-                count = min(BLOCK, stop - at)
-                xb, wb = x + at * x_step, w + at * w_step
-                block_maxima(xb, wb, x_step, w_step, count, width, room, scale)
-                fold_block(xb, wb, x_step, w_step, count, width, room, scale)
+        for c in range(vectors):
+            at = room + c * kept_size + states_at
+            half = GROUP // 2
+            while half:
+                for k in range(half):
+                    if k + half < blocks:
+                        a, b = get_state(at + k * state_size), get_state(at + (k + half) * state_size)
+                        put_state(at + k * state_size, online.merge(a, b, wide))
+                half //= 2
+            state = get_state(at)
+            if not first:
+                state = online.merge(get_state(room + c * kept_size + row_at), state, wide)
+            put_state(room + c * kept_size + row_at, state)
+
+    @inlined
+    def put_prepared(kept, prepared):
+        put(kept + hi_at, prepared[0])
+        put(kept + lo_at, prepared[1])
+        if not uses_weights:
+            put(kept + last_at, prepared[2])
+
+    @jit
+    def prepare_tile(vectors, room):
+        """Prepare the rows of a strip of one block."""
+        for c in range(vectors):
+            kept = room + c * kept_size
+            state = get_state(kept + row_at)
+            put_prepared(kept, prepare(number, online.share(state) if uses_weights else state))
+
+    @jit
+    def weigh_block(tile, count, vectors, room, scale):
+        """Prepare one of several blocks of a strip, and weigh the elements in the tile."""
+        wide = online.widen_scale(scale)
+        for c in range(vectors):
+            kept = room + c * kept_size
+            state = get_state(kept + row_at)
+            if uses_weights:
+                m, share = online.shared(widen(get(kept + m_at)), state, wide)
+                put_prepared(kept, prepare(number, share))
+                frame = online.frame_of(convert(number, m), scale)
+                for j in range(count):
+                    at = tile + (j * vectors + c) * VECTOR_BYTES
+                    put(at, weigh(get(at), frame, scale))
+            else:
+                put_prepared(kept, prepare(number, state))
+
+    @inlined
+    def finish_tile(at, kept, scale):
+        """The results of the vector of the tile at `at`."""
+        last = get(kept + last_at) if not uses_weights else None
+        return finish(get(at), (get(kept + hi_at), get(kept + lo_at), last), scale)
+
+    def make_write_block(past_caches):
+        def write_block(y, w, y_step, w_step, count, width, tile, room, scale):
+            """The results of a block in each row of a strip."""
+            for j in range(count):
+                yj, wj = y + j * y_step, w + j * w_step
                 for c in range(0, width, lanes):
-                    kept = room + c // lanes * kept_size
-                    state = block_state(kept, count, scale)
-                    if at > start:
-                        state = online.merge(get_state(kept + chunk_at), state, wide)
-                    put_state(kept + chunk_at, state)
+                    v = finish_tile(tile, room + c // lanes * kept_size, scale)
+                    tile += VECTOR_BYTES
+                    if masked:
+                        v = select(mask_at(wj + c, width - c), v, masked_value)
+                    put_result(yj + c * y_size, v, width - c, past_caches)
+
+        return jit(write_block)
+
+    write_to_caches = make_write_block(False)
+    write_past_caches = make_write_block(True) if streaming else write_to_caches
+
+    @jit
+    def write_block(y, w, y_step, w_step, count, width, tile, room, scale):
+        if streaming and y % (lanes * y_size) == 0 and y_step % (lanes * y_size) == 0:
+            write_past_caches(y, w, y_step, w_step, count, width, tile, room, scale)
+        else:
+            write_to_caches(y, w, y_step, w_step, count, width, tile, room, scale)
+
+    @inlined
+    def row_results(kept, wide):
+        """The results of an op that reduces, for the rows of one vector."""
+        return finish_row(get_state(kept + row_at), wide)
+
+    @jit
+    def strip(x, y, w, x_step, y_step, w_step, n, width, tile, room, scale):
+        wide = online.widen_scale(scale)
+        vectors = -(-width // lanes)
+        for at in range(0, n, BLOCK):
+            count = min(BLOCK, n - at)
+            load_block(x + at * x_step, w + at * w_step, x_step, w_step, count, width, tile, room, scale)
+            b = at % CHUNK // BLOCK
+            state_at = states_at + b * state_size if n > BLOCK else row_at
+            fold_tile(tile, count, vectors, vectors * VECTOR_BYTES, room, state_at, scale)
+            if n > BLOCK and (b + 1 == GROUP or at + count == n):
+                merge_blocks(b + 1, vectors, room, at < CHUNK, scale)
+        if reduces:
             for c in range(0, width, lanes):
-                kept = room + c // lanes * kept_size
-                state = get_state(kept + chunk_at)
-                if start > 0:
-                    state = online.merge(get_state(kept + row_at), state, wide)
-                put_state(kept + row_at, state)
+                put_result(y + c * y_size, row_results(room + c // lanes * kept_size, wide), width - c, False)
+        elif n <= BLOCK:
+            prepare_tile(vectors, room)
+            write_block(y, w, y_step, w_step, n, width, tile, room, scale)
+        else:
+            for at in range(0, n, BLOCK):
+                count = min(BLOCK, n - at)
+                xb, wb = x + at * x_step, w + at * w_step
+                load_block(xb, wb, x_step, w_step, count, width, tile, room, scale)
+                weigh_block(tile, count, vectors, room, scale)
+                write_block(y + at * y_step, wb, y_step, w_step, count, width, tile, room, scale)
+
+    return Strips(kept_size, row_at, fold_tile, prepare_tile, finish_tile, row_results, strip)
+
+
+@inlined
+def strips_in(inner, most):
+    """How many strips of at most so many rows there may be among `inner` rows, wherever the first one ends."""
+    return -(-inner // most) + 1
+
+
+def make_columns(spec: Spec) -> Callable:
+    """Rows whose elements lie one step apart, beside their neighbours; the last row dimension is contiguous."""
+    lanes, scale_of, streaming = lanes_of(spec.number), make_scales(spec), spec.streaming
+    y_size, y_vector = stored(spec.y).bytes, lanes * stored(spec.y).bytes
+    strips_of = make_strips(spec, spec.narrow)
+    kept_size, strip = strips_of.kept_size, strips_of.strip
 
     def columns(x, y, w, sign, factor, layout, first, last):
-        """Strips first to last."""
-        n, inner = word(layout, N), last_row_dim(layout)
-        strips = -(-inner // (STRIP * lanes))
+        """Strips first to last. The first one of a row is shorter, where whole vectors of results begin later."""
+        n, inner, vectors = word(layout, N), last_row_dim(layout), word(layout, STRIP)
+        most = vectors * lanes
+        strips = strips_in(inner, most)
         scale = scale_of(sign, factor)
-        wide = online.widen_scale(scale)
-        scratch = np.empty(STRIP * kept_size + VECTOR_BYTES, np.uint8)
+        scratch = np.empty(vectors * (kept_size + min(n, BLOCK) * VECTOR_BYTES) + VECTOR_BYTES, np.uint8)
         room = aligned_address(scratch)
+        tile = room + vectors * kept_size
         _, (x_step, y_step, w_step), _ = run_at(layout, 0)
         for task in range(first, last):
-            column = task % strips * STRIP * lanes
-            x_at, y_at, w_at = row_offsets(layout, task // strips * inner + column)
-            xs, ys, ws, width = x + x_at, y + y_at, w + w_at, min(STRIP * lanes, inner - column)
-            fold_strip(xs, ws, x_step, w_step, n, width, room, scale)
-            if reduces:
-                for c in range(0, width, lanes):
-                    result = finish_row(get_state(room + c // lanes * kept_size + row_at), wide)
-                    put_result(ys + c * y_size, result, width - c)
-            else:
-                for at in range(0, n, BLOCK):
-                    count = min(BLOCK, n - at)
-                    xb, wb = xs + at * x_step, ws + at * w_step
-                    if n > BLOCK and uses_weights:
-                        block_maxima(xb, wb, x_step, w_step, count, width, room, scale)
-                    for c in range(0, width, lanes):
-                        kept = room + c // lanes * kept_size
-                        shrink = splat(wide_vec, 1.0), splat(wide_vec, 0.0)
-                        if n > BLOCK:
-                            shrink = online.shrinkage(widen(get(kept + m_at)), get_state(kept + row_at)[0], wide)
-                        put_shrinkage(kept, shrink)
-                    write_block(xb, ys + at * y_step, wb, x_step, y_step, w_step, count, width, room, scale)
+            rows = task // strips * inner
+            _, y_at, _ = row_offsets(layout, rows)
+            column = task % strips * most - (y + y_at) % y_vector // y_size
+            width = min(most, inner - column) + min(column, 0)
+            x_at, y_at, w_at = row_offsets(layout, rows + max(column, 0))
+            if width > 0:
+              strip(x + x_at, y + y_at, w + w_at, x_step, y_step, w_step, n, width, tile, room, scale)
+        if streaming:
+            fence(y)
         release(scratch)
 
     return columns

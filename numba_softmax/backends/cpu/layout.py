@@ -1,7 +1,7 @@
 """The layout of a problem as kernels read it: a table of int64 words in memory.
 
 Words: the number of rows, the length of a row, the number of row dimensions and
-of reduced dimensions, whether to stream; then four words a dimension, row
+of reduced dimensions, the vectors in a strip; then four words a dimension, row
 dimensions first: its size and the steps, in bytes, of x, of the result and of
 the mask.
 """
@@ -17,14 +17,14 @@ from ...arrays import Layout
 from ...simd import Stored, load, store
 from .tiles import inlined, jit
 
-ROWS, N, ROW_DIMS, REDUCED_DIMS, STREAM = range(5)
+ROWS, N, ROW_DIMS, REDUCED_DIMS, STRIP = range(5)
 _TABLE = 5
 _INT64, _BYTE = Stored("int64"), Stored("uint8")
 
 
-def layout_words(layout: Layout, stream: bool) -> np.ndarray:
+def layout_words(layout: Layout, strip: int) -> np.ndarray:
     """The table for a layout. It must live as long as a kernel reads it."""
-    header = [layout.rows, layout.n, len(layout.row_dims), len(layout.reduced_dims), int(stream)]
+    header = [layout.rows, layout.n, len(layout.row_dims), len(layout.reduced_dims), strip]
     dims = [word for dim in (*layout.row_dims, *layout.reduced_dims) for word in dim]
     return np.array(header + dims, dtype=np.int64)
 
@@ -76,6 +76,13 @@ def run_at(layout, position):
 def last_row_dim(layout):
     """The size of the last row dimension."""
     return word(layout, _TABLE + 4 * (word(layout, ROW_DIMS) - 1))
+
+
+@inlined
+def last_row_steps(layout):
+    """The steps from row to row in the last row dimension."""
+    at = _TABLE + 4 * (word(layout, ROW_DIMS) - 1)
+    return word(layout, at + 1), word(layout, at + 2), word(layout, at + 3)
 
 
 def make_gather(x_format: Stored, number: types.Type, masked: bool) -> Callable:

@@ -1,4 +1,4 @@
-"""Kernels with lanes along the row: short rows, long rows, and long rows that are shared out in chunks."""
+"""Kernels with lanes along the row: rows, long rows, and long rows that are shared out in chunks."""
 
 from __future__ import annotations
 
@@ -8,18 +8,31 @@ import numpy as np
 from numba import float64
 
 from ... import online
-from ...simd import Stored, Vec, fence, load, store, widen
-from .layout import ROWS, STREAM, N, make_gather, make_scatter, row_offsets, word
-from .tiles import BLOCK, VECTOR_BYTES, Spec, aligned_address, inlined, jit, make_tiles, own_format, release, stored
-
-CHUNK = 64 * BLOCK
-"""Elements whose state is made by one thread. The bits of a result depend on it, for every shape and layout alike."""
-
-KEPT = 32 * BLOCK
-"""Up to this row length the weights of a row are kept until its sum is known; beyond, they are computed twice."""
+from ...simd import Stored, Vec, fence, lane, load, splat, store, widen
+from .layout import ROWS, N, make_gather, make_scatter, row_offsets, word
+from .tiles import (
+    AHEAD,
+    BLOCK,
+    VECTOR_BYTES,
+    Spec,
+    aligned_address,
+    inlined,
+    jit,
+    lanes_of,
+    make_tiles,
+    own_format,
+    release,
+    stored,
+)
 
 GROUP = 8
-"""At most so many short rows are finished together."""
+"""Blocks whose sums are finished together, with lanes across the blocks."""
+
+CHUNK = GROUP * BLOCK
+"""Elements whose state is made by one thread. The bits of a result depend on it, for every shape and layout alike.
+
+The weights of rows up to this length are kept until their sum is known. Beyond, they are computed twice.
+"""
 
 _FLOAT64 = Stored("float64")
 
@@ -38,159 +51,269 @@ def make_scales(spec: Spec) -> Callable:
     return scale_of
 
 
-def make_short_rows(spec: Spec) -> Callable:
-    """The kernel for contiguous rows of at most a block, in groups.
+class Group:
+    """Jitted functions over the sums of up to `GROUP` blocks, which lie in scratch memory at ``room``.
 
-    From a row's sum to its share it is a long way, one number after the other.
-    A group of rows goes it together, with lanes across the rows.
+    From a block's sums to what its weights are multiplied by it is a long way,
+    one number after the other. The blocks of a group go it together.
+    """
+
+    size = 7 * 8 * GROUP
+
+    def __init__(self, spec: Spec) -> None:
+        op, number, two_parts = spec.op, spec.number, spec.two_parts
+        uses_weights, prepare, finish_row = op.uses_weights, op.prepare, op.finish_row
+        y_format = stored(spec.y)
+        vec = Vec(float64, GROUP)
+        m_at, total_at, lost_at, less_at, hi_at, lo_at, last_at = range(0, 7 * 8 * GROUP, 8 * GROUP)
+
+        @inlined
+        def keep(at, value):
+            store(_FLOAT64, at, widen(value))
+
+        @inlined
+        def get(at):
+            return load(vec, _FLOAT64, at)
+
+        @inlined
+        def zero_lo(zero):
+            return zero if two_parts else None
+
+        @inlined
+        def clear(room):
+            """All blocks empty."""
+            store(_FLOAT64, room + total_at, splat(vec, 0.0))
+            store(_FLOAT64, room + lost_at, splat(vec, 0.0))
+            store(_FLOAT64, room + m_at, splat(vec, -online.INF))
+            store(_FLOAT64, room + less_at, splat(vec, 1.0))
+
+        @inlined
+        def keep_sums(room, i, m, sums):
+            at = room + 8 * i
+            keep(at + m_at, m)
+            keep(at + total_at, sums[0])
+            if two_parts:
+                keep(at + lost_at, sums[1])
+            keep(at + less_at, sums[2])
+
+        @inlined
+        def block_states(room):
+            total = get(room + total_at), (get(room + lost_at) if two_parts else None)
+            return online.block_state(get(room + m_at), total, get(room + less_at))
+
+        @inlined
+        def keep_prepared(room, prepared, last):
+            keep(room + hi_at, prepared[0])
+            keep(room + lo_at, prepared[1])
+            keep(room + last_at, last)
+
+        @jit
+        def finish_rows(room):
+            """Prepare rows of one block each."""
+            state = block_states(room)
+            keep_prepared(room, prepare(number, online.share(state) if uses_weights else state), state[0])
+
+        @jit
+        def reduce_rows(room, wide):
+            """The results of rows of one block each, for `store_result`."""
+            keep(room + hi_at, finish_row(block_states(room), wide))
+
+        @jit
+        def finish_blocks(room, wide):
+            """Prepare the blocks of one row; the last number prepared is the maximum to weigh against."""
+            state = online.merge_lanes(block_states(room), wide)
+            if uses_weights:
+                m, share = online.shared(get(room + m_at), state, wide)
+                keep_prepared(room, prepare(number, share), m)
+            else:
+                keep_prepared(room, prepare(number, state), state[0])
+
+        @jit
+        def state_of_blocks(room, wide):
+            """The state of one row's blocks."""
+            m, rest, rest_lo = online.merge_lanes(block_states(room), wide)
+            return lane(m, 0), lane(rest, 0), (lane(rest_lo, 0) if two_parts else None)
+
+        @inlined
+        def prepared_at(room, i):
+            at = room + 8 * i
+            return (
+                number(load(float64, _FLOAT64, at + hi_at)),
+                number(load(float64, _FLOAT64, at + lo_at)),
+                number(load(float64, _FLOAT64, at + last_at)),
+            )
+
+        @inlined
+        def maximum_at(room, i):
+            return load(float64, _FLOAT64, room + 8 * i + m_at)
+
+        @inlined
+        def store_result(room, i, y):
+            store(y_format, y, load(float64, _FLOAT64, room + 8 * i + hi_at))
+
+        self.clear, self.keep_sums, self.prepared_at, self.store_result = clear, keep_sums, prepared_at, store_result
+        self.finish_rows, self.reduce_rows, self.finish_blocks = finish_rows, reduce_rows, finish_blocks
+        self.state_of_blocks, self.maximum_at = state_of_blocks, maximum_at
+
+
+def make_rows(spec: Spec) -> Callable:
+    """The kernel for contiguous rows of at most a chunk.
+
+    Rows of one block go in groups, longer ones one by one. While the blocks of
+    a group are read, the results of the group before are written: the memory
+    is kept busy in both directions, and the way from sums to results is over
+    when they are wanted.
     """
     op, number = spec.op, spec.number
-    tiles, scale_of = make_tiles(spec, stored(spec.x)), make_scales(spec)
-    block_maximum, block_sums, finish_block = tiles
-    uses_weights, reduces, prepare, finish_row = op.uses_weights, op.reduces, op.prepare, op.finish_row
-    own, y_format = own_format(number), stored(spec.y)
-    in_place = own == y_format
-    wide_group, group_size, size = Vec(float64, GROUP), 8 * GROUP, own.bytes
-    m_at, total_at, lost_at, less_at, hi_at, lo_at, last_at = range(0, 7 * group_size, group_size)
-    weights_at = 7 * group_size
+    scale_of, group = make_scales(spec), Group(spec)
+    block_maximum, block_sums, finish_block, finish_and_sum, rewrite_block = make_tiles(spec, stored(spec.x))
+    finish_rows, reduce_rows, finish_blocks = group.finish_rows, group.reduce_rows, group.finish_blocks
+    clear, keep_sums, prepared_at, store_result = group.clear, group.keep_sums, group.prepared_at, group.store_result
+    state_of_blocks, maximum_at, finish_row = group.state_of_blocks, group.maximum_at, op.finish_row
+    uses_weights, reduces, streaming = op.uses_weights, op.reduces, spec.streaming
+    own, x_format, y_format = own_format(number), stored(spec.x), stored(spec.y)
+    size, x_size, y_size, lanes, weights_at = own.bytes, x_format.bytes, y_format.bytes, lanes_of(number), Group.size
 
     @inlined
-    def keep(at, value):
-        store(_FLOAT64, at, widen(value))
+    def weights_of(room, n, i, start):
+        """Where the weights of row `i` of a group are kept, from element `start` on."""
+        return room + weights_at + i * (-(-n // lanes) * VECTOR_BYTES) + start * size
 
-    @inlined
-    def group(at):
-        return load(wide_group, _FLOAT64, at)
+    @jit
+    def write_rows(x, y, w, layout, room, begin, first, last, scale):
+        """The results of rows first to last of the group that began with row `begin`."""
+        n = word(layout, N)
+        for row in range(first, last):
+            x_at, y_at, w_at = row_offsets(layout, row)
+            for start in range(0, n, BLOCK):
+                i = row - begin + start // BLOCK
+                xb, yb, wb, count = x + x_at + start * x_size, y + y_at + start * y_size, w + w_at + start, min(BLOCK, n - start)
+                z = weights_of(room, n, row - begin, start) if uses_weights else xb
+                finish_block(z, wb, yb, count, prepared_at(room, i), scale)
 
-    def short_rows(x, y, w, sign, factor, layout, first, last):
+    @jit
+    def weigh_again(x, w, room, n, scale, ahead):
+        """The weights of those blocks of a row that are to be weighed against another maximum than their own."""
+        for start in range(0, n, BLOCK):
+            i = start // BLOCK
+            m = prepared_at(room, i)[2]
+            if m != maximum_at(room, i):
+                weights = weights_of(room, n, 0, start)
+                block_sums(x + start * x_size, w + start, weights, min(BLOCK, n - start), m, scale, ahead)
+
+    def rows(x, y, w, sign, factor, layout, first, last):
         n = word(layout, N)
         scale = scale_of(sign, factor)
         wide = online.widen_scale(scale)
         members = max(1, min(GROUP, BLOCK // max(n, 1)))
-        scratch = np.zeros(
-            VECTOR_BYTES + weights_at + (members * n * size if uses_weights and not in_place else 0), np.uint8
-        )
+        ahead = max(AHEAD, min(n, BLOCK) * x_size)
+        scratch = np.empty(weights_of(VECTOR_BYTES, n, members if uses_weights else 0, 0), np.uint8)
         room = aligned_address(scratch)
+        clear(room)
         for begin in range(first, last, members):
             end = min(last, begin + members)
             for row in range(begin, end):
                 x_at, _, w_at = row_offsets(layout, row)
-                m = block_maximum(x + x_at, w + w_at, n, scale)
-                keep(room + (row - begin) * 8 + m_at, m)
-            for row in range(begin, end):
-                x_at, y_at, w_at = row_offsets(layout, row)
-                at = room + (row - begin) * 8
-                weights = y + y_at if in_place else room + weights_at + (row - begin) * n * size
-                m = number(load(float64, _FLOAT64, at + m_at))
-                sums = block_sums(x + x_at, w + w_at, weights, n, m, scale)
-                keep(at + total_at, sums[0])
-                keep(at + lost_at, sums[1])
-                keep(at + less_at, sums[2])
-            state = online.block_state(
-                group(room + m_at), group(room + total_at), group(room + lost_at), group(room + less_at)
-            )
-            if reduces:
-                store(_FLOAT64, room + hi_at, finish_row(state, wide))
-            else:
-                prepared = prepare(number, None, state)
-                store(_FLOAT64, room + hi_at, widen(prepared[0]))
-                store(_FLOAT64, room + lo_at, widen(prepared[1]))
-                store(_FLOAT64, room + last_at, widen(prepared[2]))
-            for row in range(begin, end):
-                x_at, y_at, w_at = row_offsets(layout, row)
-                at = room + (row - begin) * 8
-                hi = load(float64, _FLOAT64, at + hi_at)
-                if reduces:
-                    store(y_format, y + y_at, hi)
-                else:
-                    lo, last_one = load(float64, _FLOAT64, at + lo_at), load(float64, _FLOAT64, at + last_at)
-                    source = x + x_at
+                xz_at, yz_at, wz_at = row_offsets(layout, max(first, row - members))
+                for start in range(0, max(n, 1), BLOCK):
+                    i, count = row - begin + start // BLOCK, min(BLOCK, n - start)
+                    xb, wb, weights = x + x_at + start * x_size, w + w_at + start, 0
                     if uses_weights:
-                        source = y + y_at if in_place else room + weights_at + (row - begin) * n * size
-                    prepared_row = number(hi), number(lo), number(last_one)
-                    finish_block(source, w + w_at, y + y_at, n, prepared_row, scale, False)
+                        weights = weights_of(room, n, row - begin, start)
+                    m = block_maximum(xb, wb, count, scale)
+                    if reduces or begin == first:
+                        sums = block_sums(xb, wb, weights, count, m, scale, ahead)
+                    else:
+                        z = weights if uses_weights else x + xz_at + start * x_size
+                        sums = finish_and_sum(
+                            z, w + wz_at + start, y + yz_at + start * y_size, prepared_at(room, i),
+                            xb, wb, weights, count, m, scale, ahead,
+                        )  # fmt: skip
+                    keep_sums(room, i, m, sums)
+            if reduces:
+                if n <= BLOCK:
+                    reduce_rows(room, wide)
+                    for row in range(begin, end):
+                        store_result(room, row - begin, y + row_offsets(layout, row)[1])
+                else:
+                    store(y_format, y + row_offsets(layout, begin)[1], finish_row(state_of_blocks(room, wide), wide))
+            else:
+                if begin > first:
+                    write_rows(x, y, w, layout, room, begin - members, end - members, begin, scale)
+                if n <= BLOCK:
+                    finish_rows(room)
+                else:
+                    finish_blocks(room, wide)
+                    if uses_weights:
+                        x_at, _, w_at = row_offsets(layout, begin)
+                        weigh_again(x + x_at, w + w_at, room, n, scale, ahead)
+        if not reduces:
+            begin = first + (last - first - 1) // members * members
+            write_rows(x, y, w, layout, room, begin, begin, last, scale)
+        if streaming:
+            fence(y)
         release(scratch)
 
-    return short_rows
+    return rows
 
 
-def make_chunks(spec: Spec, gathered: bool) -> tuple[Callable, Callable, Callable]:
-    """Jitted functions: the size of scratch memory, and to fold and to write a part of a row, block by block.
+def make_chunks(spec: Spec, gathered: bool) -> tuple[int, Callable, Callable]:
+    """The size of scratch memory, and jitted functions to fold and to write a part of a row, block by block.
 
-    `scratch` holds the weights (of the whole row if it is `kept`, else of a
-    block), the blocks' maxima, and for a gathered row one block each of
-    elements, mask and results.
+    Scratch memory holds the sums of a group and, for a gathered row, one block
+    each of elements, mask and results.
     """
     op, number, masked = spec.op, spec.number, spec.masked
     own, y_format = own_format(number), stored(spec.y)
     x_format = own if gathered else stored(spec.x)
     gather, scatter = make_gather(stored(spec.x), number, masked), make_scatter(y_format)
-    block_maximum, block_sums, finish_block = make_tiles(spec, x_format)
-    uses_weights, prepare = op.uses_weights, op.prepare
+    block_maximum, block_sums, _, _, rewrite_block = make_tiles(spec, x_format)
+    group = Group(spec)
+    clear, keep_sums, state_of_blocks = group.clear, group.keep_sums, group.state_of_blocks
+    uses_weights, prepare, two_parts = op.uses_weights, op.prepare, spec.two_parts
     size, x_size, y_size = own.bytes, x_format.bytes, y_format.bytes
-    maxima_size = 8 * (KEPT // BLOCK)
-    x_block_at = maxima_size
+    x_block_at = Group.size
     w_block_at = x_block_at + BLOCK * size
     y_block_at = w_block_at + BLOCK
-    weights_at = y_block_at + BLOCK * y_size if gathered else maxima_size
+    scratch_size = VECTOR_BYTES + (y_block_at + BLOCK * y_size if gathered else Group.size)
 
     @inlined
-    def scratch_size(kept, n):
-        return weights_at + size * (n if kept else BLOCK)
-
-    @inlined
-    def block_at(x, w, layout, scratch, start, count):
+    def block_at(x, w, layout, room, start, count):
         if gathered:
-            gather(x, w, layout, start, count, scratch + x_block_at, scratch + w_block_at)
-            return scratch + x_block_at, scratch + w_block_at
+            gather(x, w, layout, start, count, room + x_block_at, room + w_block_at)
+            return room + x_block_at, room + w_block_at
         return x + start * x_size, w + start
 
     @jit
-    def fold(x, w, layout, scratch, start, stop, kept, scale):
-        """The state of elements start to stop, which begin a chunk."""
-        wide = online.widen_scale(scale)
-        state = online.identity(0.0)
+    def fold(x, w, layout, room, start, stop, scale):
+        """The state of elements start to stop, which are at most a chunk."""
+        clear(room)
         for at in range(start, stop, BLOCK):
             count = min(BLOCK, stop - at)
-            xb, wb = block_at(x, w, layout, scratch, at, count)
+            xb, wb = block_at(x, w, layout, room, at, count)
             m = block_maximum(xb, wb, count, scale)
-            weights = scratch + weights_at + (at * size if kept else 0)
-            total, lost, less = block_sums(xb, wb, weights, count, m, scale)
-            block = online.block_state(widen(m), total, lost, less)
-            if kept:
-                store(_FLOAT64, scratch + 8 * (at // BLOCK), widen(m))
-            state = block if at == start else online.merge(state, block, wide)
-        return state
+            keep_sums(room, (at - start) // BLOCK, m, block_sums(xb, wb, 0, count, m, scale, BLOCK * x_size))
+        return state_of_blocks(room, online.widen_scale(scale))
 
     @jit
-    def write(x, y, w, layout, scratch, start, stop, kept, state, scale):
-        """The results of elements start to stop, which begin a block."""
-        stream = word(layout, STREAM) != 0
+    def write(x, y, w, layout, room, start, stop, state, scale):
+        """The results of elements start to stop."""
         wide = online.widen_scale(scale)
         for at in range(start, stop, BLOCK):
             count = min(BLOCK, stop - at)
-            if not kept or not uses_weights or (gathered and masked):
-                xb, wb = block_at(x, w, layout, scratch, at, count)
-            else:
-                xb, wb = 0, w + at
+            xb, wb = block_at(x, w, layout, room, at, count)
+            m = number(state[0])
             if uses_weights:
-                source = scratch + weights_at + (at * size if kept else 0)
-                if kept:
-                    m = number(load(float64, _FLOAT64, scratch + 8 * (at // BLOCK)))
-                else:
-                    m = block_maximum(xb, wb, count, scale)
-                    block_sums(xb, wb, source, count, m, scale)
-                shrink = online.shrinkage(widen(m), state[0], wide)
+                m_block = widen(block_maximum(xb, wb, count, scale))
+                m, share = online.shared(m_block, state, wide)
+                prepared = prepare(number, share)
             else:
-                source, shrink = xb, (1.0, 0.0)
-            prepared = prepare(number, shrink, state)
+                prepared = prepare(number, state)
             if gathered:
-                finish_block(source, wb, scratch + y_block_at, count, prepared, scale, False)
-                scatter(scratch + y_block_at, y, layout, at, count)
+                rewrite_block(xb, wb, room + y_block_at, count, m, prepared, scale, 0)
+                scatter(room + y_block_at, y, layout, at, count)
             else:
-                finish_block(source, wb, y + at * y_size, count, prepared, scale, stream)
-        if stream:
-            fence(y)
+                rewrite_block(xb, wb, y + at * y_size, count, m, prepared, scale, BLOCK * x_size)
 
     return scratch_size, fold, write
 
@@ -199,26 +322,27 @@ def make_long_rows(spec: Spec, gathered: bool) -> Callable:
     """The kernel for rows of any length; gathered: of any strides. One thread folds a row and writes it."""
     op, scale_of = spec.op, make_scales(spec)
     scratch_size, fold, write = make_chunks(spec, gathered)
-    uses_weights, reduces, finish_row = op.uses_weights, op.reduces, op.finish_row
+    reduces, finish_row, streaming = op.reduces, op.finish_row, spec.streaming
     y_format = stored(spec.y)
 
     def long_rows(x, y, w, sign, factor, layout, first, last):
         n = word(layout, N)
         scale = scale_of(sign, factor)
         wide = online.widen_scale(scale)
-        kept = uses_weights and n <= KEPT
-        scratch = np.empty(scratch_size(kept, n) + VECTOR_BYTES, np.uint8)
+        scratch = np.empty(scratch_size, np.uint8)
         room = aligned_address(scratch)
         for row in range(first, last):
             x_at, y_at, w_at = row_offsets(layout, row)
-            state = online.identity(0.0)
-            for start in range(0, n, CHUNK):
-                part = fold(x + x_at, w + w_at, layout, room, start, min(n, start + CHUNK), kept, scale)
-                state = part if start == 0 else online.merge(state, part, wide)
+            state = fold(x + x_at, w + w_at, layout, room, 0, min(n, CHUNK), scale)
+            for start in range(CHUNK, n, CHUNK):
+                part = fold(x + x_at, w + w_at, layout, room, start, min(n, start + CHUNK), scale)
+                state = online.merge(state, part, wide)
             if reduces:
                 store(y_format, y + y_at, finish_row(state, wide))
             else:
-                write(x + x_at, y + y_at, w + w_at, layout, room, 0, n, kept, state, scale)
+                write(x + x_at, y + y_at, w + w_at, layout, room, 0, n, state, scale)
+        if streaming:
+            fence(y)
         release(scratch)
 
     return long_rows
@@ -228,25 +352,31 @@ def make_split_rows(spec: Spec, gathered: bool) -> tuple[Callable, Callable, Cal
     """Few long rows: threads fold chunks into `states`, one merges them, threads write chunks."""
     op, scale_of = spec.op, make_scales(spec)
     scratch_size, fold, write = make_chunks(spec, gathered)
-    reduces, finish_row = op.reduces, op.finish_row
+    reduces, finish_row, streaming, two_parts = op.reduces, op.finish_row, spec.streaming, spec.two_parts
     y_format = stored(spec.y)
 
-    @jit
-    def room_for(n):
-        return np.empty(scratch_size(False, n) + VECTOR_BYTES, np.uint8)
+    @inlined
+    def state_at(states, i):
+        return states[i, 0], states[i, 1], (states[i, 2] if two_parts else None)
+
+    @inlined
+    def keep_state(states, i, state):
+        states[i, 0] = state[0]
+        states[i, 1] = state[1]
+        if two_parts:
+            states[i, 2] = state[2]
 
     @jit
     def fold_chunks(x, w, sign, factor, layout, states, first, last):
         n = word(layout, N)
         chunks = -(-n // CHUNK)
-        scratch = room_for(n)
+        scratch = np.empty(scratch_size, np.uint8)
         room = aligned_address(scratch)
         for task in range(first, last):
             row, start = task // chunks, task % chunks * CHUNK
             x_at, _, w_at = row_offsets(layout, row)
             stop = min(n, start + CHUNK)
-            state = fold(x + x_at, w + w_at, layout, room, start, stop, False, scale_of(sign, factor))
-            states[task, 0], states[task, 1], states[task, 2] = state
+            keep_state(states, task, fold(x + x_at, w + w_at, layout, room, start, stop, scale_of(sign, factor)))
         release(scratch)
 
     @jit
@@ -255,26 +385,28 @@ def make_split_rows(spec: Spec, gathered: bool) -> tuple[Callable, Callable, Cal
         rows, chunks = word(layout, ROWS), -(-word(layout, N) // CHUNK)
         wide = online.widen_scale(scale_of(sign, factor))
         for row in range(rows):
-            state = states[row * chunks, 0], states[row * chunks, 1], states[row * chunks, 2]
+            state = state_at(states, row * chunks)
             for c in range(row * chunks + 1, (row + 1) * chunks):
-                state = online.merge(state, (states[c, 0], states[c, 1], states[c, 2]), wide)
-            states[row * chunks, 0], states[row * chunks, 1], states[row * chunks, 2] = state
+                state = online.merge(state, state_at(states, c), wide)
+            keep_state(states, row * chunks, state)
             if reduces:
                 store(y_format, y + row_offsets(layout, row)[1], finish_row(state, wide))
 
     @jit
     def write_chunks(x, y, w, sign, factor, layout, states, first, last):
+        """The last chunk first: it is the one that the caches are most likely to hold still."""
         n = word(layout, N)
         chunks = -(-n // CHUNK)
-        scratch = room_for(n)
+        scratch = np.empty(scratch_size, np.uint8)
         room = aligned_address(scratch)
-        for task in range(first, last):
+        for task in range(last - 1, first - 1, -1):
             row, start = task // chunks, task % chunks * CHUNK
             x_at, y_at, w_at = row_offsets(layout, row)
-            r = row * chunks
-            state = states[r, 0], states[r, 1], states[r, 2]
+            state = state_at(states, row * chunks)
             stop = min(n, start + CHUNK)
-            write(x + x_at, y + y_at, w + w_at, layout, room, start, stop, False, state, scale_of(sign, factor))
+            write(x + x_at, y + y_at, w + w_at, layout, room, start, stop, state, scale_of(sign, factor))
+        if streaming:
+            fence(y)
         release(scratch)
 
     return fold_chunks, merge_chunks, write_chunks

@@ -27,11 +27,11 @@ from ...simd import (
     stream,
 )
 
-BLOCK = 2048
+BLOCK = 8192
 """Elements that are folded at once. The bits of a result depend on it, for every shape and layout alike."""
 
-PREFETCH = 8192
-"""How many bytes before their use elements are asked for, while others are computed with."""
+AHEAD = 8192
+"""At least so many bytes before their use elements are asked for, while others are computed with."""
 
 VECTOR_BYTES = 64
 """On every CPU: LLVM splits vectors where registers are narrower, and the bits stay."""
@@ -68,11 +68,17 @@ class Spec(NamedTuple):
     masked: bool
     scaled: bool
     wide: bool  # compute in float64 in any case
+    streaming: bool  # write past the caches
 
     @property
     def number(self) -> Any:
         """The type to compute in."""
         return float32 if {self.x, self.y} <= _IN_FLOAT32 and not self.wide else float64
+
+    @property
+    def two_parts(self) -> bool:
+        """Whether the sums of states have two parts."""
+        return self.number is float64
 
     @property
     def narrow(self) -> bool:
@@ -102,15 +108,17 @@ class Tiles(NamedTuple):
     block_maximum: Callable
     block_sums: Callable
     finish_block: Callable
+    finish_and_sum: Callable
+    rewrite_block: Callable
 
 
 def make_tiles(spec: Spec, x_format: Stored) -> Tiles:
     """The block functions for elements stored as `x_format`.
 
     Addresses are integers; `w` is the address of the mask's bytes, unused where
-    the spec has none.
+    the spec has none. Sums are ``(total, lost, less)``: what `online.block_state` takes.
     """
-    op, number, masked, scaled = spec.op, spec.number, spec.masked, spec.scaled
+    op, number, masked, scaled, streaming = spec.op, spec.number, spec.masked, spec.scaled, spec.streaming
     own, size, lanes = own_format(number), number.bitwidth // 8, lanes_of(number)
     vec = Vec(number, lanes)
     mask_vec = vec.of(types.boolean)
@@ -122,7 +130,7 @@ def make_tiles(spec: Spec, x_format: Stored) -> Tiles:
     weight = online.narrow_weight if spec.narrow else online.weight
     z_format = own if uses_weights else x_format
     z_size = z_format.bits // 8
-    stream_alignment = VECTOR_BYTES * y_size // size
+    stream_alignment = lanes * y_size
 
     @inlined
     def read(x, w, j, width, scale):
@@ -154,86 +162,155 @@ def make_tiles(spec: Spec, x_format: Stored) -> Tiles:
         return largest_lane(maximum(maximum(a, b), maximum(c, d)))
 
     @inlined
-    def add_vector(x, w, weights, j, width, shift, scale, total, lost, ties):
+    def add_vector(x, w, weights, j, width, m, frame, scale, sums):
         """Add the weights of elements j to j + width to the sums in each lane."""
         v, keep = read(x, w, j, width, scale)
-        e = weight(v, shift, scale)
-        if masked or scaled:
+        e = weight(v, frame, scale)
+        if scaled:  # where 0 times infinity would count
             e = select(keep, e, 0.0)
+        total, lost, ties = sums
         if not uses_weights:
-            return online.add_other(total, lost, ties, e, v, shift)
-        if width == lanes:
+            return online.add_other(total, lost, ties, e, v, m)
+        if weights != 0:
             store(own, weights + j * size, e)
-        else:
-            store_first(own, weights + j * size, e, width)
         total, lost = online.add_weight(total, lost, e)
         return total, lost, ties
 
-    @jit
-    def block_sums(x, w, weights, count, m, scale):
-        """What `online.block_state` takes of a block with the maximum `m`: sum, its low part, less what.
-
-        Weights go to `weights`, for an op that uses them.
-        """
-        shift = number(online.shift_of(m))
-        total, lost, ties = splat(vec, start), splat(vec, 0.0), splat(vec, 0.0)
-        whole = count - count % lanes
-        for j in range(0, whole, lanes):
-            prefetch(x + j * x_size + PREFETCH)
-            total, lost, ties = add_vector(x, w, weights, j, lanes, shift, scale, total, lost, ties)
-        if whole < count:
-            total, lost, ties = add_vector(x, w, weights, whole, count - whole, shift, scale, total, lost, ties)
-        total, error = two_sum(total, splat(vec, -start))
-        total, lost = online.sum_lanes(total, lost + error)
-        if uses_weights:
-            return total * down, lost * down, 1.0
-        return total * down, lost * down, 1.0 - online.sum_lanes(ties, splat(vec, 0.0))[0]
-
-    @jit
-    def multiply_block(weights, count, power):
-        for j in range(0, count, lanes):
-            width = min(lanes, count - j)
-            if width == lanes:
-                store(own, weights + j * size, load(vec, own, weights + j * size) * power)
-            else:
-                v = load_first(vec, own, weights + j * size, width)
-                store_first(own, weights + j * size, v * power, width)
+    @inlined
+    def add_rest(x, w, weights, j, count, m, frame, scale, sums):
+        """Add the weights of elements j to count."""
+        while j + lanes <= count:
+            sums = add_vector(x, w, weights, j, lanes, m, frame, scale, sums)
+            j += lanes
+        if j < count:
+            sums = add_vector(x, w, weights, j, count - j, m, frame, scale, sums)
+        return sums
 
     @inlined
-    def finish_vector(z, w, y, j, width, prepared, scale, streaming):
-        """Write the results of elements j to j + width."""
-        at = y + j * y_size
-        v = load(vec, z_format, z + j * z_size) if width == lanes else load_first(vec, z_format, z + j * z_size, width)
-        if scaled and not uses_weights:
-            v = v * scale[0]
-        v = finish(v, prepared, scale)
+    def no_sums():
+        return splat(vec, start), splat(vec, 0.0), splat(vec, 0.0)
+
+    @inlined
+    def sums_of_lanes(sums):
+        total, lost, ties = sums
+        total, error = two_sum(total, splat(vec, -start))
+        total, lost = online.times(online.sum_lanes(total, lost + error), down)
+        if uses_weights:
+            return total, lost, 1.0
+        return total, lost, 1.0 - online.sum_lanes(ties, splat(vec, 0.0))[0]
+
+    @jit
+    def block_sums(x, w, weights, count, m, scale, ahead):
+        """The sums of a block with the maximum `m`; its weights go to `weights`, if that is not 0.
+
+        The last vector of weights is a whole one.
+        """
+        m = number(m)
+        frame = online.frame_of(m, scale)
+        sums = no_sums()
+        whole = count - count % (2 * lanes)
+        for j in range(0, whole, 2 * lanes):
+            ask_ahead(x, j, ahead)
+            sums = add_vector(x, w, weights, j, lanes, m, frame, scale, sums)
+            sums = add_vector(x, w, weights, j + lanes, lanes, m, frame, scale, sums)
+        return sums_of_lanes(add_rest(x, w, weights, whole, count, m, frame, scale, sums))
+
+    @inlined
+    def ask_ahead(x, j, ahead):
+        for line in range(0, 2 * lanes * x_size, VECTOR_BYTES):
+            prefetch(x + j * x_size + ahead + line)
+
+    @inlined
+    def put(y, w, j, width, v, stream_now):
+        """Write the results `v` of elements j to j + width."""
         if masked:
             keep = load(mask_vec, BOOL, w + j) if width == lanes else load_first(mask_vec, BOOL, w + j, width)
             v = select(keep, v, masked_value)
         if width < lanes:
-            store_first(y_format, at, v, width)
-        elif streaming:
-            stream(y_format, at, v)
+            store_first(y_format, y + j * y_size, v, width)
+        elif stream_now:
+            stream(y_format, y + j * y_size, v)
         else:
-            store(y_format, at, v)
+            store(y_format, y + j * y_size, v)
+
+    @inlined
+    def finish_vector(z, w, y, j, width, prepared, scale, stream_now):
+        """Write the results of elements j to j + width."""
+        v = load(vec, z_format, z + j * z_size) if width == lanes else load_first(vec, z_format, z + j * z_size, width)
+        if scaled and not uses_weights:
+            v = v * scale[0]
+        put(y, w, j, width, finish(v, prepared, scale), stream_now)
+
+    @inlined
+    def head_of(y, count):
+        """How many elements come before the first one that a streamed vector may begin with."""
+        return min(count, -y % stream_alignment // y_size) if streaming else 0
 
     @jit
-    def finish_block(z, w, y, count, prepared, scale, streaming):
+    def finish_block(z, w, y, count, prepared, scale):
         """Write a block's results to `y` from its weights or, for an op without weights, its elements."""
-        if uses_weights and prepared[2] != 1.0:
-            multiply_block(z, count, prepared[2])
-        j = 0
-        if streaming and y % y_size == 0:
-            j = min(count, -y % stream_alignment // y_size)
-            if j:
-                finish_vector(z, w, y, 0, j, prepared, scale, False)
-            while j + lanes <= count:
-                finish_vector(z, w, y, j, lanes, prepared, scale, True)
-                j += lanes
+        j = head_of(y, count)
+        if j:
+            finish_vector(z, w, y, 0, j, prepared, scale, False)
         while j + lanes <= count:
-            finish_vector(z, w, y, j, lanes, prepared, scale, False)
+            finish_vector(z, w, y, j, lanes, prepared, scale, streaming)
             j += lanes
         if j < count:
             finish_vector(z, w, y, j, count - j, prepared, scale, False)
 
-    return Tiles(block_maximum, block_sums, finish_block)
+    @jit
+    def finish_and_sum(z, wz, y, prepared, x, w, weights, count, m, scale, ahead):
+        """`finish_block` of one block and `block_sums` of another that is as long, in one loop.
+
+        The memory then has results to take while elements are computed with.
+        The weights of both blocks may lie in the same place: `z` is read ahead of
+        what `weights` gets.
+        """
+        m = number(m)
+        frame = online.frame_of(m, scale)
+        sums = no_sums()
+        head = head_of(y, count)
+        if head:
+            finish_vector(z, wz, y, 0, head, prepared, scale, False)
+        both = (count - head) // (2 * lanes) * (2 * lanes)
+        for j in range(0, both, 2 * lanes):
+            ask_ahead(x, j, ahead)
+            finish_vector(z, wz, y, head + j, lanes, prepared, scale, streaming)
+            finish_vector(z, wz, y, head + j + lanes, lanes, prepared, scale, streaming)
+            sums = add_vector(x, w, weights, j, lanes, m, frame, scale, sums)
+            sums = add_vector(x, w, weights, j + lanes, lanes, m, frame, scale, sums)
+        j = head + both
+        while j + lanes <= count:
+            finish_vector(z, wz, y, j, lanes, prepared, scale, streaming)
+            j += lanes
+        if j < count:
+            finish_vector(z, wz, y, j, count - j, prepared, scale, False)
+        return sums_of_lanes(add_rest(x, w, weights, both, count, m, frame, scale, sums))
+
+    @inlined
+    def rewrite_vector(x, w, y, j, width, frame, prepared, scale, stream_now):
+        v, keep = read(x, w, j, width, scale)
+        if uses_weights:
+            v = weight(v, frame, scale)
+            if scaled:
+                v = select(keep, v, 0.0)
+        put(y, w, j, width, finish(v, prepared, scale), stream_now)
+
+    @jit
+    def rewrite_block(x, w, y, count, m, prepared, scale, ahead):
+        """Write a block's results from its elements, when the row's maximum `m` is known."""
+        frame = online.frame_of(number(m), scale)
+        j = head_of(y, count)
+        if j:
+            rewrite_vector(x, w, y, 0, j, frame, prepared, scale, False)
+        while j + 2 * lanes <= count:
+            ask_ahead(x, j, ahead)
+            rewrite_vector(x, w, y, j, lanes, frame, prepared, scale, streaming)
+            rewrite_vector(x, w, y, j + lanes, lanes, frame, prepared, scale, streaming)
+            j += 2 * lanes
+        while j < count:
+            width = min(lanes, count - j)
+            rewrite_vector(x, w, y, j, width, frame, prepared, scale, streaming and width == lanes)
+            j += lanes
+
+    return Tiles(block_maximum, block_sums, finish_block, finish_and_sum, rewrite_block)
