@@ -15,6 +15,7 @@ import pytest
 
 import numba_softmax as ns
 from numba_softmax import api, cli
+from numba_softmax.cli import bench, info, timing
 from numba_softmax.cli import run as run_module
 
 OPS = ("softmax", "log_softmax", "logsumexp")
@@ -360,7 +361,6 @@ def test_info_works_where_nothing_can_be_found(monkeypatch, capsys):
         raise RuntimeError
 
     from numba_softmax.backends.cpu import cache, threads
-    from numba_softmax.cli import info
 
     monkeypatch.setattr(info.llvmlite.binding, "get_host_cpu_features", lost)
     monkeypatch.setattr(info.importlib.metadata, "version", lost)
@@ -390,6 +390,11 @@ def test_selftest_notices_a_broken_function(monkeypatch, capsys):
     assert status["logsumexp: accuracy in float32"] == "ok"
 
 
+def printed_from(report, lines):
+    """What bench prints, made again from its record."""
+    return "\n".join([info.in_one_line(report["machine"]), *lines]) + "\n"
+
+
 def test_bench_writes_its_table_and_files(tmp_path):
     pytest.importorskip("matplotlib")
     process = numba_softmax("bench", "--quick", "--json", tmp_path / "b.json", "--plot", tmp_path / "b.png")
@@ -398,8 +403,9 @@ def test_bench_writes_its_table_and_files(tmp_path):
     report = json.loads((tmp_path / "b.json").read_text())
     assert set(report) == {"machine", "cases"}
     assert {"versions", "cpu", "threads", "date"} <= set(report["machine"])
+    assert printed_from(report, bench.table(report["cases"])) == process.stdout
     for case in report["cases"]:
-        assert {"case", "op", "shape", "dtype", "axis", "seconds", "of_copy", "ulp"} <= set(case)
+        assert {"case", "op", "shape", "dtype", "axis", "seconds", "of_copy", "of_plain", "ulp"} <= set(case)
         assert {"numba_softmax", "copy", "numpy"} <= set(case["seconds"])
         assert case["ulp"]["numba_softmax"] <= 2
     assert (tmp_path / "b.png").read_bytes().startswith(b"\x89PNG")
@@ -413,3 +419,23 @@ def test_bench_says_what_a_plot_needs(tmp_path, monkeypatch, capsys):
     assert cli.main(["bench", "--quick", "--plot", str(tmp_path / "b.txt")]) == 2
     assert ".png" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("unlike", [{"masked": True}, {"scale": 0.125}, {"dtype": "int32"}], ids=str)
+def test_bench_holds_a_call_against_the_plain_one_of_its_shape(unlike):
+    case = bench.Case("softmax", (50, 60), **unlike)
+    result = bench.measured_case(case)
+    seconds, rounds = result["seconds"], result["rounds"]
+    assert result["of_plain"] == seconds["numba_softmax"] / seconds["plain"]
+    assert result["of_plain_aim"] == (1 if "dtype" in unlike else 1.3)
+    assert rounds["plain"] == rounds["numba_softmax"] == timing.ROUNDS
+    assert all(error <= 100 for error in result["ulp"].values())  # by whatever way, they compute the same
+
+
+def test_bench_has_all_kinds_of_calls():
+    kinds = {(case.op, case.dtype, case.axis == -1, case.masked, case.scale) for case in bench.CASES}
+    assert {("softmax", "float32", True, True, None), ("softmax", "float32", True, False, 0.125)} <= kinds
+    assert ("softmax", "int32", True, False, None) in kinds
+    for op in OPS:
+        assert len({case.shape for case in bench.CASES if case.op == op}) >= 2
+    assert len({case.label for case in bench.CASES}) == len(bench.CASES)

@@ -113,7 +113,8 @@ def _parser() -> argparse.ArgumentParser:
     bench = commands.add_parser("bench", help=text, description=f"{_sentence(text)}, as far as these are installed.")
     bench.add_argument("--json", metavar="FILE", help="write all numbers to a file")
     bench.add_argument("--plot", metavar="FILE", help="draw them (.png, .svg or .pdf; needs matplotlib)")
-    bench.add_argument("--quick", action="store_true", help="two small cases only")
+    kind = bench.add_mutually_exclusive_group()
+    kind.add_argument("--quick", action="store_true", help="three small cases only")
     return parser
 
 
