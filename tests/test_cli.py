@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 import signal
 import subprocess
@@ -15,7 +16,7 @@ import pytest
 
 import numba_softmax as ns
 from numba_softmax import api, cli
-from numba_softmax.cli import bench, info, timing
+from numba_softmax.cli import bench, info, sweep, timing
 from numba_softmax.cli import run as run_module
 
 OPS = ("softmax", "log_softmax", "logsumexp")
@@ -258,6 +259,7 @@ def test_what_cannot_be_done_is_refused_and_nothing_is_left(arguments, file, tmp
         ["run", "--op", "hardmax"],
         ["run", "--dtype", "int8"],
         ["run", "a", "b", "c"],
+        ["bench", "--quick", "--sweep"],
     ],
     ids=" ".join,
 )
@@ -439,3 +441,90 @@ def test_bench_has_all_kinds_of_calls():
     for op in OPS:
         assert len({case.shape for case in bench.CASES if case.op == op}) >= 2
     assert len({case.label for case in bench.CASES}) == len(bench.CASES)
+
+
+def test_each_round_of_a_sweep_goes_through_all_points(monkeypatch):
+    monkeypatch.setattr(timing, "enough", lambda _: 1)
+    called, keys, rounds = [], range(20), 6
+    with timing.tqdm(total=len(keys) * (rounds + 1), disable=True) as bar:
+        seconds = timing.shuffled({key: lambda key=key: called.append(key) for key in keys}, rounds, bar)
+    assert set(seconds) == set(keys)
+    timed = called[2 * len(keys) :]  # each was called twice before: to compile, and to see how long it takes
+    orders = [tuple(timed[i : i + len(keys)]) for i in range(0, len(timed), len(keys))]
+    assert len(orders) == len(set(orders)) == rounds
+    assert all(sorted(order) == list(keys) for order in orders)
+
+
+@pytest.mark.parametrize("at", range(0, 40, 3))
+def test_a_cliff_is_found(at):
+    speeds = [10 + math.log(n) for n in range(1, 41)]
+    speeds[at] *= 0.45
+    assert sweep.cliffs(speeds) == [at]
+    assert sweep.of_neighbours(speeds)[at] == pytest.approx(0.45, rel=0.1)
+
+
+def test_the_side_of_a_drop_that_is_slow_is_a_cliff():
+    assert sweep.cliffs([10.0] * 8 + [3.0] * 8) == [8]
+
+
+def test_a_smooth_curve_has_no_cliff():
+    for per_row in (1, 30, 1000):
+        assert sweep.cliffs([(n + 2) / (n + per_row) for n in sweep.LENGTHS]) == []
+    assert sweep.cliffs([]) == sweep.cliffs([1.0]) == []
+
+
+def test_the_points_of_a_sweep_are_many_and_ascend():
+    for points, most in ((sweep.LENGTHS, 100_000), (sweep.INNERS, 1000)):
+        assert list(points) == sorted(set(points))
+        assert (points[0], points[-1]) == (1, most)
+    for power in (16, 256, 4096, 65536):
+        assert {power - 1, power, power + 1} <= set(sweep.LENGTHS)
+
+
+@pytest.fixture
+def tiny_sweep(monkeypatch):
+    for name, value in {"ELEMENTS": 1000, "ROUNDS": 2, "LENGTHS": (1, 7, 2000), "INNERS": (1, 9)}.items():
+        monkeypatch.setattr(sweep, name, value)
+
+
+def test_sweep_passes_the_arrays_that_its_table_tells_of(tiny_sweep, monkeypatch):
+    seen = set()
+
+    def softmax(x, axis, out):
+        assert x.dtype == out.dtype == np.float32
+        assert x.shape == out.shape
+        assert x.ctypes.data % 64 == out.ctypes.data % 64
+        seen.add((x.shape, axis, x.ctypes.data % 64))
+
+    monkeypatch.setattr(api, "softmax", softmax)
+    results = sweep.measured()
+    rows = {(shape, -1, offset) for shape in ((1000, 1), (143, 7), (1, 2000)) for offset in (0, 4)}
+    assert seen == rows | {(s, -2, 0) for s in ((10, 100, 1), (2, 100, 9), (334, 3, 1), (38, 3, 9))}
+    assert [[(p["n"], p["inner"]) for p in curve["points"]] for curve in results["curves"]] == [
+        [(1, 1), (7, 1), (2000, 1)],
+        [(1, 1), (7, 1), (2000, 1)],
+        [(100, 1), (100, 9)],
+        [(3, 1), (3, 9)],
+    ]
+
+
+def test_sweep_writes_its_tables_and_files(tiny_sweep, tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    assert cli.main(["bench", "--sweep", "--json", str(tmp_path / "s.json"), "--plot", str(tmp_path / "s.png")]) == 0
+    report = json.loads((tmp_path / "s.json").read_text())
+    assert set(report) == {"machine", "sweep"}
+    captured = capsys.readouterr()
+    assert printed_from(report, sweep.lines(report["sweep"])) == captured.out
+    assert captured.err == ""
+    assert (tmp_path / "s.png").read_bytes().startswith(b"\x89PNG")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["s.json", "s.png"]
+
+
+def test_sweep_lists_its_cliffs(tiny_sweep, monkeypatch):
+    monkeypatch.setattr(api, "softmax", lambda *_, **__: None)
+    monkeypatch.setattr(sweep, "shuffled", lambda calls, *_: {key: 9.0 if key == (3, 1) else 1.0 for key in calls})
+    results = sweep.measured()
+    assert [(cliff["curve"], cliff["n"], cliff["inner"]) for cliff in results["cliffs"]] == [("n = 3", 3, 9)]
+    lines = list(sweep.lines(results))
+    assert lines[-1].split() == ["n", "=", "3,", "inner", "=", "9", "0.11"]
+    assert sum("*" in line for line in lines[4:]) == 1

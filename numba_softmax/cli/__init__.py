@@ -115,6 +115,8 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument("--plot", metavar="FILE", help="draw them (.png, .svg or .pdf; needs matplotlib)")
     kind = bench.add_mutually_exclusive_group()
     kind.add_argument("--quick", action="store_true", help="three small cases only")
+    text = "softmax over row lengths from 1 to 100000 and over inner axes, with the points that are slow for no reason"
+    kind.add_argument("--sweep", action="store_true", help=text)
     return parser
 
 

@@ -1,6 +1,7 @@
 """``numba-softmax bench``: this machine's numbers, beside the copy ceiling and what else is installed.
 
-The command's options, its files and its table of cases are here.
+The command's options, its files and its table of cases are here; `sweep` is
+another measurement, which makes a `Mode` as the cases do.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from tqdm import tqdm
 
 from .. import api, arrays
 from ..ops import OPS
-from . import UserError, info
+from . import UserError, info, sweep
 from .info import optional
 from .run import beside
 from .selftest import NoReferenceError, error_in_ulps
@@ -117,6 +118,8 @@ def command(arguments: argparse.Namespace) -> int:
 
 
 def _mode(arguments: argparse.Namespace) -> Mode:
+    if arguments.sweep:
+        return Mode("sweep", sweep.measured, sweep.lines, sweep.figure)
     return Mode("cases", lambda: _measured(QUICK if arguments.quick else CASES), table, figure)
 
 

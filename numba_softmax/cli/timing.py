@@ -8,13 +8,16 @@ a pause, and after an untimed call that wakes its own threads.
 from __future__ import annotations
 
 import contextlib
+import random
+import statistics
 import time
-from collections.abc import Callable, Collection, Mapping
-from typing import Any
+from collections.abc import Callable, Collection, Hashable, Mapping
+from typing import Any, TypeVar
 
 import numba
 import numpy as np
 from numba import njit, prange
+from tqdm import tqdm
 
 PAUSE = 0.01
 ROUNDS, FEWEST_ROUNDS, FEWEST_SLOW_ROUNDS, CASE_SECONDS = 15, 5, 3, 0.7
@@ -29,6 +32,8 @@ LEAST_TIMED = 3e-3
 
 SERIAL_BELOW = 1 << 17
 """Bytes below which the copy does not use threads."""
+
+Key = TypeVar("Key", bound=Hashable)
 
 
 # ------------------------------------------------------------------------ memory
@@ -123,3 +128,37 @@ def interleaved(
                 calls[name]()
             times[name].append(timed(calls[name], enough(seconds)))
     return times
+
+
+def shuffled(calls: Mapping[Key, Callable[[], Any]], rounds: int, bar: tqdm[Any]) -> dict[Key, float]:
+    """The median seconds of many calls of one library.
+
+    Each round goes through all of them in an order of its own: a burst of noise
+    hits calls that have nothing to do with each other, not one end of a curve.
+
+    Parameters
+    ----------
+    calls : mapping of key to function
+        What is timed.
+    rounds : int
+        How many times.
+    bar : tqdm
+        It moves by one for each call of each round, and of one round before them.
+
+    Returns
+    -------
+    dict of key to float
+        The medians.
+    """
+    repeats, times = {}, {key: [] for key in calls}  # type: ignore[var-annotated]
+    for key, call in calls.items():
+        call()  # compiles, or loads
+        repeats[key] = enough(timed(call))
+        bar.update()
+    order, generator = list(calls), random.Random(13)
+    for _ in range(rounds):
+        generator.shuffle(order)
+        for key in order:
+            times[key].append(timed(calls[key], repeats[key]))
+            bar.update()
+    return {key: statistics.median(samples) for key, samples in times.items()}
