@@ -16,7 +16,7 @@ import pytest
 
 import numba_softmax as ns
 from numba_softmax import api, cli
-from numba_softmax.cli import bench, info, sweep, timing
+from numba_softmax.cli import bench, cold, info, sweep, timing
 from numba_softmax.cli import run as run_module
 
 OPS = ("softmax", "log_softmax", "logsumexp")
@@ -259,7 +259,9 @@ def test_what_cannot_be_done_is_refused_and_nothing_is_left(arguments, file, tmp
         ["run", "--op", "hardmax"],
         ["run", "--dtype", "int8"],
         ["run", "a", "b", "c"],
+        ["bench", "--sweep", "--cold"],
         ["bench", "--quick", "--sweep"],
+        ["bench", "--cold", "--quick"],
     ],
     ids=" ".join,
 )
@@ -528,3 +530,47 @@ def test_sweep_lists_its_cliffs(tiny_sweep, monkeypatch):
     lines = list(sweep.lines(results))
     assert lines[-1].split() == ["n", "=", "3,", "inner", "=", "9", "0.11"]
     assert sum("*" in line for line in lines[4:]) == 1
+
+
+def test_cold_times_new_processes(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(cold, "REPEATS", 1)
+    monkeypatch.setattr(cold, "SHAPES", ((8, 8),))
+    assert cli.main(["bench", "--cold", "--json", str(tmp_path / "c.json")]) == 0
+    report = json.loads((tmp_path / "c.json").read_text())
+    assert set(report) == {"machine", "cold"}
+    captured = capsys.readouterr()
+    assert printed_from(report, cold.lines(report["cold"])) == captured.out
+    assert captured.err == ""
+    steps = {step["step"]: step for step in report["cold"]["steps"]}
+    assert {name: step["aim"] for name, step in steps.items() if step["aim"]} == cold.AIMS
+    assert all(seconds > 0 for step in steps.values() for seconds in step["samples"])
+    pairs = zip(steps["import numba_softmax"]["samples"], steps["import numba"]["samples"], strict=True)
+    assert [all_ - numba for all_, numba in pairs] == pytest.approx(steps["over numba"]["samples"])
+
+
+def test_cold_compiles_once_for_a_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "elsewhere"))
+    kernels = []
+    for _ in range(2):
+        cold._in_new_process(str(tmp_path), (8, 8))
+        kernels.append([(path.name, path.stat().st_mtime_ns) for path in tmp_path.rglob("*.kernel")])
+    assert len(kernels[0]) == 1
+    assert kernels[1] == kernels[0]
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_cold_says_why_a_process_failed(monkeypatch, capsys):
+    monkeypatch.setattr(cold, "CHILD", "raise RuntimeError('no such luck')")
+    assert cli.main(["bench", "--cold"]) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith(ERROR)
+    assert captured.err.endswith("RuntimeError: no such luck\n")
+    assert captured.out == ""
+
+
+def test_cold_has_no_plot(tmp_path, capsys):
+    assert cli.main(["bench", "--cold", "--plot", str(tmp_path / "b.png")]) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith(f"{ERROR}--plot does not go with --cold")
+    assert captured.err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []

@@ -117,6 +117,8 @@ def _parser() -> argparse.ArgumentParser:
     kind.add_argument("--quick", action="store_true", help="three small cases only")
     text = "softmax over row lengths from 1 to 100000 and over inner axes, with the points that are slow for no reason"
     kind.add_argument("--sweep", action="store_true", help=text)
+    text = "new processes: import, first call with and without the kernel on disk, second call"
+    kind.add_argument("--cold", action="store_true", help=text)
     return parser
 
 

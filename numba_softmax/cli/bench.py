@@ -1,7 +1,7 @@
 """``numba-softmax bench``: this machine's numbers, beside the copy ceiling and what else is installed.
 
-The command's options, its files and its table of cases are here; `sweep` is
-another measurement, which makes a `Mode` as the cases do.
+The command's options, its files and its table of cases are here; `sweep` and
+`cold` are other measurements, which make a `Mode` as the cases do.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from .. import api, arrays
 from ..ops import OPS
-from . import UserError, info, sweep
+from . import UserError, cold, info, sweep
 from .info import optional
 from .run import beside
 from .selftest import NoReferenceError, error_in_ulps
@@ -120,6 +120,10 @@ def command(arguments: argparse.Namespace) -> int:
 def _mode(arguments: argparse.Namespace) -> Mode:
     if arguments.sweep:
         return Mode("sweep", sweep.measured, sweep.lines, sweep.figure)
+    if arguments.cold:
+        if arguments.plot:
+            raise UserError("--plot does not go with --cold, whose few times are not worth a picture: use --json")
+        return Mode("cold", cold.measured, cold.lines, lambda _: None)
     return Mode("cases", lambda: _measured(QUICK if arguments.quick else CASES), table, figure)
 
 
