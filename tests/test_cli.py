@@ -446,11 +446,11 @@ def test_bench_has_all_kinds_of_calls():
 
 
 def test_each_round_of_a_sweep_goes_through_all_points(monkeypatch):
-    monkeypatch.setattr(timing, "enough", lambda _: 1)
+    monkeypatch.setattr(timing, "rested", lambda call, about: timing.timed(call))
     called, keys, rounds = [], range(20), 6
     with timing.tqdm(total=len(keys) * (rounds + 1), disable=True) as bar:
         seconds = timing.shuffled({key: lambda key=key: called.append(key) for key in keys}, rounds, bar)
-    assert set(seconds) == set(keys)
+    assert {key: len(samples) for key, samples in seconds.items()} == dict.fromkeys(keys, rounds)
     timed = called[2 * len(keys) :]  # each was called twice before: to compile, and to see how long it takes
     orders = [tuple(timed[i : i + len(keys)]) for i in range(0, len(timed), len(keys))]
     assert len(orders) == len(set(orders)) == rounds
@@ -524,12 +524,16 @@ def test_sweep_writes_its_tables_and_files(tiny_sweep, tmp_path, capsys):
 
 def test_sweep_lists_its_cliffs(tiny_sweep, monkeypatch):
     monkeypatch.setattr(api, "softmax", lambda *_, **__: None)
-    monkeypatch.setattr(sweep, "shuffled", lambda calls, *_: {key: 9.0 if key == (3, 1) else 1.0 for key in calls})
+    slow = {(3, 1): [9.0, 9.0, 9.0], (2, 1): [1.0, 9.0, 9.0]}  # in all rounds, and in most of them
+    monkeypatch.setattr(sweep, "shuffled", lambda calls, *_: {key: slow.get(key, [1.0] * 3) for key in calls})
     results = sweep.measured()
-    assert [(cliff["curve"], cliff["n"], cliff["inner"]) for cliff in results["cliffs"]] == [("n = 3", 3, 9)]
-    lines = list(sweep.lines(results))
-    assert lines[-1].split() == ["n", "=", "3,", "inner", "=", "9", "0.11"]
-    assert sum("*" in line for line in lines[4:]) == 1
+    cliffs = [(cliff["curve"], cliff["n"], cliff["inner"]) for cliff in results["cliffs"]]
+    assert cliffs == [("n = 100", 100, 9), ("n = 3", 3, 9)]
+    *table, head, noise, cliff = sweep.lines(results)
+    assert sum(line.count("*") for line in table[4:]) == 2
+    assert head.endswith(": 2")
+    assert noise.split(maxsplit=6)[-1] == "0.20, in the fastest rounds 1.80  (noise of this machine?)"
+    assert cliff.split(maxsplit=6)[-1] == "0.11, in the fastest rounds 0.11"
 
 
 def test_cold_times_new_processes(tmp_path, monkeypatch, capsys):

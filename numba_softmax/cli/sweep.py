@@ -2,7 +2,8 @@
 
 All arrays of a sweep have about as many elements and lie in the same memory, so
 that speeds can be compared along a curve. Points that are slower than their
-neighbours by far are cliffs: a length that a kernel serves badly.
+neighbours by far are cliffs: a length that a kernel serves badly. Other
+processes on the machine make cliffs too, but not in a point's fastest round.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from .timing import ceiling, shuffled
 ELEMENTS = 1 << 22
 """Of each array, or one row if that has more."""
 
-ROUNDS = 15
+ROUNDS = 11
 
 LENGTHS = (
     *range(1, 18), 20, 23, 24, 29, 31, 32, 33, 37, 45, 53, 63, 64, 65, 77, 89, 100, 101, 115, 127, 128, 129, 151, 181,
@@ -47,6 +48,10 @@ CLIFF, NEIGHBOURS = 0.5, 2
 
 ALIGNMENT = 64
 ITEM = np.dtype(np.float32).itemsize
+
+
+RATIOS = ("of_neighbours", "of_neighbours_fastest")
+"""What is said of a cliff: its speed over its neighbours', by medians and by the fastest rounds."""
 
 
 class Curve(NamedTuple):
@@ -86,12 +91,12 @@ def measured() -> dict[str, Any]:
     calls["copy"] = ceiling(x[:ELEMENTS], y[:ELEMENTS])  # the same memory: what the caches hold is the same too
     steps = len(calls) * (ROUNDS + 1)
     with tqdm(total=steps, desc="sweeping", delay=1, leave=False, disable=None, file=sys.stderr) as bar:
-        seconds = shuffled(calls, ROUNDS, bar)
-    copy = _speed(seconds["copy"], ELEMENTS)
+        times = shuffled(calls, ROUNDS, bar)
+    copy = _speed(statistics.median(times["copy"]), ELEMENTS)
     made: list[dict[str, Any]] = [
         {
             **{key: value for key, value in curve._asdict().items() if key != "shapes"},  # which the points have
-            "points": _points(curve, [seconds[i, j] for j in range(len(curve.shapes))], copy),
+            "points": _points(curve, [times[i, j] for j in range(len(curve.shapes))], copy),
         }
         for i, curve in enumerate(swept)
     ]
@@ -104,7 +109,7 @@ def measured() -> dict[str, Any]:
         "copy": copy,
         "curves": made,
         "cliffs": [
-            {"curve": made_curve["name"], **{key: point[key] for key in ("n", "inner", "of_neighbours")}}
+            {"curve": made_curve["name"], **{key: point[key] for key in ("n", "inner", *RATIOS)}}
             for made_curve in made
             for point in made_curve["points"]
             if point["cliff"]
@@ -124,10 +129,12 @@ def _speed(seconds: float, elements: int) -> dict[str, float]:
     return {"seconds": seconds, "ns_per_element": each * 1e9, "gb_per_second": 2 * ITEM / each / 1e9}
 
 
-def _points(curve: Curve, seconds: Sequence[float], copy: dict[str, float]) -> list[dict[str, Any]]:
-    speeds = [_speed(value, math.prod(shape)) for value, shape in zip(seconds, curve.shapes, strict=True)]
+def _points(curve: Curve, times: Sequence[list[float]], copy: dict[str, float]) -> list[dict[str, Any]]:
+    sizes = [math.prod(shape) for shape in curve.shapes]
+    speeds = [_speed(statistics.median(samples), size) for samples, size in zip(times, sizes, strict=True)]
     rates = [speed["gb_per_second"] for speed in speeds]
     found, ratios = cliffs(rates), of_neighbours(rates)
+    at_best = of_neighbours([size / min(samples) for samples, size in zip(times, sizes, strict=True)])
     return [
         {
             "n": shape[curve.axis],
@@ -135,7 +142,9 @@ def _points(curve: Curve, seconds: Sequence[float], copy: dict[str, float]) -> l
             "shape": shape,
             **speeds[i],
             "of_copy": rates[i] / copy["gb_per_second"],
+            "seconds_fastest": min(times[i]),
             "of_neighbours": ratios[i],
+            "of_neighbours_fastest": at_best[i],
             "cliff": i in found,
         }
         for i, shape in enumerate(curve.shapes)
@@ -179,11 +188,13 @@ def lines(results: dict[str, Any]) -> Iterator[str]:
             cells = (f"{p['ns_per_element']:9.3f} {p['of_copy']:7.2f} {p['of_neighbours']:7.2f}" for p in points)
             marked = (cell + ("*" if p["cliff"] else " ") for cell, p in zip(cells, points, strict=True))
             yield " ".join([f"{points[0][varies]:>7}", *marked]).rstrip()
-    found = results["cliffs"]
+    found, below = results["cliffs"], results["cliff_below"]
     yield ""
-    yield f"cliffs, below {results['cliff_below']:g} of the neighbours' speed: {len(found) or 'none'}"
+    yield f"cliffs, below {below:g} of the neighbours' speed: {len(found) or 'none'}"
     for cliff in found:
-        yield f"    {_where(cliff):<26} {cliff['of_neighbours']:.2f}"
+        median, fastest = (cliff[ratio] for ratio in RATIOS)
+        remark = "" if fastest < below else "  (noise of this machine?)"
+        yield f"    {_where(cliff):<26} {median:.2f}, in the fastest rounds {fastest:.2f}{remark}"
 
 
 def _where(cliff: dict[str, Any]) -> str:

@@ -1,15 +1,16 @@
 """Clocks for the benchmarks: candidates that take turns, and what memory allows at best.
 
 Thread pools spin for some milliseconds after their work and would slow the next
-candidate, so where pools of several libraries meet each timed call comes after
-a pause, and after an untimed call that wakes its own threads.
+candidate, so each timed call comes after a pause, and after an untimed call that
+wakes its own threads. Where other processes want the cores, the pause has one
+more use: a process that has rested gets its cores at once, while threads of one
+that has not wait for each other by turns of the scheduler, ten times the time.
 """
 
 from __future__ import annotations
 
 import contextlib
 import random
-import statistics
 import time
 from collections.abc import Callable, Collection, Hashable, Mapping
 from typing import Any, TypeVar
@@ -83,9 +84,12 @@ def timed(call: Callable[[], Any], repeats: int = 1) -> float:
     return (time.perf_counter() - start) / repeats
 
 
-def enough(seconds: float) -> int:
-    """How often a call that takes so long is repeated."""
-    return max(1, int(LEAST_TIMED / seconds))
+def rested(call: Callable[[], Any], about: float) -> float:
+    """Seconds of one call, which takes `about` so many, after a pause."""
+    time.sleep(PAUSE)
+    if about < SLOW:
+        call()
+    return timed(call, max(1, int(LEAST_TIMED / about)))
 
 
 def interleaved(
@@ -123,15 +127,12 @@ def interleaved(
             least = FEWEST_SLOW_ROUNDS if name in slow and seconds > SLOW else least
             if seconds > HOPELESS or (late and done >= least):
                 continue
-            time.sleep(PAUSE)
-            if seconds < SLOW:
-                calls[name]()
-            times[name].append(timed(calls[name], enough(seconds)))
+            times[name].append(rested(calls[name], seconds))
     return times
 
 
-def shuffled(calls: Mapping[Key, Callable[[], Any]], rounds: int, bar: tqdm[Any]) -> dict[Key, float]:
-    """The median seconds of many calls of one library.
+def shuffled(calls: Mapping[Key, Callable[[], Any]], rounds: int, bar: tqdm[Any]) -> dict[Key, list[float]]:
+    """Seconds of many calls of one library, a number a round.
 
     Each round goes through all of them in an order of its own: a burst of noise
     hits calls that have nothing to do with each other, not one end of a curve.
@@ -147,18 +148,19 @@ def shuffled(calls: Mapping[Key, Callable[[], Any]], rounds: int, bar: tqdm[Any]
 
     Returns
     -------
-    dict of key to float
-        The medians.
+    dict of key to list of float
+        The seconds of a call in each round.
     """
-    repeats, times = {}, {key: [] for key in calls}  # type: ignore[var-annotated]
+    once: dict[Key, float] = {}
+    times: dict[Key, list[float]] = {key: [] for key in calls}
     for key, call in calls.items():
         call()  # compiles, or loads
-        repeats[key] = enough(timed(call))
+        once[key] = timed(call)
         bar.update()
     order, generator = list(calls), random.Random(13)
     for _ in range(rounds):
         generator.shuffle(order)
         for key in order:
-            times[key].append(timed(calls[key], repeats[key]))
+            times[key].append(rested(calls[key], once[key]))
             bar.update()
-    return {key: statistics.median(samples) for key, samples in times.items()}
+    return times
