@@ -113,7 +113,12 @@ def _parser() -> argparse.ArgumentParser:
     bench = commands.add_parser("bench", help=text, description=f"{_sentence(text)}, as far as these are installed.")
     bench.add_argument("--json", metavar="FILE", help="write all numbers to a file")
     bench.add_argument("--plot", metavar="FILE", help="draw them (.png, .svg or .pdf; needs matplotlib)")
-    bench.add_argument("--quick", action="store_true", help="two small cases only")
+    kind = bench.add_mutually_exclusive_group()
+    kind.add_argument("--quick", action="store_true", help="three small cases only")
+    text = "softmax over row lengths from 1 to 100000 and over inner axes, with the points that are slow for no reason"
+    kind.add_argument("--sweep", action="store_true", help=text)
+    text = "new processes: import, first call with and without the kernel on disk, second call"
+    kind.add_argument("--cold", action="store_true", help=text)
     return parser
 
 
