@@ -59,6 +59,7 @@ class Plan:
         return self.kernel[0] == "long_rows" and self.tasks < 4 * threads and self.chunks > 1
 
 
+@functools.cache
 def _entry_point(kernel: Callable) -> Callable:
     """The machine code itself: the dispatcher would look at the types of arguments that never differ, for 0.1 us."""
     (compiled,) = kernel.overloads.values()
@@ -120,16 +121,14 @@ def starter(op: Op, layout: Layout) -> Callable[[int, int, int, float | None], N
         return lambda x, y, w, scale: None
 
     unscaled: list[Plan | None] = [None, None]  # the second one for results in place of the elements
-
-    @functools.cache
-    def scaled(wide: bool, in_place: bool) -> Plan:
-        return plan(op, layout, True, wide, in_place)
+    scaled: dict[tuple[bool, bool], Plan] = {}
 
     def start(x: int, y: int, w: int, scale: float | None) -> None:
         sign, factor, p = 1.0, 1.0, unscaled[x == y]
         if scale is not None:
             sign, factor = _sign_and_factor(scale)
-            p = scaled(factor != 0 and not SMALLEST_IN_FLOAT32 <= factor < 2.0**126, x == y)
+            kind = factor != 0 and not SMALLEST_IN_FLOAT32 <= factor < 2.0**126, x == y
+            p = scaled.get(kind) or scaled.setdefault(kind, plan(op, layout, True, *kind))
         elif p is None:
             p = unscaled[x == y] = plan(op, layout, False, False, x == y)
         if p.elements < PARALLEL_FROM or (p.elements < PARALLEL_FROM_ON_WORKQUEUE and layer() == "workqueue"):
