@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+import functools
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
@@ -169,36 +170,96 @@ def logsumexp(
     >>> ns.logsumexp([[0.0, 1.0], [2.0, 3.0]], axis=0, keepdims=True).round(4)
     array([[2.1269, 3.1269]])
     """
-    return _call("logsumexp", x, axis, where, scale, keepdims, dtype, out, device)
+    return _call("logsumexp", x, axis, where, scale, bool(keepdims), dtype, out, device)
 
 
 def _call(
     name: str, x: Any, axis: Any, where: Any, scale: Any, keepdims: bool, dtype: Any, out: Any, device: str | None
 ) -> Any:
-    backend = dispatch.backend_for(x, device)
+    """Any of the functions. What shapes, steps and dtypes decide is left to `_prepared`, which remembers it."""
+    if type(x) is not np.ndarray or device is not None:
+        device = dispatch.device_of(x, device)
+        x = arrays.as_input(x)
+    if type(axis) is not int:  # 1.0 would pass for 1
+        axis = arrays.as_axes(axis, x.ndim)
+    mask = w_steps = factor = None
+    w = 0
+    if where is not None:
+        mask = arrays.as_mask(where, x.shape)
+        w, w_steps = arrays.address_of(mask), mask.strides
+    if scale is not None:
+        factor = arrays.as_scale(scale)
+
+    if out is None:
+        start, shape, _ = _prepared(name, device, keepdims, axis, x.shape, x.dtype, x.strides, w_steps)
+        if start is not None and dtype is None:
+            result = np.empty(shape, x.dtype)
+            start(arrays.address_of(x), arrays.address_of(result), w, factor)
+        else:
+            y_dtype = arrays.as_output_dtype(dtype, x.dtype, None)
+            result = np.empty(shape, y_dtype) if OPS[name].reduces else np.empty_like(x, y_dtype, subok=False)
+            _call(name, x, axis, where, scale, keepdims, None, result, device)
+        return result if shape else result[()]
+
+    if type(out) is not np.ndarray:
+        arrays.check_kind_of_out(out)
+    start, _, near = _prepared(
+        name, device, keepdims, axis, x.shape, x.dtype, x.strides, w_steps,
+        out.shape, out.dtype, out.strides, out.flags.writeable,
+    )  # fmt: skip
+    if dtype is not None:
+        arrays.as_output_dtype(dtype, x.dtype, out)
+    x_at, y_at = arrays.address_of(x), arrays.address_of(out)
+    if (y_at - x_at in near or mask is not None) and arrays.needs_temporary(x, out, mask, OPS[name].reduces):
+        out[...] = _call(name, x, axis, where, scale, keepdims, out.dtype, None, device)
+    else:
+        start(x_at, y_at, w, factor)
+    return out
+
+
+class _Prepared(NamedTuple):
+    """What is known of a call before memory is looked at."""
+
+    start: Any  # what computes it, as `dispatch` describes; None if the result has to be laid out first
+    shape: tuple[int, ...]  # of the result
+    near: range  # the distances from x to the result at which they may overlap
+
+
+@functools.lru_cache(maxsize=4096)
+def _prepared(
+    name: str,
+    device: str | None,
+    keepdims: bool,
+    axis: int | tuple[int, ...],
+    x_shape: tuple[int, ...],
+    x_dtype: np.dtype,
+    x_steps: tuple[int, ...],
+    w_steps: tuple[int, ...] | None,
+    y_shape: tuple[int, ...] | None = None,
+    y_dtype: np.dtype | None = None,
+    y_steps: tuple[int, ...] = (),
+    y_writeable: bool = True,
+) -> _Prepared:
+    """Check a call and have it planned, once for all calls of its kind; errors are not remembered.
+
+    Without `y_shape` a new result is meant, in C order and of the dtype of `x`
+    where that is what it would be; any other is for NumPy to lay out.
+    """
     op = OPS[name]
-    x = arrays.as_input(x)
-    axes = arrays.as_axes(axis, x.ndim)
-    shape = x.shape
+    arrays.check_input_dtype(x_dtype)
+    axes = arrays.as_axes(axis, len(x_shape))
+    shape = x_shape
     if op.reduces:
         kept = tuple(1 if i in axes else size for i, size in enumerate(shape))
         shape = kept if keepdims else tuple(size for i, size in enumerate(shape) if i not in axes)
-    if out is not None:
-        arrays.check_out(out, shape)
-    y_dtype = arrays.as_output_dtype(dtype, x.dtype, out)
-    mask = None if where is None else arrays.as_mask(where, x.shape)
-    factor = None if scale is None else arrays.as_scale(scale)
-
-    result = out
-    if out is None or arrays.needs_temporary(x, out, mask, op.reduces):
-        result = np.empty(shape, y_dtype) if op.reduces else np.empty_like(x, y_dtype, subok=False)
-    y_steps = arrays.steps_with_reduced(result.strides, axes, x.ndim) if op.reduces else result.strides
-    w_steps = None if mask is None else mask.strides
-    layout = arrays.layout_of(x.shape, axes, x.dtype, x.strides, y_dtype, y_steps, w_steps)
-    address = arrays.address_of
-    backend.run(op, layout, address(x), address(result), 0 if mask is None else address(mask), factor)
-    if out is None:
-        return result[()] if result.ndim == 0 else result
-    if result is not out:
-        out[...] = result
-    return out
+    if y_shape is None or y_dtype is None:
+        y_dtype, y_steps = x_dtype, arrays.steps_in_c_order(shape, x_dtype.itemsize)
+        if arrays.as_output_dtype(None, x_dtype, None) != x_dtype or not (op.reduces or x_steps == y_steps):
+            return _Prepared(None, shape, range(0))
+    else:
+        arrays.check_out(y_shape, y_dtype, y_writeable, shape)
+    near = arrays.near(x_shape, x_steps, x_dtype.itemsize, shape, y_steps, y_dtype.itemsize)
+    if op.reduces:
+        y_steps = arrays.steps_with_reduced(y_steps, axes, len(x_shape))
+    layout = arrays.layout_of(x_shape, axes, x_dtype, x_steps, y_dtype, y_steps, w_steps)
+    return _Prepared(dispatch.backend_of(device).starter(op, layout), shape, near)

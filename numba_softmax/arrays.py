@@ -26,9 +26,9 @@ Dim = tuple[int, int, int, int]
 """A dimension: its size and the steps in bytes of x, of the result and of the mask."""
 
 
-@dataclass(frozen=True, eq=False, slots=True)
+@dataclass(frozen=True, slots=True)
 class Layout:
-    """Rows in memory. Equal calls share one object, so that it can be a key by itself."""
+    """Rows in memory."""
 
     x: str  # the format of the elements: a dtype name, after ">" for swapped bytes
     y: str  # that of the results
@@ -52,7 +52,6 @@ def _is_float(dtype: np.dtype) -> bool:
     return dtype.name in FLOATS
 
 
-@functools.lru_cache(maxsize=4096)
 def layout_of(
     shape: tuple[int, ...],
     axes: tuple[int, ...],
@@ -76,6 +75,15 @@ def layout_of(
         _merged(row_dims),
         _merged(reduced_dims),
     )
+
+
+def steps_in_c_order(shape: tuple[int, ...], size: int) -> tuple[int, ...]:
+    """The steps of a new array with elements of that size."""
+    steps = []
+    for count in reversed(shape):
+        steps.append(size)
+        size *= count
+    return tuple(reversed(steps))
 
 
 def _merged(dims: list[Dim]) -> tuple[Dim, ...]:
@@ -107,9 +115,14 @@ def as_input(x: Any) -> np.ndarray:
         if isinstance(x, np.ma.MaskedArray):
             raise TypeError("x is a masked array, whose mask would be ignored: pass x.data, and use where=~x.mask")
         x = np.asarray(x)
-    if format_name(x.dtype) is None:
-        raise TypeError(f"x has dtype {x.dtype}: it must be real numbers, one of {', '.join(INPUTS)}")
+    check_input_dtype(x.dtype)
     return x
+
+
+def check_input_dtype(dtype: np.dtype) -> None:
+    """Refuse what is not a number that can be computed with."""
+    if format_name(dtype) is None:
+        raise TypeError(f"x has dtype {dtype}: it must be real numbers, one of {', '.join(INPUTS)}")
 
 
 def as_axes(axis: Any, ndim: int) -> tuple[int, ...]:
@@ -157,15 +170,19 @@ def _dtype_named(dtype: Any) -> np.dtype:
         raise TypeError(f"dtype={dtype!r} is not a dtype; it must be one of {', '.join(FLOATS)}") from None
 
 
-def check_out(out: Any, shape: tuple[int, ...]) -> None:
-    """Refuse what results cannot be written to."""
-    if type(out) is not np.ndarray and (not isinstance(out, np.ndarray) or isinstance(out, np.ma.MaskedArray)):
+def check_kind_of_out(out: Any) -> None:
+    """Refuse what is no array, or one that results would not go into as they are."""
+    if not isinstance(out, np.ndarray) or isinstance(out, np.ma.MaskedArray):
         raise TypeError(f"out must be a NumPy array, not {type(out).__name__}")
-    if out.shape != shape:
-        raise ValueError(f"out has shape {out.shape}, but the result has shape {shape}")
-    if not _is_float(out.dtype):
-        raise TypeError(f"out has dtype {out.dtype}: it must be one of {', '.join(FLOATS)}")
-    if not out.flags.writeable:
+
+
+def check_out(out_shape: tuple[int, ...], dtype: np.dtype, writeable: bool, shape: tuple[int, ...]) -> None:
+    """Refuse arrays that results of `shape` cannot be written to."""
+    if out_shape != shape:
+        raise ValueError(f"out has shape {out_shape}, but the result has shape {shape}")
+    if not _is_float(dtype):
+        raise TypeError(f"out has dtype {dtype}: it must be one of {', '.join(FLOATS)}")
+    if not writeable:
         raise ValueError("out is read-only: pass an array that can be written to")
 
 
@@ -174,8 +191,10 @@ def as_mask(where: Any, shape: tuple[int, ...]) -> np.ndarray:
     if isinstance(where, np.ma.MaskedArray):
         raise TypeError("where is a masked array, whose own mask would be ignored: use where.filled(False)")
     mask = np.asarray(where)
-    if mask.dtype != np.bool_:
+    if mask.dtype.kind != "b":
         raise TypeError(f"where has dtype {mask.dtype}: it must be boolean, for instance `mask != 0`")
+    if mask.shape == shape:
+        return mask
     try:
         return np.broadcast_to(mask, shape)
     except ValueError:
@@ -184,6 +203,8 @@ def as_mask(where: Any, shape: tuple[int, ...]) -> np.ndarray:
 
 def as_scale(scale: Any) -> float | None:
     """`scale` as a finite float; None for 1."""
+    if type(scale) is float and math.isfinite(scale):
+        return scale if scale != 1 else None
     if isinstance(scale, np.ndarray) and scale.ndim == 0:
         scale = scale[()]
     known = format_name(scale.dtype) is not None if isinstance(scale, np.generic) else isinstance(scale, numbers.Real)
@@ -205,8 +226,12 @@ def _address_by_interface(array: np.ndarray) -> int:
     return array.__array_interface__["data"][0]
 
 
+_after_header = ctypes.cast(object.__basicsize__, ctypes.POINTER(ctypes.c_size_t))
+_WORD = ctypes.sizeof(ctypes.c_size_t)
+
+
 def _address_in_object(array: np.ndarray) -> int:
-    return ctypes.c_void_p.from_address(id(array) + object.__basicsize__).value or 0
+    return _after_header[id(array) // _WORD]
 
 
 def _choose_address() -> Any:
@@ -231,7 +256,7 @@ def needs_temporary(x: np.ndarray, out: np.ndarray, where: np.ndarray | None, re
     """Whether writing to `out` could change what is still to be read."""
     if out is x and out.flags.forc and where is None:
         return False
-    if _may_overlap_itself(out):
+    if _may_overlap_itself(out.shape, out.strides, out.itemsize):
         return True
     if where is not None and _share_memory(where, out):
         return True
@@ -252,12 +277,34 @@ def _share_memory(a: np.ndarray, b: np.ndarray) -> bool:
         return True
 
 
-def _may_overlap_itself(out: np.ndarray) -> bool:
-    if out.flags.forc:
+def _may_overlap_itself(shape: tuple[int, ...], steps: tuple[int, ...], size: int) -> bool:
+    if 0 in shape:
         return False
-    extent = out.itemsize
-    for step, size in sorted((abs(s), n) for s, n in zip(out.strides, out.shape, strict=True) if n > 1):
+    extent = size
+    for step, count in sorted((abs(s), n) for s, n in zip(steps, shape, strict=True) if n > 1):
         if step < extent:
             return True
-        extent += step * (size - 1)
+        extent += step * (count - 1)
     return False
+
+
+def near(
+    x_shape: tuple[int, ...], x_steps: tuple[int, ...], x_size: int,
+    y_shape: tuple[int, ...], y_steps: tuple[int, ...], y_size: int,
+) -> range:  # fmt: skip
+    """The distances from `x` to `y`, in bytes, at which they may overlap: all, if `y` overlaps itself.
+
+    At others `needs_temporary` need not look, but for a mask.
+    """
+    if _may_overlap_itself(y_shape, y_steps, y_size):
+        return range(-(1 << 64), 1 << 64)
+    (x_first, x_end), (y_first, y_end) = _extent(x_shape, x_steps, x_size), _extent(y_shape, y_steps, y_size)
+    return range(x_first - y_end + 1, x_end - y_first)
+
+
+def _extent(shape: tuple[int, ...], steps: tuple[int, ...], size: int) -> tuple[int, int]:
+    """Where an array's memory begins and ends, from its first element's address on."""
+    if 0 in shape:
+        return 0, 0
+    reaches = [step * (count - 1) for step, count in zip(steps, shape, strict=True)]
+    return sum(r for r in reaches if r < 0), sum(r for r in reaches if r > 0) + size

@@ -1,24 +1,20 @@
 """Which backend serves a call: the only place that knows of devices.
 
-A backend is a module with ``run(op, layout, x, y, w, scale)``: addresses of the
+A backend is a module with ``starter(op, layout)``, which gives a function
+``start(x, y, w, scale)`` for all calls with that layout: addresses of the
 elements, the results and the mask (0 for none), and the scale or None.
 """
 
 from __future__ import annotations
 
-import functools
 from types import ModuleType
 from typing import Any
-
-import numpy as np
 
 DEVICES = ("cpu", "cuda")
 
 
-def backend_for(x: Any, device: str | None) -> ModuleType:
-    """The backend for `x`: where it lies, if `device` is None."""
-    if type(x) is np.ndarray and device is None:
-        return _cpu()
+def device_of(x: Any, device: str | None) -> str:
+    """The device for `x`: where it lies, if `device` is None. NumPy arrays need not be asked for."""
     if device is not None and device not in DEVICES:
         raise ValueError(f"device is {device!r}: it must be one of {', '.join(map(repr, DEVICES))} or None")
     on_gpu = hasattr(x, "__cuda_array_interface__")
@@ -29,11 +25,11 @@ def backend_for(x: Any, device: str | None) -> ModuleType:
         )
     if on_gpu:
         raise TypeError("x is on a GPU: device='cpu' needs an array in host memory, for instance x.get()")
-    return _cpu()
+    return "cpu"
 
 
-@functools.cache
-def _cpu() -> ModuleType:
+def backend_of(device: str | None) -> ModuleType:
+    """The backend for a device, imported on first use; None is where NumPy arrays lie."""
     from .backends import cpu
 
     return cpu

@@ -6,6 +6,7 @@ import pytest
 from naive import NAMES, same_bits
 
 import numba_softmax as ns
+from numba_softmax import api
 from numba_softmax.backends import cpu
 from numba_softmax.ops import OPS
 
@@ -29,10 +30,10 @@ def planned_anew(monkeypatch):
 
     def set_threshold(name, value):
         monkeypatch.setattr(cpu, name, value)
-        cpu.plan.cache_clear()
+        api._prepared.cache_clear()
 
     yield set_threshold
-    cpu.plan.cache_clear()
+    api._prepared.cache_clear()
 
 
 @each_op

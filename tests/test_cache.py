@@ -60,6 +60,21 @@ def test_a_second_process_compiles_nothing(cache, run_python):
     assert list(kernel.parent.iterdir()) == [kernel]
 
 
+ALL_KINDS = """
+import sys, numpy as np, numba_softmax as ns
+large = np.ones((600, 1000), np.float32)
+for x in (large[:4, :37], large, large.reshape(1, -1)):  # a kernel for one thread, for several, for parts of rows
+    assert np.isclose(ns.softmax(x).sum(), len(x), rtol=1e-3)
+print("numba.np.linalg" in sys.modules)
+"""
+
+
+def test_kernels_from_disk_do_without_the_compiler(run_python):
+    """What Numba's compiler loads before its first function takes longer than all else in a first call."""
+    run_python(ALL_KINDS, NUMBA_NUM_THREADS="2")
+    assert run_python(ALL_KINDS, NUMBA_NUM_THREADS="2").strip() == "False"
+
+
 def test_the_measure_of_compilation_sees_one(tmp_path, run_python):
     code = f"CALL = {CALL!r}\n{COUNTED}"
     assert int(run_python(code, "logsumexp:f8", XDG_CACHE_HOME=str(tmp_path)).strip()) > 0

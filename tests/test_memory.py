@@ -10,6 +10,7 @@ import pytest
 from naive import NAMES
 
 import numba_softmax as ns
+from numba_softmax import api
 from numba_softmax.backends import cpu
 
 GUARDED = """
@@ -168,10 +169,10 @@ def test_scratch_memory_is_held_while_it_is_used(run_python):
 
 def test_results_at_odd_addresses_are_not_streamed(monkeypatch, one_thread):
     monkeypatch.setattr(cpu, "STREAM_FROM", 0)
-    cpu.plan.cache_clear()
+    api._prepared.cache_clear()
     x = np.random.default_rng(0).standard_normal((3, 3000)).astype(np.float32)
     for offset in range(5):
         out = np.zeros(x.nbytes + 64, np.uint8)[offset : offset + x.nbytes].view(np.float32).reshape(x.shape)
         ns.softmax(x, out=out)
         np.testing.assert_array_equal(out, ns.softmax(x))
-    cpu.plan.cache_clear()
+    api._prepared.cache_clear()

@@ -15,7 +15,7 @@ from .rows import CHUNK
 from .threads import layer, threads_for_call
 from .tiles import BLOCK, VECTOR_BYTES, Spec, lanes_of, stored
 
-__all__ = ["plan", "run"]
+__all__ = ["plan", "starter"]
 
 PARALLEL_FROM, PARALLEL_FROM_ON_WORKQUEUE = 1 << 15, 1 << 19
 """Elements from which on it is worth to start threads: in 2 us on most threading layers, in 100 us on workqueue."""
@@ -46,7 +46,7 @@ class Plan:
 
     @functools.cached_property
     def serial(self) -> Callable:
-        return serial_kernel(*self.kernel)
+        return _entry_point(serial_kernel(*self.kernel))
 
     @functools.cached_property
     def threaded(self) -> Callable:
@@ -61,7 +61,13 @@ class Plan:
         return self.kernel[0] == "long_rows" and self.tasks < 4 * threads and self.chunks > 1
 
 
-@functools.lru_cache(maxsize=4096)
+@functools.cache
+def _entry_point(kernel: Callable) -> Callable:
+    """The machine code itself: the dispatcher would look at the types of arguments that never differ, for 0.1 us."""
+    (compiled,) = kernel.overloads.values()
+    return compiled.entry_point
+
+
 def plan(op: Op, layout: Layout, scaled: bool, wide: bool, in_place: bool) -> Plan:
     """Choose the kernel. All of them give the same bits where more than one could serve."""
     x, y = stored(layout.x), stored(layout.y)
@@ -118,19 +124,31 @@ def _sign_and_factor(scale: float) -> tuple[float, float]:
     return math.copysign(0.5, scale), 2 * abs(scale)
 
 
-def run(op: Op, layout: Layout, x: int, y: int, w: int, scale: float | None) -> None:
-    """Compute: addresses of elements, results and mask, as `dispatch` describes."""
+def starter(op: Op, layout: Layout) -> Callable[[int, int, int, float | None], None]:
+    """A function that computes calls with that layout, as `dispatch` describes it."""
     if not layout.rows or not (layout.n or op.reduces):
-        return
-    sign, factor = (1.0, 1.0) if scale is None else _sign_and_factor(scale)
-    p = plan(op, layout, scale is not None, factor != 0 and not SMALLEST_IN_FLOAT32 <= factor < 2.0**126, x == y)
-    if p.elements < PARALLEL_FROM or (p.elements < PARALLEL_FROM_ON_WORKQUEUE and layer() == "workqueue"):
-        p.serial(x, y, w, sign, factor, p.words, 0, p.tasks)
-        return
-    with threads_for_call() as threads:
-        if threads == 1:
+        return lambda x, y, w, scale: None
+
+    unscaled: list[Plan | None] = [None, None]  # the second one for results in place of the elements
+    scaled: dict[tuple[bool, bool], Plan] = {}
+
+    def start(x: int, y: int, w: int, scale: float | None) -> None:
+        sign, factor, p = 1.0, 1.0, unscaled[x == y]
+        if scale is not None:
+            sign, factor = _sign_and_factor(scale)
+            kind = factor != 0 and not SMALLEST_IN_FLOAT32 <= factor < 2.0**126, x == y
+            p = scaled.get(kind) or scaled.setdefault(kind, plan(op, layout, True, *kind))
+        elif p is None:
+            p = unscaled[x == y] = plan(op, layout, False, False, x == y)
+        if p.elements < PARALLEL_FROM or (p.elements < PARALLEL_FROM_ON_WORKQUEUE and layer() == "workqueue"):
             p.serial(x, y, w, sign, factor, p.words, 0, p.tasks)
-        elif p.splits(threads):
-            p.split(x, y, w, sign, factor, p.words, p.rows, p.chunks, threads)
-        else:
-            p.threaded(x, y, w, sign, factor, p.words, p.tasks, min(threads, p.tasks))
+            return
+        with threads_for_call() as threads:
+            if threads == 1:
+                p.serial(x, y, w, sign, factor, p.words, 0, p.tasks)
+            elif p.splits(threads):
+                p.split(x, y, w, sign, factor, p.words, p.rows, p.chunks, threads)
+            else:
+                p.threaded(x, y, w, sign, factor, p.words, p.tasks, min(threads, p.tasks))
+
+    return start

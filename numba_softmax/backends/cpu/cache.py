@@ -25,6 +25,7 @@ import numba
 from numba.core.bytecode import FunctionIdentity
 from numba.core.caching import NullCache
 from numba.core.compiler import CompileResult
+from numba.core.runtime import rtsys
 
 _IRRELEVANT = ("NUMBA_CACHE_DIR", "NUMBA_NUM_THREADS", "NUMBA_THREADING_LAYER", "NUMBA_THREADING_LAYER_PRIORITY")
 
@@ -82,7 +83,7 @@ class KernelCache(NullCache):
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         """The compiled kernel from disk, or None."""
         with contextlib.suppress(Exception):
-            target_context.refresh()
+            rtsys.initialize(target_context)  # kernels take memory from it; what the compiler needs is left alone
             content = self._path(sig, target_context.codegen()).read_bytes()
             digest, payload = content[:32], content[32:]
             if hashlib.sha256(payload).digest() == digest:
