@@ -173,6 +173,9 @@ class Value:
     def __truediv__(self, other: Any) -> Value:
         return self._arithmetic(other, "fdiv")
 
+    def __rtruediv__(self, other: Any) -> Value:
+        return self._arithmetic(other, "fdiv", reverse=True)
+
     def __lshift__(self, other: Any) -> Value:
         return self._arithmetic(other, "shl", "shl")
 

@@ -253,21 +253,19 @@ def shared(m_part, state, scale):
     factor, factor_lo = shrinkage(m_part, m, scale, rest_lo)
     near = factor >= FAR_BELOW
     factor = select(near, factor, 1.0), None if rest_lo is None else select(near, factor_lo, 0.0)
-    return select(near, m_part, m), quotient(factor, sum_of(rest, rest_lo))
+    return select(near, m_part, m), product(factor, share(state))
 
 
 @lanewise
 def share(state):
     """What makes softmax of weights that were taken against the row's maximum: ``1 / l``, in two parts or one."""
-    one = like(state[1], 1.0)
-    return quotient((one, None if state[2] is None else like(one, 0.0)), sum_of(state[1], state[2]))
-
-
-def quotient(a, b):
-    """``a / b`` of numbers in two parts or one."""
-    (a, a_lo), (b, b_lo) = a, b
-    q = divide(a, b)
-    return q, None if b_lo is None else divide(fma(-q, b, a) + fma(-q, b_lo, a_lo), b)
+    l, l_lo = sum_of(state[1], state[2])
+    if l_lo is not None:
+        q = divide(1.0, l)
+        return q, divide(fma(-q, l, 1.0) - q * l_lo, l)
+    # A division in float32 and a step of Newton's: float64 divisions take several times as long, and 2**-46 will do.
+    q = widen(divide(1.0, convert(float32, l)))
+    return fma(q, fma(-q, l, 1.0), q), None
 
 
 @lanewise

@@ -45,8 +45,8 @@ from .lanewise import (
 
 __all__ = [
     "Stored", "Vec", "bitcast", "convert", "divide", "exchange", "fence", "first_lanes", "fma", "lane",
-    "largest_lane", "like", "load", "load_first", "maximum", "prefetch", "select", "splat", "store", "store_first",
-    "stream", "transpose", "widen", "with_lane",
+    "lanes_between", "largest_lane", "like", "load", "load_first", "load_where", "maximum", "prefetch", "select", "splat",
+    "store", "store_first", "store_where", "stream", "transpose", "widen", "with_lane",
 ]  # fmt: skip
 
 
@@ -146,6 +146,13 @@ def first_lanes(v, count):
 
 
 @lanewise
+def lanes_between(v, begin, end):
+    """The mask of the lanes `begin` to `end` of a `v`; either may lie outside."""
+    before, upto = first_lanes(v, begin), first_lanes(v, end)
+    return upto.emit(upto.type, upto.builder.and_(upto.ir, upto.builder.not_(before.ir)))
+
+
+@lanewise
 def lane(v, i):
     """The value of lane `i`."""
     i = i.ir if isinstance(i, Value) else ir.IntType(32)(i)
@@ -213,15 +220,21 @@ def load(v, stored, address):
 
 
 @lanewise
-def load_first(v, stored, address, count):
-    """The first `count` lanes of a `v` at `address`; the others are zero and are not read."""
+def load_where(mask, v, stored, address):
+    """The lanes of a `v` at `address` where `mask` is set; the others are zero and are not read."""
     raw = _raw_type(v, stored)
     t = llvm_type(raw)
     loaded = call_llvm(
         address.builder, f"llvm.masked.load.{llvm_suffix(t)}.p0", t,
-        _pointer(address, t), ir.IntType(32)(1), first_lanes(v, count).ir, constant(t, 0),
+        _pointer(address, t), ir.IntType(32)(1), mask.ir, constant(t, 0),
     )  # fmt: skip
     return _from_memory(address.emit(raw, loaded), stored, v)
+
+
+@lanewise
+def load_first(v, stored, address, count):
+    """The first `count` lanes of a `v` at `address`; the others are zero and are not read."""
+    return load_where(first_lanes(v, count), v, stored, address)
 
 
 @lanewise
@@ -232,14 +245,20 @@ def store(stored, address, value):
 
 
 @lanewise
-def store_first(stored, address, value, count):
-    """Write the first `count` lanes of `value` to `address` as `stored`."""
+def store_where(mask, stored, address, value):
+    """Write the lanes of `value` where `mask` is set to `address` as `stored`."""
     raw = _to_memory(value, stored)
     t = raw.ir.type
     call_llvm(
         value.builder, f"llvm.masked.store.{llvm_suffix(t)}.p0", ir.VoidType(),
-        raw.ir, _pointer(address, t), ir.IntType(32)(1), first_lanes(value.type, count).ir,
+        raw.ir, _pointer(address, t), ir.IntType(32)(1), mask.ir,
     )  # fmt: skip
+
+
+@lanewise
+def store_first(stored, address, value, count):
+    """Write the first `count` lanes of `value` to `address` as `stored`."""
+    store_where(first_lanes(value.type, count), stored, address, value)
 
 
 @lanewise

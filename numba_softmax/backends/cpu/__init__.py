@@ -9,6 +9,7 @@ from collections.abc import Callable
 from ...arrays import Layout, address_of
 from ...ops import Op
 from ...simd import Stored
+from .columns import strips_in
 from .kernels import serial_kernel, split_kernel, threaded_kernel
 from .layout import layout_words
 from .rows import CHUNK
@@ -72,24 +73,29 @@ def plan(op: Op, layout: Layout, scaled: bool, wide: bool, in_place: bool) -> Pl
     """Choose the kernel. All of them give the same bits where more than one could serve."""
     x, y = stored(layout.x), stored(layout.y)
     spec = Spec(op, layout.x, layout.y, layout.masked, scaled, wide, False)
+    lanes, (inner, *_) = lanes_of(spec.number), layout.row_dims[-1]
+    streams = not (in_place or op.reduces) and layout.rows * layout.n * y.bytes >= STREAM_FROM
     regime, gathered, tasks, strip = "long_rows", True, layout.rows, 0
-    if 1 <= layout.n <= lanes_of(spec.number) and _along_rows(layout, x, y, op.reduces):
-        regime, gathered = "tiny_rows", False
-        inner = layout.row_dims[-1][0]
-        strip = min(WIDEST_STRIP, math.ceil(inner / lanes_of(spec.number)))
-        tasks = layout.rows // inner * math.ceil(inner / (strip * lanes_of(spec.number)))
-    elif _along_rows(layout, x, y, op.reduces):
-        regime, gathered = "rows" if layout.n <= CHUNK else "long_rows", False
+    if _along_rows(layout, x, y, op.reduces):
+        gathered = False
+        if 1 <= layout.n <= lanes:
+            regime, strip = "tiny_rows", _strip(inner, WIDEST_STRIP, lanes, False)
+            tasks = layout.rows // inner * strips_in(inner, strip, lanes, False)
+        else:
+            regime = "rows" if layout.n <= CHUNK else "long_rows"
+            spec = spec._replace(streaming=streams)
     elif _across_rows(layout, x, y):
-        regime, gathered = "columns", False
-        inner = layout.row_dims[-1][0]
-        vectors = math.ceil(inner / lanes_of(spec.number))
+        regime, gathered, spec = "columns", False, spec._replace(streaming=streams)
         widest = max(1, min(WIDEST_STRIP, STRIP_BYTES // (min(layout.n, BLOCK) * VECTOR_BYTES)))
-        strips = math.ceil(vectors / widest)
-        strip, tasks = math.ceil(vectors / strips), layout.rows // inner * (strips + 1)
-    if not (regime == "tiny_rows" or gathered or in_place or op.reduces):
-        spec = spec._replace(streaming=layout.rows * layout.n * y.bytes >= STREAM_FROM)
+        strip = _strip(inner, widest, lanes, streams)
+        tasks = layout.rows // inner * strips_in(inner, strip, lanes, streams)
     return Plan(regime, spec, gathered, tasks, layout, strip)
+
+
+def _strip(inner: int, widest: int, lanes: int, streaming: bool) -> int:
+    """The width of strips, in vectors: at most the widest, and all about the same."""
+    vectors = strips_in(inner, 1, lanes, streaming)
+    return math.ceil(vectors / math.ceil(vectors / widest))
 
 
 def _along_rows(layout: Layout, x: Stored, y: Stored, reduces: bool) -> bool:

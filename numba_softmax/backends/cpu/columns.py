@@ -23,14 +23,15 @@ from ...simd import (
     Vec,
     convert,
     fence,
+    lanes_between,
     load,
-    load_first,
+    load_where,
     maximum,
     prefetch,
     select,
     splat,
     store,
-    store_first,
+    store_where,
     stream,
     widen,
 )
@@ -57,9 +58,10 @@ class Strips(NamedTuple):
 def make_strips(spec: Spec, narrow: bool) -> Strips:
     """The functions for strips; `room` is where they keep `kept_size` bytes for each vector side by side.
 
-    ``strip(x, y, w, x_step, y_step, w_step, n, width, tile, room, scale)``
-    computes `width` rows; addresses are those of the first element, steps lead
-    to the rows' next ones, and `tile` has room for a block of the strip.
+    ``strip(x, y, w, x_step, y_step, w_step, n, begin, end, tile, room, scale)``
+    computes rows `begin` to `end` of a strip, where `begin` is less than a
+    vector; addresses are those of row 0 of it, which need not be one, steps
+    lead to the rows' next elements, and `tile` has room for a block of the strip.
     """
     op, number, masked, scaled, two_parts = spec.op, spec.number, spec.masked, spec.scaled, spec.two_parts
     lanes, streaming = lanes_of(number), spec.streaming
@@ -73,6 +75,7 @@ def make_strips(spec: Spec, narrow: bool) -> Strips:
     weight = online.narrow_weight if narrow else online.weight
     up = float_format(number).up
     start, down = up if uses_weights else 0.0, 1.0 / up
+    exact_in_wide = uses_weights and not two_parts
 
     # What a vector of a strip keeps, by offset: vectors of the compute type, then vectors of
     # float64: sums of a block, states of a chunk's blocks and of the row.
@@ -116,35 +119,37 @@ def make_strips(spec: Spec, narrow: bool) -> Strips:
         put_pair(at + wide_size, (state[1], state[2]))
 
     @inlined
-    def put_result(at, v, width, past_caches):
-        if width < lanes:
-            store_first(y_format, at, v, width)
+    def put_result(at, v, begin, end, past_caches):
+        if begin > 0 or end < lanes:
+            store_where(lanes_between(vec, begin, end), y_format, at, v)
         elif past_caches:
             stream(y_format, at, v)
         else:
             store(y_format, at, v)
 
     @inlined
-    def mask_at(w, width):
-        return load(mask_vec, BOOL, w) if width >= lanes else load_first(mask_vec, BOOL, w, width)
+    def mask_at(w, begin, end):
+        if begin > 0 or end < lanes:
+            return load_where(lanes_between(vec, begin, end), mask_vec, BOOL, w)
+        return load(mask_vec, BOOL, w)
 
     @jit
-    def load_block(x, w, x_step, w_step, count, width, tile, room, scale):
+    def load_block(x, w, x_step, w_step, count, begin, end, tile, room, scale):
         """Bring a block of a strip to the tile, -inf where masked, and find the maximum of each row."""
-        for c in range(0, width, lanes):
+        for c in range(0, end, lanes):
             put(room + c // lanes * kept_size + m_at, splat(vec, -online.INF))
         for j in range(count):
             xj, wj = x + j * x_step, w + j * w_step
-            for c in range(0, width, lanes):
+            for c in range(0, end, lanes):
                 prefetch(xj + AHEAD_ROWS * x_step + c * x_size)
-                if width - c >= lanes:
-                    v = load(vec, x_format, xj + c * x_size)
+                if c < begin or end - c < lanes:
+                    v = load_where(lanes_between(vec, begin - c, end - c), vec, x_format, xj + c * x_size)
                 else:
-                    v = load_first(vec, x_format, xj + c * x_size, width - c)
+                    v = load(vec, x_format, xj + c * x_size)
                 if scaled:
                     v = v * scale[0]
                 if masked:
-                    v = select(mask_at(wj + c, width - c), v, -online.INF)
+                    v = select(mask_at(wj + c, begin - c, end - c), v, -online.INF)
                 put(tile, v)
                 tile += VECTOR_BYTES
                 at = room + c // lanes * kept_size + m_at
@@ -162,17 +167,23 @@ def make_strips(spec: Spec, narrow: bool) -> Strips:
         frame = online.frame_of(m, scale)
         ties = splat(vec, 0.0)
         for slot in range(min(count, lanes)):
-            total, lost = splat(vec, start), splat(vec, 0.0)
-            for j in range(slot, count, lanes):
-                v = get(tile + j * step)
-                e = weigh(v, frame, scale)
-                if uses_weights:
-                    put(tile + j * step, e)
-                    total, lost = online.add_weight(total, lost, e)
-                else:
-                    total, lost, ties = online.add_other(total, lost, ties, e, v, m)
-            total, error = two_sum(total, splat(vec, -start))
-            put_pair(kept + sums_at + 2 * slot * wide_size, online.lane_sums(total, lost + error))
+            if exact_in_wide and count <= lanes:  # a sum of one
+                at = tile + slot * step
+                e = weigh(get(at), frame, scale)
+                put(at, e)
+                put_pair(kept + sums_at + 2 * slot * wide_size, (widen(e), None))
+            else:
+                total, lost = splat(vec, start), splat(vec, 0.0)
+                for j in range(slot, count, lanes):
+                    v = get(tile + j * step)
+                    e = weigh(v, frame, scale)
+                    if uses_weights:
+                        put(tile + j * step, e)
+                        total, lost = online.add_weight(total, lost, e)
+                    else:
+                        total, lost, ties = online.add_other(total, lost, ties, e, v, m)
+                total, error = two_sum(total, splat(vec, -start))
+                put_pair(kept + sums_at + 2 * slot * wide_size, online.lane_sums(total, lost + error))
         return ties
 
     @inlined
@@ -180,11 +191,11 @@ def make_strips(spec: Spec, narrow: bool) -> Strips:
         """The sum of a block's sums; those that are not there would be 0 for as many lanes along a row."""
         there, half = min(count, lanes), lanes // 2
         while half:
-            for k in range(half):
-                if k + half < there:
-                    at = kept + sums_at + 2 * k * wide_size
-                    a, b = get_pair(at), get_pair(at + 2 * half * wide_size)
-                    put_pair(at, online.add_sums(a[0], a[1], b[0], b[1]))
+            for k in range(there - half):
+                at = kept + sums_at + 2 * k * wide_size
+                a, b = get_pair(at), get_pair(at + 2 * half * wide_size)
+                put_pair(at, online.add_sums(a[0], a[1], b[0], b[1]))
+            there = min(there, half)
             half //= 2
         return online.times(get_pair(kept + sums_at), down)
 
@@ -255,16 +266,16 @@ def make_strips(spec: Spec, narrow: bool) -> Strips:
         return finish(get(at), (get(kept + hi_at), get(kept + lo_at), last), scale)
 
     def make_write_block(past_caches):
-        def write_block(y, w, y_step, w_step, count, width, tile, room, scale):
+        def write_block(y, w, y_step, w_step, count, begin, end, tile, room, scale):
             """The results of a block in each row of a strip."""
             for j in range(count):
                 yj, wj = y + j * y_step, w + j * w_step
-                for c in range(0, width, lanes):
+                for c in range(0, end, lanes):
                     v = finish_tile(tile, room + c // lanes * kept_size, scale)
                     tile += VECTOR_BYTES
                     if masked:
-                        v = select(mask_at(wj + c, width - c), v, masked_value)
-                    put_result(yj + c * y_size, v, width - c, past_caches)
+                        v = select(mask_at(wj + c, begin - c, end - c), v, masked_value)
+                    put_result(yj + c * y_size, v, begin - c, end - c, past_caches)
 
         return jit(write_block)
 
@@ -272,11 +283,11 @@ def make_strips(spec: Spec, narrow: bool) -> Strips:
     write_past_caches = make_write_block(True) if streaming else write_to_caches
 
     @jit
-    def write_block(y, w, y_step, w_step, count, width, tile, room, scale):
+    def write_block(y, w, y_step, w_step, count, begin, end, tile, room, scale):
         if streaming and y % (lanes * y_size) == 0 and y_step % (lanes * y_size) == 0:
-            write_past_caches(y, w, y_step, w_step, count, width, tile, room, scale)
+            write_past_caches(y, w, y_step, w_step, count, begin, end, tile, room, scale)
         else:
-            write_to_caches(y, w, y_step, w_step, count, width, tile, room, scale)
+            write_to_caches(y, w, y_step, w_step, count, begin, end, tile, room, scale)
 
     @inlined
     def row_results(kept, wide):
@@ -284,65 +295,64 @@ def make_strips(spec: Spec, narrow: bool) -> Strips:
         return finish_row(get_state(kept + row_at), wide)
 
     @jit
-    def strip(x, y, w, x_step, y_step, w_step, n, width, tile, room, scale):
+    def strip(x, y, w, x_step, y_step, w_step, n, begin, end, tile, room, scale):
         wide = online.widen_scale(scale)
-        vectors = -(-width // lanes)
+        vectors = -(-end // lanes)
         for at in range(0, n, BLOCK):
             count = min(BLOCK, n - at)
-            load_block(x + at * x_step, w + at * w_step, x_step, w_step, count, width, tile, room, scale)
+            load_block(x + at * x_step, w + at * w_step, x_step, w_step, count, begin, end, tile, room, scale)
             b = at % CHUNK // BLOCK
             state_at = states_at + b * state_size if n > BLOCK else row_at
             fold_tile(tile, count, vectors, vectors * VECTOR_BYTES, room, state_at, scale)
             if n > BLOCK and (b + 1 == GROUP or at + count == n):
                 merge_blocks(b + 1, vectors, room, at < CHUNK, scale)
         if reduces:
-            for c in range(0, width, lanes):
-                put_result(y + c * y_size, row_results(room + c // lanes * kept_size, wide), width - c, False)
+            for c in range(0, end, lanes):
+                put_result(y + c * y_size, row_results(room + c // lanes * kept_size, wide), begin - c, end - c, False)
         elif n <= BLOCK:
             prepare_tile(vectors, room)
-            write_block(y, w, y_step, w_step, n, width, tile, room, scale)
+            write_block(y, w, y_step, w_step, n, begin, end, tile, room, scale)
         else:
             for at in range(0, n, BLOCK):
                 count = min(BLOCK, n - at)
                 xb, wb = x + at * x_step, w + at * w_step
-                load_block(xb, wb, x_step, w_step, count, width, tile, room, scale)
+                load_block(xb, wb, x_step, w_step, count, begin, end, tile, room, scale)
                 weigh_block(tile, count, vectors, room, scale)
-                write_block(y + at * y_step, wb, y_step, w_step, count, width, tile, room, scale)
+                write_block(y + at * y_step, wb, y_step, w_step, count, begin, end, tile, room, scale)
 
     return Strips(kept_size, row_at, fold_tile, prepare_tile, finish_tile, row_results, strip)
 
 
-@inlined
-def strips_in(inner, most):
-    """How many strips of at most so many rows there may be among `inner` rows, wherever the first one ends."""
-    return -(-inner // most) + 1
+def strips_in(inner: int, strip: int, lanes: int, streaming: bool) -> int:
+    """How many strips of so many vectors cover `inner` rows; streamed ones begin at a whole vector of memory."""
+    return -(-(inner + (lanes - 1 if streaming else 0)) // (strip * lanes))
 
 
 def make_columns(spec: Spec) -> Callable:
     """Rows whose elements lie one step apart, beside their neighbours; the last row dimension is contiguous."""
     lanes, scale_of, streaming = lanes_of(spec.number), make_scales(spec), spec.streaming
-    y_size, y_vector = stored(spec.y).bytes, lanes * stored(spec.y).bytes
-    strips_of = make_strips(spec, spec.narrow)
+    x_size, y_size = stored(spec.x).bytes, stored(spec.y).bytes
+    strips_of, count_strips = make_strips(spec, spec.narrow), inlined(strips_in)
     kept_size, strip = strips_of.kept_size, strips_of.strip
 
     def columns(x, y, w, sign, factor, layout, first, last):
-        """Strips first to last. The first one of a row is shorter, where whole vectors of results begin later."""
+        """Strips first to last."""
         n, inner, vectors = word(layout, N), last_row_dim(layout), word(layout, STRIP)
-        most = vectors * lanes
-        strips = strips_in(inner, most)
+        strips = count_strips(inner, vectors, lanes, streaming)
         scale = scale_of(sign, factor)
         scratch = np.empty(vectors * (kept_size + min(n, BLOCK) * VECTOR_BYTES) + VECTOR_BYTES, np.uint8)
         room = aligned_address(scratch)
         tile = room + vectors * kept_size
         _, (x_step, y_step, w_step), _ = run_at(layout, 0)
         for task in range(first, last):
-            rows = task // strips * inner
-            _, y_at, _ = row_offsets(layout, rows)
-            column = task % strips * most - (y + y_at) % y_vector // y_size
-            width = min(most, inner - column) + min(column, 0)
-            x_at, y_at, w_at = row_offsets(layout, rows + max(column, 0))
-            if width > 0:
-              strip(x + x_at, y + y_at, w + w_at, x_step, y_step, w_step, n, width, tile, room, scale)
+            x_at, y_at, w_at = row_offsets(layout, task // strips * inner)
+            row = task % strips * vectors * lanes
+            if streaming:
+                row -= (y + y_at) % (lanes * y_size) // y_size
+            begin, end = max(0, -row), min(vectors * lanes, inner - row)
+            xs, ys, ws = x + x_at + row * x_size, y + y_at + row * y_size, w + w_at + row
+            if begin < end:
+                strip(xs, ys, ws, x_step, y_step, w_step, n, begin, end, tile, room, scale)
         if streaming:
             fence(y)
         release(scratch)
