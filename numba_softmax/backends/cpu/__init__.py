@@ -30,6 +30,9 @@ STREAM_FROM = 1 << 25
 STRIP_BYTES, WIDEST_STRIP = 1 << 19, 16
 """Bytes of elements in a strip at most, so that it stays in the second cache, and vectors side by side in it."""
 
+TINY, TINY_BYTES = 6, 1 << 14
+"""Vectors in a row up to which lanes run across rows, and bytes of elements in a strip then, for the first cache."""
+
 SMALLEST_IN_FLOAT32 = 2.0**-100
 """Smaller scales, and those beyond float32, are computed with in float64."""
 
@@ -78,9 +81,12 @@ def plan(op: Op, layout: Layout, scaled: bool, wide: bool, in_place: bool) -> Pl
     regime, gathered, tasks, strip = "long_rows", True, layout.rows, 0
     if _along_rows(layout, x, y, op.reduces):
         gathered = False
-        if 1 <= layout.n <= lanes:
-            regime, strip = "tiny_rows", _strip(inner, WIDEST_STRIP, lanes, False)
+        if 1 <= layout.n <= TINY * lanes:
+            widest = max(1, min(WIDEST_STRIP, TINY_BYTES // (layout.n * VECTOR_BYTES)))
+            regime, strip = "tiny_rows", _strip(inner, widest, lanes, False)
             tasks = layout.rows // inner * strips_in(inner, strip, lanes, False)
+            _, _, y_step, _ = layout.row_dims[-1]
+            spec = spec._replace(streaming=streams and y_step == layout.n * y.bytes)
         else:
             regime = "rows" if layout.n <= CHUNK else "long_rows"
             spec = spec._replace(streaming=streams)

@@ -46,7 +46,8 @@ AHEAD_ROWS = 16
 class Strips(NamedTuple):
     """Jitted functions over strips; see `make_strips`."""
 
-    kept_size: int  # bytes of scratch memory for each vector of a strip; they begin with the rows' maxima
+    sums_size: int  # bytes of scratch memory before that for the strip's vectors
+    kept_size: int  # bytes of it for each vector of a strip; they begin with the rows' maxima
     row_at: int  # where among them is the state of the rows
     fold_tile: Callable
     prepare_tile: Callable
@@ -56,7 +57,7 @@ class Strips(NamedTuple):
 
 
 def make_strips(spec: Spec, narrow: bool) -> Strips:
-    """The functions for strips; `room` is where they keep `kept_size` bytes for each vector side by side.
+    """The functions for strips; `room` is where they keep `kept_size` bytes for each vector.
 
     ``strip(x, y, w, x_step, y_step, w_step, n, begin, end, tile, room, scale)``
     computes rows `begin` to `end` of a strip, where `begin` is less than a
@@ -77,12 +78,12 @@ def make_strips(spec: Spec, narrow: bool) -> Strips:
     start, down = up if uses_weights else 0.0, 1.0 / up
     exact_in_wide = uses_weights and not two_parts
 
-    # What a vector of a strip keeps, by offset: vectors of the compute type, then vectors of
-    # float64: sums of a block, states of a chunk's blocks and of the row.
+    # What a vector of a strip keeps, by offset: vectors of the compute type, then states in
+    # float64, of the row and of a chunk's blocks. Before it all is room for the sums of a block.
     m_at, hi_at, lo_at, last_at = range(0, 4 * VECTOR_BYTES, VECTOR_BYTES)
-    sums_at = 4 * VECTOR_BYTES
+    sums_size = 2 * lanes * wide_size
     state_size = 3 * wide_size
-    row_at = sums_at + 2 * lanes * wide_size
+    row_at = 4 * VECTOR_BYTES
     states_at = row_at + state_size
     kept_size = states_at + GROUP * state_size
 
@@ -161,20 +162,21 @@ def make_strips(spec: Spec, narrow: bool) -> Strips:
         return select(v == -online.INF, 0.0, e) if scaled else e  # where 0 times infinity would count
 
     @inlined
-    def sum_column(tile, step, count, kept, scale):
-        """Add up the weights of a block in the rows of one vector; leave the sums in scratch memory, return the ties."""
-        m = get(kept + m_at)
+    def sum_column(tile, step, count, m, sums, ask, ask_step, scale):
+        """Add up the weights of a block in the rows of one vector, into `sums`; return the ties."""
         frame = online.frame_of(m, scale)
         ties = splat(vec, 0.0)
         for slot in range(min(count, lanes)):
             if exact_in_wide and count <= lanes:  # a sum of one
+                prefetch(ask + slot * ask_step)
                 at = tile + slot * step
                 e = weigh(get(at), frame, scale)
                 put(at, e)
-                put_pair(kept + sums_at + 2 * slot * wide_size, (widen(e), None))
+                put_pair(sums + 2 * slot * wide_size, (widen(e), None))
             else:
                 total, lost = splat(vec, start), splat(vec, 0.0)
                 for j in range(slot, count, lanes):
+                    prefetch(ask + j * ask_step)
                     v = get(tile + j * step)
                     e = weigh(v, frame, scale)
                     if uses_weights:
@@ -183,31 +185,36 @@ def make_strips(spec: Spec, narrow: bool) -> Strips:
                     else:
                         total, lost, ties = online.add_other(total, lost, ties, e, v, m)
                 total, error = two_sum(total, splat(vec, -start))
-                put_pair(kept + sums_at + 2 * slot * wide_size, online.lane_sums(total, lost + error))
+                put_pair(sums + 2 * slot * wide_size, online.lane_sums(total, lost + error))
         return ties
 
     @inlined
-    def sum_in_halves(kept, count):
+    def sum_in_halves(sums, count):
         """The sum of a block's sums; those that are not there would be 0 for as many lanes along a row."""
         there, half = min(count, lanes), lanes // 2
         while half:
             for k in range(there - half):
-                at = kept + sums_at + 2 * k * wide_size
+                at = sums + 2 * k * wide_size
                 a, b = get_pair(at), get_pair(at + 2 * half * wide_size)
                 put_pair(at, online.add_sums(a[0], a[1], b[0], b[1]))
             there = min(there, half)
             half //= 2
-        return online.times(get_pair(kept + sums_at), down)
+        return online.times(get_pair(sums), down)
 
     @jit
-    def fold_tile(tile, count, vectors, step, room, state_at, scale):
-        """Leave the states of a block's rows in scratch memory, and their weights in the tile."""
+    def fold_tile(tile, count, vectors, step, room, state_at, ask, ask_step, scale):
+        """Leave the states of a block's rows in scratch memory, and their weights in the tile.
+
+        For each vector of elements a cache line is asked for: `ask_step` after
+        `ask`, and so on.
+        """
+        sums = room - sums_size
         for c in range(vectors):
             kept = room + c * kept_size
-            ties = sum_column(tile + c * VECTOR_BYTES, step, count, kept, scale)
+            m = get(kept + m_at)
+            ties = sum_column(tile + c * VECTOR_BYTES, step, count, m, sums, ask + c * count * ask_step, ask_step, scale)
             less = splat(wide_vec, 1.0) if uses_weights else 1.0 - widen(ties)
-            state = online.block_state(widen(get(kept + m_at)), sum_in_halves(kept, count), less)
-            put_state(kept + state_at, state)
+            put_state(kept + state_at, online.block_state(widen(m), sum_in_halves(sums, count), less))
 
     @jit
     def merge_blocks(blocks, vectors, room, first, scale):
@@ -303,7 +310,7 @@ def make_strips(spec: Spec, narrow: bool) -> Strips:
             load_block(x + at * x_step, w + at * w_step, x_step, w_step, count, begin, end, tile, room, scale)
             b = at % CHUNK // BLOCK
             state_at = states_at + b * state_size if n > BLOCK else row_at
-            fold_tile(tile, count, vectors, vectors * VECTOR_BYTES, room, state_at, scale)
+            fold_tile(tile, count, vectors, vectors * VECTOR_BYTES, room, state_at, tile, 0, scale)
             if n > BLOCK and (b + 1 == GROUP or at + count == n):
                 merge_blocks(b + 1, vectors, room, at < CHUNK, scale)
         if reduces:
@@ -320,7 +327,7 @@ def make_strips(spec: Spec, narrow: bool) -> Strips:
                 weigh_block(tile, count, vectors, room, scale)
                 write_block(y + at * y_step, wb, y_step, w_step, count, begin, end, tile, room, scale)
 
-    return Strips(kept_size, row_at, fold_tile, prepare_tile, finish_tile, row_results, strip)
+    return Strips(sums_size, kept_size, row_at, fold_tile, prepare_tile, finish_tile, row_results, strip)
 
 
 def strips_in(inner: int, strip: int, lanes: int, streaming: bool) -> int:
@@ -333,15 +340,15 @@ def make_columns(spec: Spec) -> Callable:
     lanes, scale_of, streaming = lanes_of(spec.number), make_scales(spec), spec.streaming
     x_size, y_size = stored(spec.x).bytes, stored(spec.y).bytes
     strips_of, count_strips = make_strips(spec, spec.narrow), inlined(strips_in)
-    kept_size, strip = strips_of.kept_size, strips_of.strip
+    sums_size, kept_size, strip = strips_of.sums_size, strips_of.kept_size, strips_of.strip
 
     def columns(x, y, w, sign, factor, layout, first, last):
         """Strips first to last."""
         n, inner, vectors = word(layout, N), last_row_dim(layout), word(layout, STRIP)
         strips = count_strips(inner, vectors, lanes, streaming)
         scale = scale_of(sign, factor)
-        scratch = np.empty(vectors * (kept_size + min(n, BLOCK) * VECTOR_BYTES) + VECTOR_BYTES, np.uint8)
-        room = aligned_address(scratch)
+        scratch = np.empty(VECTOR_BYTES + sums_size + vectors * (kept_size + min(n, BLOCK) * VECTOR_BYTES), np.uint8)
+        room = aligned_address(scratch) + sums_size
         tile = room + vectors * kept_size
         _, (x_step, y_step, w_step), _ = run_at(layout, 0)
         for task in range(first, last):

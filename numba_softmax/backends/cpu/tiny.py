@@ -1,4 +1,4 @@
-"""The kernel for rows that are no longer than a vector: lanes across the rows, which are transposed in registers."""
+"""The kernel for rows of at most a few vectors: lanes across the rows, which are transposed in registers."""
 
 from __future__ import annotations
 
@@ -9,11 +9,27 @@ from numba import types
 
 from ... import online
 from ...lanewise import Vec, lanewise
-from ...simd import first_lanes, lane, load, load_first, maximum, select, store, store_first, transpose
+from ...simd import (
+    Stored,
+    fence,
+    first_lanes,
+    lane,
+    load,
+    load_first,
+    maximum,
+    select,
+    splat,
+    store,
+    store_first,
+    stream,
+    transpose,
+)
 from .columns import make_strips
 from .layout import STRIP, N, last_row_dim, last_row_steps, row_offsets, word
 from .rows import make_scales
 from .tiles import BOOL, VECTOR_BYTES, Spec, aligned_address, jit, lanes_of, own_format, release, stored
+
+_BYTE = Stored("uint8")
 
 
 @lanewise
@@ -68,60 +84,90 @@ def largest(vectors):
 
 
 def make_tiny_rows(spec: Spec) -> Callable:
-    """Rows of at most as many elements as a vector has lanes, contiguous each."""
-    op, number, masked, scaled = spec.op, spec.number, spec.masked, spec.scaled
+    """Short rows, contiguous each."""
+    op, number, masked, scaled, streaming = spec.op, spec.number, spec.masked, spec.scaled, spec.streaming
     own, lanes, scale_of = own_format(number), lanes_of(number), make_scales(spec)
-    vec = Vec(number, lanes)
+    vec, bytes_vec = Vec(number, lanes), Vec(types.uint8, VECTOR_BYTES)
     x_format, y_format = stored(spec.x), stored(spec.y)
+    x_size, y_size = x_format.bytes, y_format.bytes
     strips = make_strips(spec._replace(x=number.name, y=number.name, masked=False), spec.narrow)
-    kept_size, row_at, fold_tile, prepare_tile = strips.kept_size, strips.row_at, strips.fold_tile, strips.prepare_tile
-    finish_tile, row_results = strips.finish_tile, strips.row_results
+    sums_size, kept_size, row_at, fold_tile, prepare_tile, finish_tile, row_results, _ = strips
     reduces, masked_value = op.reduces, op.masked
 
     @jit
-    def load_rows(x, w, x_step, w_step, n, width, tile, tile_step, room, scale):
+    def load_rows(x, w, x_step, w_step, n, width, tile, step, room, scale):
+        """Bring rows to the tile, lanes across them, and find the maximum of each."""
+        sign = scale[0] if scaled else None
         for c in range(0, width, lanes):
-            sign = scale[0] if scaled else None
-            mask = w + c * w_step if masked else None
-            vectors = load_square(vec, x_format, x + c * x_step, x_step, mask, w_step, width - c, n, sign)
-            store(own, room + c // lanes * kept_size, largest(vectors))
-            store_each(own, tile + c // lanes * VECTOR_BYTES, tile_step, vectors)
+            at, m = tile + c // lanes * VECTOR_BYTES, splat(vec, -online.INF)
+            for j in range(0, n, lanes):
+                mask = w + c * w_step + j if masked else None
+                xj, count = x + c * x_step + j * x_size, min(lanes, n - j)
+                vectors = load_square(vec, x_format, xj, x_step, mask, w_step, width - c, count, sign)
+                m = maximum(largest(vectors), m)
+                store_each(own, at + j * step, step, vectors)
+            store(own, room + c // lanes * kept_size, m)
 
     @jit
-    def write_rows(y, w, y_step, w_step, n, width, tile, tile_step, room, scale):
+    def write_rows(y, w, y_step, w_step, n, width, tile, step, room, scale):
+        """Write the results of rows from the tile."""
         for c in range(0, width, lanes):
             at, kept = tile + c // lanes * VECTOR_BYTES, room + c // lanes * kept_size
             for j in range(n):
-                store(own, at + j * tile_step, finish_tile(at + j * tile_step, kept, scale))
-            mask = w + c * w_step if masked else None
-            vectors = load_each(vec, own, at, tile_step)
-            store_square(y_format, y + c * y_step, y_step, mask, w_step, width - c, n, vectors, masked_value)
+                store(own, at + j * step, finish_tile(at + j * step, kept, scale))
+            for j in range(0, n, lanes):
+                mask = w + c * w_step + j if masked else None
+                yj, count = y + c * y_step + j * y_size, min(lanes, n - j)
+                vectors = load_each(vec, own, at + j * step, step)
+                store_square(y_format, yj, y_step, mask, w_step, width - c, count, vectors, masked_value)
+
+    @jit
+    def copy_past_caches(source, target, size):
+        """Copy bytes to where whole vectors of `target` begin, and plainly before and after."""
+        head = min(size, -target % VECTOR_BYTES)
+        if head:
+            store_first(_BYTE, target, load_first(bytes_vec, _BYTE, source, head), head)
+        while head + VECTOR_BYTES <= size:
+            stream(_BYTE, target + head, load(bytes_vec, _BYTE, source + head))
+            head += VECTOR_BYTES
+        if head < size:
+            store_first(_BYTE, target + head, load_first(bytes_vec, _BYTE, source + head, size - head), size - head)
 
     def tiny_rows(x, y, w, sign, factor, layout, first, last):
-        """Strips first to last."""
+        """Strips first to last. Streamed results are put together beside the tile: rows do not end where vectors do."""
         n, inner, vectors = word(layout, N), last_row_dim(layout), word(layout, STRIP)
         x_step, y_step, w_step = last_row_steps(layout)
         most = vectors * lanes
         strips = -(-inner // most)
         scale = scale_of(sign, factor)
         wide = online.widen_scale(scale)
-        scratch = np.empty(vectors * (kept_size + lanes * VECTOR_BYTES) + VECTOR_BYTES, np.uint8)
-        room = aligned_address(scratch)
-        tile, tile_step = room + vectors * kept_size, vectors * VECTOR_BYTES
+        tile_size = -(-n // lanes) * most * VECTOR_BYTES
+        results_size = most * y_step + 2 * VECTOR_BYTES if streaming else 0
+        scratch = np.empty(VECTOR_BYTES + sums_size + vectors * kept_size + tile_size + results_size, np.uint8)
+        room = aligned_address(scratch) + sums_size
+        tile, step = room + vectors * kept_size, vectors * VECTOR_BYTES
         for task in range(first, last):
-            column = task % strips * most
-            x_at, y_at, w_at = row_offsets(layout, task // strips * inner + column)
-            width = min(most, inner - column)
-            load_rows(x + x_at, w + w_at, x_step, w_step, n, width, tile, tile_step, room, scale)
-            fold_tile(tile, n, -(-width // lanes), tile_step, room, row_at, scale)
+            row = task % strips * most
+            x_at, y_at, w_at = row_offsets(layout, task // strips * inner + row)
+            width = min(most, inner - row)
+            there = -(-width // lanes)
+            load_rows(x + x_at, w + w_at, x_step, w_step, n, width, tile, step, room, scale)
+            fold_tile(tile, n, there, step, room, row_at, x + x_at + most * x_step, lanes * x_size, scale)
             if reduces:
-                for c in range(0, width, lanes):
-                    results = row_results(room + c // lanes * kept_size, wide)
-                    for i in range(min(lanes, width - c)):
-                        store(y_format, y + y_at + (c + i) * y_step, lane(results, i))
+                for c in range(there):
+                    results = row_results(room + c * kept_size, wide)
+                    for i in range(min(lanes, width - c * lanes)):
+                        store(y_format, y + y_at + (c * lanes + i) * y_step, lane(results, i))
             else:
-                prepare_tile(-(-width // lanes), room)
-                write_rows(y + y_at, w + w_at, y_step, w_step, n, width, tile, tile_step, room, scale)
+                prepare_tile(there, room)
+                if streaming:
+                    results = tile + tile_size + (y + y_at) % VECTOR_BYTES
+                    write_rows(results, w + w_at, y_step, w_step, n, width, tile, step, room, scale)
+                    copy_past_caches(results, y + y_at, width * y_step)
+                else:
+                    write_rows(y + y_at, w + w_at, y_step, w_step, n, width, tile, step, room, scale)
+        if streaming:
+            fence(y)
         release(scratch)
 
     return tiny_rows
