@@ -23,6 +23,7 @@ from .lanewise import Vec, call_llvm, element, lanewise, with_element
 from .simd import bitcast, fma, lane, like, select, with_lane
 
 LOG2_E = 1.4426950408889634
+LN2 = 0.6931471805599453
 
 
 class FloatFormat(NamedTuple):
@@ -104,25 +105,23 @@ def exp_over(d, error, top):
     ``|m| <= 2**14`` and ``d <= m``. Where `d` is `m`, the result is exactly
     `up`; the relative error is below 1.3 times ``2**-24``, or ``2**-53``.
     """
-    f, t, fmt = _remainder(d, error, top)
-    return select(d < top[-1], 0.0, polynomial(f, (1.0, 1.0, *fmt.q)) * _power(t, fmt))
-
-
-@lanewise
-def narrow_exp_over(d, top):
-    """`exp_over` with a relative error of ``2**-18``: good for rounding to 16 bits."""
-    f, t, fmt = _remainder(d, None, top)
-    return select(d < top[-1], 0.0, polynomial(f, (1.0, 1.0, *NARROW_Q)) * _power(t, fmt))
-
-
-def _remainder(d, error, top):
-    """``d + error - m`` less the nearest multiple ``n ln2``, ``n + magic``, and the format."""
-    shift, magic_less_k, m_remainder, m_error, _ = top
+    shift, magic_less_k, m_remainder, m_error, low = top
     fmt = float_format(d.type)
     t = fma(d, LOG2_E, -shift) + fmt.magic
     f = fma(t - magic_less_k, -fmt.ln2_hi, d) - m_remainder  # the product's sum with d is exact
     f = fma(t - fmt.magic, -fmt.ln2_lo, f)
-    return (f if error is None else f + (error - m_error)), t, fmt
+    if error is not None:
+        f = f + (error - m_error)
+    return select(d < low, 0.0, polynomial(f, (1.0, 1.0, *fmt.q)) * _power(t, fmt))
+
+
+@lanewise
+def narrow_exp(d):
+    """``up * exp(d)`` for ``d <= 0`` with a relative error of ``2**-18``: good for rounding to 16 bits."""
+    fmt = float_format(d.type)
+    t = fma(d, LOG2_E, fmt.magic)
+    f = fma(t - fmt.magic, -LN2, d)
+    return select(d < fmt.floor, 0.0, polynomial(f, (1.0, 1.0, *NARROW_Q)) * _power(t, fmt))
 
 
 def _nearest_power(d, fmt):

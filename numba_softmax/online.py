@@ -24,7 +24,7 @@ import math
 
 from numba import float32
 
-from .expmath import exp_over, exp_pair, fast_two_sum, log1p, narrow_exp_over, top_of, two_sum
+from .expmath import exp_over, exp_pair, fast_two_sum, log1p, narrow_exp, top_of, two_sum
 from .lanewise import element, lanewise
 from .simd import convert, divide, exchange, fma, halvings, lane, like, maximum, select, widen
 
@@ -83,10 +83,16 @@ def weight(x, frame, scale):
 
 
 @lanewise
+def narrow_frame_of(m, scale):
+    """What `narrow_weight` needs of the maximum `m` of a block."""
+    return (shift_of(m),)
+
+
+@lanewise
 def narrow_weight(x, frame, scale):
-    """`weight`, good for rounding to 16 bits."""
-    base, top = frame
-    return narrow_exp_over(_times_scale(x - base, None, scale)[0], top)
+    """`weight`, good for rounding to 16 bits: neither the rounding of ``x - m`` nor that of ln2 matters then."""
+    d = x - frame[0]
+    return narrow_exp(d if scale is None else d * scale[1])
 
 
 def _times_scale(d, error, scale):

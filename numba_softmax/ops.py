@@ -27,8 +27,9 @@ def prepare_softmax(number, share):
 
 @lanewise
 def finish_softmax(w, prepared, scale):
-    """Softmax from weights."""
-    return fma(w, prepared[0], w * prepared[1])
+    """Softmax from weights; without the low part, good for rounding to 16 bits."""
+    hi, lo, _ = prepared
+    return w * hi if lo is None else fma(w, hi, w * lo)
 
 
 @lanewise

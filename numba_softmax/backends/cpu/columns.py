@@ -37,7 +37,7 @@ from ...simd import (
 )
 from .layout import STRIP, N, last_row_dim, row_offsets, run_at, word
 from .rows import CHUNK, GROUP, make_scales
-from .tiles import BLOCK, BOOL, VECTOR_BYTES, Spec, aligned_address, inlined, jit, lanes_of, own_format, release, stored
+from .tiles import BLOCK, BOOL, VECTOR_BYTES, Spec, aligned_address, inlined, jit, lanes_of, own_format, release, stored, weights_for
 
 AHEAD_ROWS = 16
 """How many rows of a strip before their use elements are asked for."""
@@ -73,10 +73,11 @@ def make_strips(spec: Spec, narrow: bool) -> Strips:
     x_size, y_size = x_format.bytes, y_format.bytes
     uses_weights, reduces, masked_value = op.uses_weights, op.reduces, op.masked
     prepare, finish, finish_row = op.prepare, op.finish, op.finish_row
-    weight = online.narrow_weight if narrow else online.weight
+    frame_of, weight = weights_for(narrow)
     up = float_format(number).up
     start, down = up if uses_weights else 0.0, 1.0 / up
     exact_in_wide = uses_weights and not two_parts
+    high_only = narrow and uses_weights
 
     # What a vector of a strip keeps, by offset: vectors of the compute type, then states in
     # float64, of the row and of a chunk's blocks. Before it all is room for the sums of a block.
@@ -164,7 +165,7 @@ def make_strips(spec: Spec, narrow: bool) -> Strips:
     @inlined
     def sum_column(tile, step, count, m, sums, ask, ask_step, scale):
         """Add up the weights of a block in the rows of one vector, into `sums`; return the ties."""
-        frame = online.frame_of(m, scale)
+        frame = frame_of(m, scale)
         ties = splat(vec, 0.0)
         for slot in range(min(count, lanes)):
             if exact_in_wide and count <= lanes:  # a sum of one
@@ -259,7 +260,7 @@ def make_strips(spec: Spec, narrow: bool) -> Strips:
             if uses_weights:
                 m, share = online.shared(widen(get(kept + m_at)), state, wide)
                 put_prepared(kept, prepare(number, share))
-                frame = online.frame_of(convert(number, m), scale)
+                frame = frame_of(convert(number, m), scale)
                 for j in range(count):
                     at = tile + (j * vectors + c) * VECTOR_BYTES
                     put(at, weigh(get(at), frame, scale))
@@ -269,8 +270,9 @@ def make_strips(spec: Spec, narrow: bool) -> Strips:
     @inlined
     def finish_tile(at, kept, scale):
         """The results of the vector of the tile at `at`."""
+        lo = None if high_only else get(kept + lo_at)
         last = get(kept + last_at) if not uses_weights else None
-        return finish(get(at), (get(kept + hi_at), get(kept + lo_at), last), scale)
+        return finish(get(at), (get(kept + hi_at), lo, last), scale)
 
     def make_write_block(past_caches):
         def write_block(y, w, y_step, w_step, count, begin, end, tile, room, scale):

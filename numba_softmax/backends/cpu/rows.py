@@ -61,7 +61,7 @@ class Group:
     size = 7 * 8 * GROUP
 
     def __init__(self, spec: Spec) -> None:
-        op, number, two_parts = spec.op, spec.number, spec.two_parts
+        op, number, two_parts, high_only = spec.op, spec.number, spec.two_parts, spec.high_only
         uses_weights, prepare, finish_row = op.uses_weights, op.prepare, op.finish_row
         y_format = stored(spec.y)
         vec = Vec(float64, GROUP)
@@ -139,7 +139,7 @@ class Group:
             at = room + 8 * i
             return (
                 number(load(float64, _FLOAT64, at + hi_at)),
-                number(load(float64, _FLOAT64, at + lo_at)),
+                (None if high_only else number(load(float64, _FLOAT64, at + lo_at))),
                 number(load(float64, _FLOAT64, at + last_at)),
             )
 
@@ -270,7 +270,7 @@ def make_chunks(spec: Spec, gathered: bool) -> tuple[int, Callable, Callable]:
     block_maximum, block_sums, _, _, rewrite_block = make_tiles(spec, x_format)
     group = Group(spec)
     clear, keep_sums, state_of_blocks = group.clear, group.keep_sums, group.state_of_blocks
-    uses_weights, prepare, two_parts = op.uses_weights, op.prepare, spec.two_parts
+    uses_weights, prepare, high_only = op.uses_weights, op.prepare, spec.high_only
     size, x_size, y_size = own.bytes, x_format.bytes, y_format.bytes
     x_block_at = Group.size
     w_block_at = x_block_at + BLOCK * size
@@ -306,7 +306,8 @@ def make_chunks(spec: Spec, gathered: bool) -> tuple[int, Callable, Callable]:
             if uses_weights:
                 m_block = widen(block_maximum(xb, wb, count, scale))
                 m, share = online.shared(m_block, state, wide)
-                prepared = prepare(number, share)
+                factor = prepare(number, share)
+                prepared = factor[0], (None if high_only else factor[1]), m
             else:
                 prepared = prepare(number, state)
             if gathered:

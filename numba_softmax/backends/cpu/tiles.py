@@ -85,6 +85,11 @@ class Spec(NamedTuple):
         """Whether results are rounded to 16 bits, from at most float32."""
         return self.y.removeprefix(">") in ("float16", "bfloat16") and self.number is float32
 
+    @property
+    def high_only(self) -> bool:
+        """Whether one part of what weights are multiplied by is good enough."""
+        return self.narrow and self.op.uses_weights
+
 
 _IN_FLOAT32 = {order + name for order in ("", ">") for name in ("float16", "bfloat16", "float32")}
 
@@ -100,6 +105,11 @@ def lanes_of(number: types.Type) -> int:
 
 def stored(name: str) -> Stored:
     return Stored(name.removeprefix(">"), swapped=name.startswith(">"))
+
+
+def weights_for(narrow: bool) -> tuple[Callable, Callable]:
+    """How elements are weighed: `frame_of` and `weight` of `online`, or what is good for 16 bits."""
+    return (online.narrow_frame_of, online.narrow_weight) if narrow else (online.frame_of, online.weight)
 
 
 class Tiles(NamedTuple):
@@ -127,7 +137,7 @@ def make_tiles(spec: Spec, x_format: Stored) -> Tiles:
     uses_weights, masked_value, finish = op.uses_weights, op.masked, op.finish
     up = float_format(number).up
     start, down = up if uses_weights else 0.0, 1.0 / up
-    weight = online.narrow_weight if spec.narrow else online.weight
+    frame_of, weight = weights_for(spec.narrow)
     z_format = own if uses_weights else x_format
     z_size = z_format.bits // 8
     stream_alignment = lanes * y_size
@@ -206,7 +216,7 @@ def make_tiles(spec: Spec, x_format: Stored) -> Tiles:
         The last vector of weights is a whole one.
         """
         m = number(m)
-        frame = online.frame_of(m, scale)
+        frame = frame_of(m, scale)
         sums = no_sums()
         whole = count - count % (2 * lanes)
         for j in range(0, whole, 2 * lanes):
@@ -267,7 +277,7 @@ def make_tiles(spec: Spec, x_format: Stored) -> Tiles:
         what `weights` gets.
         """
         m = number(m)
-        frame = online.frame_of(m, scale)
+        frame = frame_of(m, scale)
         sums = no_sums()
         head = head_of(y, count)
         if head:
@@ -299,7 +309,7 @@ def make_tiles(spec: Spec, x_format: Stored) -> Tiles:
     @jit
     def rewrite_block(x, w, y, count, m, prepared, scale, ahead):
         """Write a block's results from its elements, when the row's maximum `m` is known."""
-        frame = online.frame_of(number(m), scale)
+        frame = frame_of(number(m), scale)
         j = head_of(y, count)
         if j:
             rewrite_vector(x, w, y, 0, j, frame, prepared, scale, False)
