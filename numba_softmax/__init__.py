@@ -7,7 +7,7 @@ array([0.09  , 0.2447, 0.6652])
 
 from __future__ import annotations
 
-from .api import log_softmax, logsumexp, softmax
+from .api import log_softmax, logsumexp, softmax, warmup
 
-__all__ = ["__version__", "log_softmax", "logsumexp", "softmax"]
+__all__ = ["__version__", "log_softmax", "logsumexp", "softmax", "warmup"]
 __version__ = "0.1.0"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -171,6 +172,78 @@ def logsumexp(
     array([[2.1269, 3.1269]])
     """
     return _call("logsumexp", x, axis, where, scale, bool(keepdims), dtype, out, device)
+
+
+def warmup(
+    *ops: str,
+    dtypes: Iterable[DTypeLike] = ("float32",),
+    where: bool = False,
+    scale: bool = False,
+    dtype: DTypeLike | None = None,
+    device: str | None = None,
+) -> int:
+    """Compile all kernels that calls of some kinds may need, or load them from the disk cache.
+
+    A kernel is compiled when the first call needs it, in a second or three.
+    After this function, no call of these kinds has to wait, whatever the shape,
+    axis and memory layout.
+
+    Parameters
+    ----------
+    *ops : str
+        Names of functions of this package; all of them if none is given.
+    dtypes : iterable of dtype
+        Of the elements.
+    where, scale : bool
+        Whether calls with these arguments are among them, besides those without.
+    dtype, device
+        As for `softmax`.
+
+    Returns
+    -------
+    int
+        How many kernels are ready.
+
+    Raises
+    ------
+    TypeError
+        A dtype cannot be served.
+    ValueError
+        There is no such function.
+
+    Notes
+    -----
+    Arrays in the other byte order, and scales that float32 cannot hold, need
+    kernels of their own, which this does not compile. The first time, a kind
+    takes about half a minute; from the disk cache, a tenth of a second.
+
+    Examples
+    --------
+    >>> import numba_softmax as ns
+    >>> ns.warmup("softmax", dtypes=["float32", "float16"], where=True)  # doctest: +SKIP
+    """
+    from tqdm import tqdm
+
+    for name in ops:
+        if name not in OPS:
+            raise ValueError(f"there is no function {name!r}: it must be one of {', '.join(OPS)}")
+    formats = []
+    for x_dtype in map(arrays.as_dtype, dtypes):
+        arrays.check_input_dtype(x_dtype)
+        y_dtype = arrays.as_output_dtype(dtype, x_dtype, None)
+        formats.append((str(arrays.format_name(x_dtype)), str(arrays.format_name(y_dtype))))
+    backend = dispatch.backend_of(None if device is None else dispatch.device_of(np.empty(0), device))
+    steps = [
+        step
+        for name in ops or OPS
+        for x, y in formats
+        for masked in {False, where}
+        for scaled in {False, scale}
+        for step in backend.warm(OPS[name], x, y, masked, scaled)
+    ]
+    for step in tqdm(steps, desc="compiling", delay=1, leave=False, disable=None):
+        step()
+    return len(steps)
 
 
 def _call(

@@ -144,7 +144,7 @@ def as_axes(axis: Any, ndim: int) -> tuple[int, ...]:
 def as_output_dtype(dtype: Any, x_dtype: np.dtype, out: np.ndarray | None) -> np.dtype:
     """The dtype of a result."""
     if dtype is not None:
-        given = _dtype_named(dtype)
+        given = as_dtype(dtype)
         if not _is_float(given):
             raise TypeError(f"dtype is {given}: results are floats, so it must be one of {', '.join(FLOATS)}")
         if out is not None and out.dtype != given:
@@ -157,7 +157,8 @@ def as_output_dtype(dtype: Any, x_dtype: np.dtype, out: np.ndarray | None) -> np
     return x_dtype if x_dtype.isnative else x_dtype.newbyteorder("=")
 
 
-def _dtype_named(dtype: Any) -> np.dtype:
+def as_dtype(dtype: Any) -> np.dtype:
+    """`dtype` as a dtype; bfloat16 by its name."""
     try:
         if isinstance(dtype, str) and dtype == "bfloat16":
             import ml_dtypes

@@ -2,7 +2,9 @@
 
 A backend is a module with ``starter(op, layout)``, which gives a function
 ``start(x, y, w, scale)`` for all calls with that layout: addresses of the
-elements, the results and the mask (0 for none), and the scale or None.
+elements, the results and the mask (0 for none), and the scale or None; and with
+``warm(op, x, y, masked, scaled)``, functions that compile one kernel each for
+elements and results in those formats.
 """
 
 from __future__ import annotations

@@ -96,7 +96,7 @@ def narrow_weight(x, frame, scale):
 
 
 def _times_scale(d, error, scale):
-    """``scale * (d + error)`` and the error of its rounding; an `error` of None is 0, and stays None without a scale."""
+    """``scale * (d + error)`` and its rounding's error; an `error` of None is 0, and stays None without a scale."""
     if scale is None:
         return d, error
     _, factor, factor_lo = scale
@@ -255,7 +255,7 @@ def shared(m_part, state, scale):
 
     `m_part` is the part's own maximum; the second result has two parts or one.
     """
-    m, rest, rest_lo = state
+    m, _, rest_lo = state
     factor, factor_lo = shrinkage(m_part, m, scale, rest_lo)
     near = factor >= FAR_BELOW
     factor = select(near, factor, 1.0), None if rest_lo is None else select(near, factor_lo, 0.0)

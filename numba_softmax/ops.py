@@ -16,7 +16,7 @@ from typing import NamedTuple
 from . import online
 from .expmath import float_format
 from .lanewise import lanewise
-from .simd import convert, fma, like, select
+from .simd import convert, fma, select
 
 
 @lanewise

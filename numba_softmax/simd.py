@@ -27,7 +27,8 @@ from __future__ import annotations
 from typing import Any
 
 from llvmlite import ir
-from numba.core import types
+from numba.core import config, types
+from numba.core.codegen import get_host_cpu_features
 
 from .lanewise import (
     Value,
@@ -45,8 +46,8 @@ from .lanewise import (
 
 __all__ = [
     "Stored", "Vec", "bitcast", "convert", "divide", "exchange", "fence", "first_lanes", "fma", "lane",
-    "lanes_between", "largest_lane", "like", "load", "load_first", "load_where", "maximum", "prefetch", "select", "splat",
-    "store", "store_first", "store_where", "stream", "transpose", "widen", "with_lane",
+    "lanes_between", "largest_lane", "like", "load", "load_first", "load_where", "maximum", "prefetch", "select",
+    "splat", "store", "store_first", "store_where", "stream", "transpose", "widen", "with_lane",
 ]  # fmt: skip
 
 
@@ -297,6 +298,8 @@ def _from_memory(raw: Value, stored: Stored, v: types.Type) -> Value:
     if name == "bfloat16":
         bits = raw.cast(with_element(v, types.int32)) << 16
         return convert(v, bitcast(with_element(v, types.float32), bits))
+    if name == "float16" and not _has_float16(raw):
+        return convert(v, _float32_from_half(raw))
     return convert(v, bitcast(with_element(v, _float_of(stored.bits)), raw))
 
 
@@ -315,8 +318,41 @@ def _to_memory(value: Value, stored: Stored) -> Value:
     else:
         if stored.bits == 16:  # by way of float32: no machine rounds float64 to float16 at once
             value = convert(types.float32, value)
-        result = bitcast(raw, convert(_float_of(stored.bits), value))
+        if stored.bits == 16 and not _has_float16(value):
+            result = _half_from_float32(value).cast(raw)
+        else:
+            result = bitcast(raw, convert(_float_of(stored.bits), value))
     return _swap_bytes(result) if stored.swapped else result
+
+
+def _has_float16(value: Value) -> bool:
+    """Whether the machine converts float16: x86 without F16C would call functions that Numba's kernels cannot find."""
+    on_x86 = value.builder.module.triple.startswith(("x86", "i386", "i686"))
+    return not on_x86 or "+f16c" in (config.CPU_FEATURES or get_host_cpu_features())
+
+
+def _float32_from_half(raw: Value) -> Value:
+    """The float32 of the bits of float16 numbers, by integers and one exact product."""
+    bits = raw.cast(with_element(raw.type, types.int32))
+    magnitude = (bits & 0x7FFF) << 13
+    number = bitcast(with_element(raw.type, types.float32), magnitude) * 2.0**112  # the exponents' biases differ
+    widened = bitcast(bits.type, number)
+    special = select((bits & 0x7C00) == 0x7C00, widened | 0x7F800000, widened)
+    return bitcast(number.type, special | ((bits & 0x8000) << 16))
+
+
+def _half_from_float32(value: Value) -> Value:
+    """The bits of float32 numbers rounded to float16, to nearest even, as int32."""
+    bits = bitcast(with_element(value.type, types.int32), value)
+    sign = _shift_right(bits, 16) & 0x8000
+    magnitude = bits & 0x7FFFFFFF
+    # A subnormal float16 is a multiple of 2**-24: adding 1/2 rounds to those, and leaves the multiple in the low bits.
+    half = bitcast(magnitude.type, bitcast(value.type, magnitude) + 0.5) - 0x3F000000
+    odd = _shift_right(magnitude, 13) & 1
+    normal = _shift_right(magnitude - 0x37FFF001 + odd, 13)  # the biases' difference, less what rounds
+    finite = select(magnitude < 0x38800000, half, normal)
+    infinite = select(magnitude > 0x7F800000, 0x7E00, like(magnitude, 0x7C00))
+    return select(magnitude < 0x477FF000, finite, infinite) | sign
 
 
 def _float_of(bits: int) -> Any:

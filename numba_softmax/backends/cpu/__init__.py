@@ -9,6 +9,7 @@ from collections.abc import Callable
 from ...arrays import Layout, address_of
 from ...ops import Op
 from ...simd import Stored
+from .caches import second_cache
 from .columns import strips_in
 from .kernels import serial_kernel, split_kernel, threaded_kernel
 from .layout import layout_words
@@ -16,22 +17,27 @@ from .rows import CHUNK
 from .threads import layer, threads_for_call
 from .tiles import BLOCK, VECTOR_BYTES, Spec, lanes_of, stored
 
-__all__ = ["plan", "starter"]
+__all__ = ["plan", "starter", "warm"]
+
+# The measurements behind these numbers are in docs/performance.md.
 
 PARALLEL_FROM, PARALLEL_FROM_ON_WORKQUEUE = 1 << 15, 1 << 19
 """Elements from which on it is worth to start threads: in 2 us on most threading layers, in 100 us on workqueue."""
 
-NARROWEST_STRIP = 8
-"""Rows side by side in memory from which on lanes run across them."""
-
 STREAM_FROM = 1 << 25
-"""Bytes of results from which on long rows are written past the caches. For short rows that does not pay."""
+"""Bytes of results from which on they are written past the caches."""
 
-STRIP_BYTES, WIDEST_STRIP = 1 << 19, 16
-"""Bytes of elements in a strip at most, so that it stays in the second cache, and vectors side by side in it."""
-
-TINY, TINY_BYTES = 6, 1 << 14
+SHORT, SHORT_BYTES = 6, 1 << 14
 """Vectors in a row up to which lanes run across rows, and bytes of elements in a strip then, for the first cache."""
+
+PACKED, PACKED_BYTES = ((1, BLOCK), (2, 256), (4, 16)), 1 << 14
+"""Columns of less than so many vectors and rows of up to so many elements are packed; and bytes of a strip then."""
+
+STRIP_BYTES = min(3 << 18, max(1 << 17, second_cache() // 2))
+"""Bytes of elements in a strip of other columns: what is brought to the second cache is to stay there."""
+
+WIDEST_STRIP = 16
+"""Vectors side by side in a strip."""
 
 SMALLEST_IN_FLOAT32 = 2.0**-100
 """Smaller scales, and those beyond float32, are computed with in float64."""
@@ -81,15 +87,19 @@ def plan(op: Op, layout: Layout, scaled: bool, wide: bool, in_place: bool) -> Pl
     regime, gathered, tasks, strip = "long_rows", True, layout.rows, 0
     if _along_rows(layout, x, y, op.reduces):
         gathered = False
-        if 1 <= layout.n <= TINY * lanes:
-            widest = max(1, min(WIDEST_STRIP, TINY_BYTES // (layout.n * VECTOR_BYTES)))
-            regime, strip = "tiny_rows", _strip(inner, widest, lanes, False)
+        if 1 <= layout.n <= SHORT * lanes:
+            widest = max(1, min(WIDEST_STRIP, SHORT_BYTES // (layout.n * VECTOR_BYTES)))
+            regime, strip = "short_rows", _strip(inner, widest, lanes, False)
             tasks = layout.rows // inner * strips_in(inner, strip, lanes, False)
             _, _, y_step, _ = layout.row_dims[-1]
             spec = spec._replace(streaming=streams and y_step == layout.n * y.bytes)
         else:
             regime = "rows" if layout.n <= CHUNK else "long_rows"
             spec = spec._replace(streaming=streams)
+    elif _across_rows(layout, x, y) and any(inner < v * lanes and layout.n <= n for v, n in PACKED):
+        regime, gathered = "packed_columns", False
+        strip = max(math.ceil(inner / lanes), min(WIDEST_STRIP, PACKED_BYTES // (layout.n * VECTOR_BYTES)))
+        tasks = layout.rows // inner
     elif _across_rows(layout, x, y):
         regime, gathered, spec = "columns", False, spec._replace(streaming=streams)
         widest = max(1, min(WIDEST_STRIP, STRIP_BYTES // (min(layout.n, BLOCK) * VECTOR_BYTES)))
@@ -119,7 +129,7 @@ def _across_rows(layout: Layout, x: Stored, y: Stored) -> bool:
     rows, x_step, y_step, w_step = layout.row_dims[-1]
     return (
         len(layout.reduced_dims) == 1
-        and rows >= NARROWEST_STRIP
+        and rows > 1
         and (x_step, y_step) == (x.bytes, y.bytes)
         and (w_step == 1 or not layout.masked)
     )
@@ -164,3 +174,19 @@ def starter(op: Op, layout: Layout) -> Callable[[int, int, int, float | None], N
                 p.threaded(x, y, w, sign, factor, p.words, p.tasks, min(threads, p.tasks))
 
     return start
+
+
+def warm(op: Op, x: str, y: str, masked: bool, scaled: bool) -> list[Callable[[], Callable]]:
+    """Functions that compile, or load, one kernel each: all that may serve calls with those formats."""
+    spec = Spec(op, x, y, masked, scaled, False, False)
+    streamed = () if op.reduces else (spec._replace(streaming=True),)
+    bodies = [
+        *((regime, s, False) for regime in ("short_rows", "rows", "long_rows", "columns") for s in (spec, *streamed)),
+        ("packed_columns", spec, False),
+        ("long_rows", spec, True),
+    ]
+    return [
+        *(functools.partial(serial_kernel, *body) for body in bodies),
+        *(functools.partial(threaded_kernel, *body) for body in bodies),
+        *(functools.partial(split_kernel, s, gathered) for regime, s, gathered in bodies if regime == "long_rows"),
+    ]

@@ -37,7 +37,20 @@ from ...simd import (
 )
 from .layout import STRIP, N, last_row_dim, row_offsets, run_at, word
 from .rows import CHUNK, GROUP, make_scales
-from .tiles import BLOCK, BOOL, VECTOR_BYTES, Spec, aligned_address, inlined, jit, lanes_of, own_format, release, stored, weights_for
+from .tiles import (
+    BLOCK,
+    BOOL,
+    VECTOR_BYTES,
+    Spec,
+    aligned_address,
+    inlined,
+    jit,
+    lanes_of,
+    own_format,
+    release,
+    stored,
+    weights_for,
+)
 
 AHEAD_ROWS = 16
 """How many rows of a strip before their use elements are asked for."""
@@ -213,7 +226,9 @@ def make_strips(spec: Spec, narrow: bool) -> Strips:
         for c in range(vectors):
             kept = room + c * kept_size
             m = get(kept + m_at)
-            ties = sum_column(tile + c * VECTOR_BYTES, step, count, m, sums, ask + c * count * ask_step, ask_step, scale)
+            ties = sum_column(
+                tile + c * VECTOR_BYTES, step, count, m, sums, ask + c * count * ask_step, ask_step, scale
+            )
             less = splat(wide_vec, 1.0) if uses_weights else 1.0 - widen(ties)
             put_state(kept + state_at, online.block_state(widen(m), sum_in_halves(sums, count), less))
 

@@ -12,8 +12,8 @@ from numba import float64, int64, njit, prange
 from .cache import KernelCache
 from .columns import make_columns
 from .rows import make_long_rows, make_rows, make_split_rows
+from .small import make_packed_columns, make_short_rows
 from .tiles import Spec, jit
-from .tiny import make_tiny_rows
 
 _ADDRESSES = (int64, int64, int64, float64, float64, int64)  # x, y, w, sign, factor, layout
 
@@ -22,8 +22,10 @@ def _make_body(regime: str, spec: Spec, gathered: bool) -> Callable:
     """The kernel's function, not compiled yet."""
     if regime == "rows":
         return make_rows(spec)
-    if regime == "tiny_rows":
-        return make_tiny_rows(spec)
+    if regime == "short_rows":
+        return make_short_rows(spec)
+    if regime == "packed_columns":
+        return make_packed_columns(spec)
     if regime == "columns":
         return make_columns(spec)
     return make_long_rows(spec, gathered)

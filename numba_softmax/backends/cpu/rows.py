@@ -166,7 +166,7 @@ def make_rows(spec: Spec) -> Callable:
     """
     op, number = spec.op, spec.number
     scale_of, group = make_scales(spec), Group(spec)
-    block_maximum, block_sums, finish_block, finish_and_sum, rewrite_block = make_tiles(spec, stored(spec.x))
+    block_maximum, block_sums, finish_block, finish_and_sum, _ = make_tiles(spec, stored(spec.x))
     finish_rows, reduce_rows, finish_blocks = group.finish_rows, group.reduce_rows, group.finish_blocks
     clear, keep_sums, prepared_at, store_result = group.clear, group.keep_sums, group.prepared_at, group.store_result
     state_of_blocks, maximum_at, finish_row = group.state_of_blocks, group.maximum_at, op.finish_row
@@ -187,7 +187,12 @@ def make_rows(spec: Spec) -> Callable:
             x_at, y_at, w_at = row_offsets(layout, row)
             for start in range(0, n, BLOCK):
                 i = row - begin + start // BLOCK
-                xb, yb, wb, count = x + x_at + start * x_size, y + y_at + start * y_size, w + w_at + start, min(BLOCK, n - start)
+                xb, yb, wb, count = (
+                    x + x_at + start * x_size,
+                    y + y_at + start * y_size,
+                    w + w_at + start,
+                    min(BLOCK, n - start),
+                )
                 z = weights_of(room, n, row - begin, start) if uses_weights else xb
                 finish_block(z, wb, yb, count, prepared_at(room, i), scale)
 

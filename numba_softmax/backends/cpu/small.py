@@ -1,4 +1,8 @@
-"""The kernel for rows of at most a few vectors: lanes across the rows, which are transposed in registers."""
+"""Kernels for short rows, and for narrow columns: rows that would fill few lanes are packed side by side in a tile.
+
+The tile is that of `columns`, with lanes across rows. Short contiguous rows are
+transposed in registers on the way to it and from it.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +15,7 @@ from ... import online
 from ...lanewise import Vec, lanewise
 from ...simd import (
     Stored,
+    convert,
     fence,
     first_lanes,
     lane,
@@ -25,7 +30,7 @@ from ...simd import (
     transpose,
 )
 from .columns import make_strips
-from .layout import STRIP, N, last_row_dim, last_row_steps, row_offsets, word
+from .layout import STRIP, N, last_row_dim, last_row_steps, row_offsets, run_at, word
 from .rows import make_scales
 from .tiles import BOOL, VECTOR_BYTES, Spec, aligned_address, jit, lanes_of, own_format, release, stored
 
@@ -83,7 +88,7 @@ def largest(vectors):
     return result
 
 
-def make_tiny_rows(spec: Spec) -> Callable:
+def make_short_rows(spec: Spec) -> Callable:
     """Short rows, contiguous each."""
     op, number, masked, scaled, streaming = spec.op, spec.number, spec.masked, spec.scaled, spec.streaming
     own, lanes, scale_of = own_format(number), lanes_of(number), make_scales(spec)
@@ -133,7 +138,7 @@ def make_tiny_rows(spec: Spec) -> Callable:
         if head < size:
             store_first(_BYTE, target + head, load_first(bytes_vec, _BYTE, source + head, size - head), size - head)
 
-    def tiny_rows(x, y, w, sign, factor, layout, first, last):
+    def short_rows(x, y, w, sign, factor, layout, first, last):
         """Strips first to last. Streamed results are put together beside the tile: rows do not end where vectors do."""
         n, inner, vectors = word(layout, N), last_row_dim(layout), word(layout, STRIP)
         x_step, y_step, w_step = last_row_steps(layout)
@@ -170,4 +175,99 @@ def make_tiny_rows(spec: Spec) -> Callable:
             fence(y)
         release(scratch)
 
-    return tiny_rows
+    return short_rows
+
+
+def make_packed_columns(spec: Spec) -> Callable:
+    """Rows with few neighbours beside them: several such groups side by side."""
+    op, number, masked, scaled = spec.op, spec.number, spec.masked, spec.scaled
+    own, lanes, scale_of = own_format(number), lanes_of(number), make_scales(spec)
+    vec = Vec(number, lanes)
+    mask_vec = vec.of(types.boolean)
+    x_format, y_format = stored(spec.x), stored(spec.y)
+    size, x_size, y_size = own.bytes, x_format.bytes, y_format.bytes
+    strips = make_strips(spec._replace(x=number.name, y=number.name, masked=False), spec.narrow)
+    sums_size, kept_size, row_at, fold_tile, prepare_tile, finish_tile, row_results, _ = strips
+    reduces, masked_value = op.reduces, op.masked
+
+    @jit
+    def pack(x, w, x_step, w_step, n, inner, tile, step, scale):
+        """Bring a group's elements to the tile, -inf where masked."""
+        for j in range(n):
+            for c in range(0, inner, lanes):
+                count = min(lanes, inner - c)
+                v = load_first(vec, x_format, x + j * x_step + c * x_size, count)
+                if scaled:
+                    v = v * scale[0]
+                if masked:
+                    v = select(load_first(mask_vec, BOOL, w + j * w_step + c, count), v, -online.INF)
+                store_first(own, tile + j * step + c * size, v, count)
+
+    @jit
+    def unpack(y, w, y_step, w_step, n, inner, tile, step):
+        """Write a group's results from the tile."""
+        for j in range(n):
+            for c in range(0, inner, lanes):
+                count = min(lanes, inner - c)
+                v = load_first(vec, own, tile + j * step + c * size, count)
+                if masked:
+                    v = select(load_first(mask_vec, BOOL, w + j * w_step + c, count), v, masked_value)
+                store_first(y_format, y + j * y_step + c * y_size, v, count)
+
+    @jit
+    def unpack_results(y, inner, tile):
+        for c in range(0, inner, lanes):
+            count = min(lanes, inner - c)
+            store_first(y_format, y + c * y_size, load_first(vec, own, tile + c * size, count), count)
+
+    @jit
+    def find_maxima(tile, step, n, vectors, room):
+        for c in range(vectors):
+            m = splat(vec, -online.INF)
+            for j in range(n):
+                m = maximum(load(vec, own, tile + c * VECTOR_BYTES + j * step), m)
+            store(own, room + c * kept_size, m)
+
+    @jit
+    def finish_all(tile, step, n, vectors, room, scale):
+        """Put results in place of what is in the tile."""
+        for c in range(vectors):
+            for j in range(n):
+                at = tile + c * VECTOR_BYTES + j * step
+                store(own, at, finish_tile(at, room + c * kept_size, scale))
+
+    def packed_columns(x, y, w, sign, factor, layout, first, last):
+        """Groups of neighbours first to last."""
+        n, inner, vectors = word(layout, N), last_row_dim(layout), word(layout, STRIP)
+        _, (x_step, y_step, w_step), _ = run_at(layout, 0)
+        most = vectors * lanes // inner
+        scale = scale_of(sign, factor)
+        wide = online.widen_scale(scale)
+        scratch = np.empty(VECTOR_BYTES + sums_size + vectors * (kept_size + n * VECTOR_BYTES), np.uint8)
+        room = aligned_address(scratch) + sums_size
+        tile, step = room + vectors * kept_size, vectors * VECTOR_BYTES
+        for begin in range(first, last, most):
+            end = min(last, begin + most)
+            there = -(-(end - begin) * inner // lanes)
+            for group in range(begin, end):
+                x_at, _, w_at = row_offsets(layout, group * inner)
+                at = tile + (group - begin) * inner * size
+                pack(x + x_at, w + w_at, x_step, w_step, n, inner, at, step, scale)
+            find_maxima(tile, step, n, there, room)
+            fold_tile(tile, n, there, step, room, row_at, tile, 0, scale)
+            if reduces:
+                for c in range(there):
+                    store(own, tile + c * VECTOR_BYTES, convert(number, row_results(room + c * kept_size, wide)))
+            else:
+                prepare_tile(there, room)
+                finish_all(tile, step, n, there, room, scale)
+            for group in range(begin, end):
+                _, y_at, w_at = row_offsets(layout, group * inner)
+                at = tile + (group - begin) * inner * size
+                if reduces:
+                    unpack_results(y + y_at, inner, at)
+                else:
+                    unpack(y + y_at, w + w_at, y_step, w_step, n, inner, at, step)
+        release(scratch)
+
+    return packed_columns
