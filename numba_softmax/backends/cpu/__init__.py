@@ -36,7 +36,7 @@ PACKED, PACKED_BYTES = ((1, BLOCK), (2, 256), (4, 16)), 1 << 14
 STRIP_BYTES = min(3 << 18, max(1 << 17, second_cache() // 2))
 """Bytes of elements in a strip of other columns: what is brought to the second cache is to stay there."""
 
-WIDEST_STRIP = 16
+WIDEST_STRIP = 32
 """Vectors side by side in a strip."""
 
 SMALLEST_IN_FLOAT32 = 2.0**-100
@@ -85,7 +85,8 @@ def plan(op: Op, layout: Layout, scaled: bool, wide: bool, in_place: bool) -> Pl
     lanes, (inner, *_) = lanes_of(spec.number), layout.row_dims[-1]
     streams = not (in_place or op.reduces) and layout.rows * layout.n * y.bytes >= STREAM_FROM
     regime, gathered, tasks, strip = "long_rows", True, layout.rows, 0
-    if _along_rows(layout, x, y, op.reduces):
+    across = _across_rows(layout, x, y)
+    if _along_rows(layout, x, y, op.reduces) and not (across and layout.n == 1):
         gathered = False
         if 1 <= layout.n <= SHORT * lanes:
             widest = max(1, min(WIDEST_STRIP, SHORT_BYTES // (layout.n * VECTOR_BYTES)))
@@ -96,11 +97,11 @@ def plan(op: Op, layout: Layout, scaled: bool, wide: bool, in_place: bool) -> Pl
         else:
             regime = "rows" if layout.n <= CHUNK else "long_rows"
             spec = spec._replace(streaming=streams)
-    elif _across_rows(layout, x, y) and any(inner < v * lanes and layout.n <= n for v, n in PACKED):
+    elif across and any(inner < v * lanes and layout.n <= n for v, n in PACKED):
         regime, gathered = "packed_columns", False
         strip = max(math.ceil(inner / lanes), min(WIDEST_STRIP, PACKED_BYTES // (layout.n * VECTOR_BYTES)))
         tasks = layout.rows // inner
-    elif _across_rows(layout, x, y):
+    elif across:
         regime, gathered, spec = "columns", False, spec._replace(streaming=streams)
         widest = max(1, min(WIDEST_STRIP, STRIP_BYTES // (min(layout.n, BLOCK) * VECTOR_BYTES)))
         strip = _strip(inner, widest, lanes, streams)
