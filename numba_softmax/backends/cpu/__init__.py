@@ -78,12 +78,11 @@ def _entry_point(kernel: Callable) -> Callable:
     return compiled.entry_point
 
 
-def plan(op: Op, layout: Layout, scaled: bool, wide: bool, in_place: bool) -> Plan:
+def plan(op: Op, layout: Layout, scaled: bool, wide: bool, streams: bool) -> Plan:
     """Choose the kernel. All of them give the same bits where more than one could serve."""
     x, y = stored(layout.x), stored(layout.y)
     spec = Spec(op, layout.x, layout.y, layout.masked, scaled, wide, False)
     lanes, (inner, *_) = lanes_of(spec.number), layout.row_dims[-1]
-    streams = not (in_place or op.reduces) and layout.rows * layout.n * y.bytes >= STREAM_FROM
     regime, gathered, tasks, strip = "long_rows", True, layout.rows, 0
     across = _across_rows(layout, x, y)
     if _along_rows(layout, x, y, op.reduces) and not (across and layout.n == 1):
@@ -136,6 +135,12 @@ def _across_rows(layout: Layout, x: Stored, y: Stored) -> bool:
     )
 
 
+def _may_stream(op: Op, layout: Layout, size: int) -> bool:
+    """Whether results are so many that they are written past the caches, and lie at whole multiples of their size."""
+    steps = (y_step for _, _, y_step, _ in (*layout.row_dims, *layout.reduced_dims))
+    return not op.reduces and layout.rows * layout.n * size >= STREAM_FROM and all(step % size == 0 for step in steps)
+
+
 def _sign_and_factor(scale: float) -> tuple[float, float]:
     """What elements and what their differences are multiplied by.
 
@@ -152,17 +157,20 @@ def starter(op: Op, layout: Layout) -> Callable[[int, int, int, float | None], N
     if not layout.rows or not (layout.n or op.reduces):
         return lambda x, y, w, scale: None
 
-    unscaled: list[Plan | None] = [None, None]  # the second one for results in place of the elements
+    size = stored(layout.y).bytes
+    may_stream = _may_stream(op, layout, size)
+    unscaled: list[Plan | None] = [None, None]  # the second one for results that are streamed
     scaled: dict[tuple[bool, bool], Plan] = {}
 
     def start(x: int, y: int, w: int, scale: float | None) -> None:
-        sign, factor, p = 1.0, 1.0, unscaled[x == y]
+        streams = may_stream and x != y and y % size == 0
+        sign, factor, p = 1.0, 1.0, unscaled[streams]
         if scale is not None:
             sign, factor = _sign_and_factor(scale)
-            kind = factor != 0 and not SMALLEST_IN_FLOAT32 <= factor < 2.0**126, x == y
+            kind = factor != 0 and not SMALLEST_IN_FLOAT32 <= factor < 2.0**126, streams
             p = scaled.get(kind) or scaled.setdefault(kind, plan(op, layout, True, *kind))
         elif p is None:
-            p = unscaled[x == y] = plan(op, layout, False, False, x == y)
+            p = unscaled[streams] = plan(op, layout, False, False, streams)
         if p.elements < PARALLEL_FROM or (p.elements < PARALLEL_FROM_ON_WORKQUEUE and layer() == "workqueue"):
             p.serial(x, y, w, sign, factor, p.words, 0, p.tasks)
             return
