@@ -11,8 +11,10 @@ from numba_softmax.backends import cpu
 from numba_softmax.ops import OPS
 
 each_op = pytest.mark.parametrize("name", NAMES)
-LENGTHS = [1, 5, 16, 37, 300, 2048, 2049, 5000]
+LENGTHS = [1, 5, 7, 8, 9, 15, 16, 17, 37, 300, 2048, 2049, 5000, 8191, 8192, 8193]
+LONG = [65_535, 65_536, 65_537, 140_000]
 each_length = pytest.mark.parametrize("n", LENGTHS)
+writing = pytest.mark.parametrize("name", [name for name in NAMES if not OPS[name].reduces])
 
 
 def logits(*shape, dtype=np.float32, seed=0):
@@ -68,9 +70,9 @@ def strided(x):
 
 
 @each_op
-@each_length
+@pytest.mark.parametrize("n", LENGTHS + LONG)
 def test_same_bits_for_any_strides(name, n, one_thread):
-    x = logits(23, n)
+    x = logits(23 if n < 65_000 else 9, n)
     expected = getattr(ns, name)(x)
     for how, same, axis in strided(x):
         y = getattr(ns, name)(same, axis)
@@ -88,7 +90,7 @@ def test_same_bits_for_any_strides(name, n, one_thread):
 
 
 @pytest.mark.parametrize("options", ["masked", "scaled"])
-@pytest.mark.parametrize("n", [37, 2048, 5000])
+@pytest.mark.parametrize("n", [7, 16, 37, 2048, 5000, 8193, 65_537])
 def test_same_bits_for_any_strides_with_mask_or_scale(n, options, one_thread):
     name = "softmax"  # for all, as each kernel takes seconds to compile
     x = logits(9, n)
@@ -110,7 +112,7 @@ def test_a_mask_of_nothing_but_true_changes_no_bits(name):
 
 @pytest.mark.parametrize("name", ["softmax", "logsumexp"])
 @pytest.mark.parametrize("dtype", ["float16", "float64"])
-@pytest.mark.parametrize("n", [5, 37, 2048])
+@pytest.mark.parametrize("n", [1, 5, 7, 8, 9, 15, 16, 17, 37, 2048, 8193, 65_537])
 def test_same_bits_for_any_strides_in_other_dtypes(name, n, dtype, one_thread):
     x = logits(9, n, dtype=dtype)
     expected = getattr(ns, name)(x)
@@ -121,7 +123,7 @@ def test_same_bits_for_any_strides_in_other_dtypes(name, n, dtype, one_thread):
 
 
 @each_op
-@pytest.mark.parametrize("n", [37, 300, 5000])
+@pytest.mark.parametrize("n", [7, 16, 37, 300, 5000, 8193])
 def test_same_bits_at_any_byte_offset(name, n, one_thread):
     row = logits(n)
     expected = alone(name, row)
@@ -174,10 +176,11 @@ def test_same_bits_for_columns_on_any_number_of_threads(name):
         assert same_bits(y[..., i], alone(name, x[:, i]))
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if not OPS[name].reduces])
-@pytest.mark.parametrize("n", [37, 2048, 5000, 70_000])
-def test_same_bits_in_place(name, n, one_thread):
-    x = logits(8, n)
+@writing
+@pytest.mark.parametrize("n", [1, 7, 8, 9, 15, 16, 17, 37, 2048, 5000, 8191, 8192, 8193, 65_536, 65_537, 70_000])
+@pytest.mark.parametrize("rows", [8, 19])
+def test_same_bits_in_place(name, n, rows, one_thread):
+    x = logits(rows, n)
     function, expected = getattr(ns, name), getattr(ns, name)(x)
     y = x.copy()
     assert function(y, out=y) is y
@@ -189,18 +192,112 @@ def test_same_bits_in_place(name, n, one_thread):
     assert same_bits(wide[:, 1::2].copy(), x)
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if not OPS[name].reduces])
-@pytest.mark.parametrize("n", [2049, 5000, 70_000])
-@pytest.mark.parametrize("offset", [0, 1, 4, 20, 60])
-def test_same_bits_when_written_past_the_caches(name, n, offset, planned_anew, one_thread):
-    x = logits(5, n)
+@each_op
+@pytest.mark.parametrize("n", [1, 7, 16, 17, 300, 1023, 1025, 2731, 4097, 8192, 8193, 65_536, 65_537])
+def test_same_bits_for_any_number_of_rows(name, n, one_thread):
+    """Groups of rows, and strips, are full or not."""
+    x = logits(530 if n <= 16 else 27, n)
+    expected = getattr(ns, name)(x)
+    for rows in (*range(1, 28), 255, 256, 257, 529) if n <= 16 else range(1, 26):
+        assert same_bits(getattr(ns, name)(x[:rows]), expected[:rows])
+        if not OPS[name].reduces:
+            y = x[:rows].copy()
+            assert same_bits(getattr(ns, name)(y, out=y), expected[:rows])
+
+
+def room_for(x, offset):
+    """Bytes with an array like `x` among them, which begins `offset` after a multiple of 64; the rest is 0."""
+    room = np.zeros(x.nbytes + 256, np.uint8)
+    start = 64 + -room.ctypes.data % 64 + offset
+    return room, start, room[start:][: x.nbytes].view(x.dtype).reshape(x.shape)
+
+
+def assert_written(name, x, axis, offset, expected):
+    """Right, and nothing beside."""
+    room, start, out = room_for(x, offset)
+    assert getattr(ns, name)(x, axis, out=out) is out
+    assert same_bits(out.copy(), expected), offset
+    assert not room[:start].any()
+    assert not room[start + x.nbytes :].any()
+
+
+@writing
+@pytest.mark.parametrize("n", [1, 7, 16, 17, 31, 37, 300, 2049, 5000, 8191, 8192, 8193, 65_535, 65_536, 65_537, 70_000])
+def test_same_bits_when_written_past_the_caches(name, n, planned_anew, one_thread):
+    x = logits(21 if n < 5000 else 10 if n < 65_000 else 3, n)
+    columns = np.ascontiguousarray(x[:10].T)
     expected = getattr(ns, name)(x)
     planned_anew("STREAM_FROM", 0)
-    room = np.zeros(x.nbytes + 128, np.uint8)
-    out = room[64 + offset :][: x.nbytes].view(np.float32).reshape(x.shape)
-    assert same_bits(getattr(ns, name)(x, out=out), expected)
-    assert not room[: 64 + offset].any()
-    assert not room[64 + offset + x.nbytes :].any()
+    for offset in range(0, 64, 4):
+        assert_written(name, x, 1, offset, expected)
+    for offset in (0, 4, 60):
+        assert_written(name, x[:1], 1, offset, expected[:1])
+        if len(x) >= 10:
+            assert_written(name, columns, 0, offset, np.ascontiguousarray(expected[:10].T))
+
+
+@writing
+@pytest.mark.parametrize("inner", [8, 9, 16, 31, 32, 48, 131, 256, 257, 300])
+@pytest.mark.parametrize("n", [3, 37, 300])
+def test_same_bits_when_columns_are_written_past_the_caches(name, n, inner, planned_anew, one_thread):
+    x = logits(2, n, inner)
+    expected = getattr(ns, name)(x, 1)
+    planned_anew("STREAM_FROM", 0)
+    for offset in range(64):
+        assert_written(name, x, 1, offset, expected)
+
+
+@writing
+@pytest.mark.parametrize("dtype", ["float16", "float64"])
+@pytest.mark.parametrize("shape", [(9, 37), (5, 8193), (2, 65_537)], ids=str)
+def test_same_bits_when_written_past_the_caches_in_other_dtypes(name, dtype, shape, planned_anew, one_thread):
+    x = logits(*shape, dtype=dtype)
+    expected = getattr(ns, name)(x)
+    planned_anew("STREAM_FROM", 0)
+    for offset in range(0, 64, x.itemsize):
+        assert_written(name, x, 1, offset, expected)
+
+
+AT_ODD_ADDRESSES = """
+import sys
+import numba, numpy as np
+from naive import same_bits
+import numba_softmax as ns
+from numba_softmax import api
+from numba_softmax.backends import cpu
+
+name, n = sys.argv[1], int(sys.argv[2])
+numba.set_num_threads(1)
+x = np.random.default_rng(0).normal(0, 8, (9, n)).astype(np.float32)
+columns = np.ascontiguousarray(x.T)
+expected = getattr(ns, name)(x)
+api._prepared.cache_clear()
+cpu.STREAM_FROM = 0
+for offset in range(64):
+    print(f"offset={offset}", flush=True)
+    room = np.zeros(x.nbytes + 256, np.uint8)
+    start = 64 + -room.ctypes.data % 64 + offset
+    out = room[start:][: x.nbytes].view(np.float32).reshape(x.shape)
+    getattr(ns, name)(x, out=out)
+    assert same_bits(out.copy(), expected)
+    assert not room[:start].any() and not room[start + x.nbytes :].any()
+    across = out.reshape(columns.shape)
+    getattr(ns, name)(columns, 0, out=across)
+    assert same_bits(across.T.copy(), expected)
+    assert not room[:start].any() and not room[start + x.nbytes :].any()
+    # rows an odd number of bytes apart
+    apart = np.zeros((9, x[0].nbytes + 65), np.uint8)
+    rows = apart[:, offset : offset + x[0].nbytes].view(np.float32)
+    getattr(ns, name)(x, out=rows)
+    assert same_bits(rows.copy(), expected)
+    assert not apart[:, :offset].any() and not apart[:, offset + x[0].nbytes :].any()
+"""
+
+
+@writing
+@pytest.mark.parametrize("n", [7, 37, 300, 8193, 65_537])
+def test_same_bits_when_written_past_the_caches_at_odd_addresses(name, n, run_python):
+    run_python(AT_ODD_ADDRESSES, name, n)  # a vector streamed to where none may begin would end the process
 
 
 @each_op
@@ -214,9 +311,23 @@ def test_same_bits_in_narrow_and_wide_arrays(name, n, planned_anew, one_thread):
 
 
 @each_op
-@pytest.mark.parametrize("n", [5, 37, 300, 2048])
-def test_same_bits_from_the_kernels_for_short_and_for_long_rows(name, n, planned_anew, one_thread):
+@pytest.mark.parametrize("n", [1, 5, 16, 17, 37, 300, 2048, 8192, 8193, 65_535, 65_536])
+def test_same_bits_from_the_kernels_for_tiny_for_short_and_for_long_rows(name, n, planned_anew, one_thread):
     x = logits(11, n)
     expected = getattr(ns, name)(x)
-    planned_anew("BLOCK", 0)
+    planned_anew("lanes_of", lambda number: 0)  # no row is tiny
     assert same_bits(getattr(ns, name)(x), expected)
+    planned_anew("CHUNK", 1)  # rows are long from two elements on
+    assert same_bits(getattr(ns, name)(x), expected)
+
+
+@each_op
+def test_minus_infinity_times_zero_is_nan_in_every_layout(name):
+    for n in (5, 37, 300):
+        x = logits(19, n)
+        x[7, 2], x[11] = -np.inf, -np.inf
+        expected = np.stack([np.full(n, np.nan) if i in (7, 11) else np.zeros(n) for i in range(19)])
+        expected = np.isnan(expected[:, 0] if OPS[name].reduces else expected)
+        for rows, axis in ((x, 1), (x.T.copy(), 0), (x.repeat(2, axis=1)[:, ::2], 1)):
+            y = getattr(ns, name)(rows, axis, scale=0.0)
+            np.testing.assert_array_equal(np.isnan(y.T if axis == 0 else y), expected)

@@ -9,6 +9,7 @@ from numba_softmax.ops import OPS
 
 NAN, INF = np.nan, np.inf
 N = 37  # a length that is no multiple of any vector
+LONG = 20_000  # three blocks
 
 # name: the elements at some places of a row of 37, the mask there (None for no mask), and what the ops give there:
 # softmax and log_softmax at those places, logsumexp for the row; "usual" for what the other elements alone would give.
@@ -107,16 +108,16 @@ def test_every_edge_in_every_layout(name, case, layout, dtype):
 @each_op
 @each_case
 @pytest.mark.parametrize("layout", ["rows", "columns", "gathered"])
-@pytest.mark.parametrize("place", [0, 2047, 2048, 4700])
+@pytest.mark.parametrize("place", [0, 8191, 8192, 19_900])
 def test_an_edge_counts_wherever_it_is_in_a_long_row(name, case, layout, place, one_thread):
     edge, keep, places, _ = row_of(case)
     if case.startswith(("all", "where all", "where False at all")):
-        edge, keep = np.resize(edge, 5000), None if keep is None else np.resize(keep, 5000)
+        edge, keep = np.resize(edge, LONG), None if keep is None else np.resize(keep, LONG)
     else:
-        at = min(place, 5000 - N) - (places[0] if place else 0)
-        edge, kept = np.insert(np.full(5000 - N, 0.5), at, edge), keep
-        keep = None if kept is None else np.insert(np.ones(5000 - N, bool), at, kept)
-    rows = np.full((8, 5000), 0.25)
+        at = min(place, LONG - N) - (places[0] if place else 0)
+        edge, kept = np.insert(np.full(LONG - N, 0.5), at, edge), keep
+        keep = None if kept is None else np.insert(np.ones(LONG - N, bool), at, kept)
+    rows = np.full((8, LONG), 0.25)
     rows[3] = edge
     x, axis = laid_out(rows.astype(np.float32), layout)
     where = None
@@ -175,6 +176,25 @@ def test_results_without_dimensions_are_numpy_scalars(name, keepdims):
     result = ns.logsumexp(np.ones((2, 3), np.float32), None, keepdims=keepdims)
     assert isinstance(result, np.ndarray if keepdims else np.float32)
     assert np.shape(result) == ((1, 1) if keepdims else ())
+
+
+@each_op
+@pytest.mark.parametrize("layout", ["rows", "columns", "gathered"])
+def test_an_edge_counts_wherever_it_is_in_a_tiny_row(name, layout):
+    edges = [NAN, INF, -INF, 0.5]
+    for n in (1, 2, 3, 7, 8, 15, 16):
+        x = np.full((4 * n + 1, n), 0.25, np.float32)
+        for i in range(4 * n):
+            x[i, i // 4] = edges[i % 4]
+        shaped, axis = laid_out(x, layout)
+        keep, _ = laid_out(np.arange(x.size).reshape(x.shape) % 5 > 0, layout)
+        with np.errstate(all="raise"):
+            assert_right(name, getattr(ns, name)(shaped, axis), shaped, axis)
+            assert_right(name, getattr(ns, name)(shaped, axis, where=keep), shaped, axis, where=keep)
+            for scale in (0.0, -3.0, 0.25):
+                options = {"where": keep, "scale": scale}
+                assert_right(name, getattr(ns, name)(shaped, axis, scale=scale), shaped, axis, scale=scale)
+                assert_right(name, getattr(ns, name)(shaped, axis, **options), shaped, axis, **options)
 
 
 @each_op

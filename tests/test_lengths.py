@@ -6,7 +6,9 @@ from naive import NAMES, assert_right
 
 import numba_softmax as ns
 
-BOUNDS = [2047, 2048, 2049, 4095, 4096, 4097, 65535, 65536, 65537, 131071, 131072, 131073, 262145]
+# For a power of two the numbers of rows in a group change; then come the bounds of blocks and of chunks.
+BOUNDS = [2047, 2048, 2049, 4095, 4096, 4097, 8191, 8192, 8193, 16383, 16384, 16385]
+BOUNDS += [57343, 57344, 57345, 65535, 65536, 65537, 131071, 131072, 131073, 262145]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -16,6 +18,17 @@ def test_every_length_up_to_600(name, rows):
     for n in range(1, 601):
         x = logits[:, :n].copy()
         assert_right(name, getattr(ns, name)(x), x)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("n", range(1, 18))
+def test_every_number_of_tiny_rows(name, n, one_thread):
+    """In squares of 16 and strips of 256."""
+    logits = np.random.default_rng(n).normal(0, 10, (560, n)).astype(np.float32)
+    expected = getattr(ns, name)(logits)
+    assert_right(name, expected, logits)
+    for rows in range(1, 561):
+        np.testing.assert_array_equal(getattr(ns, name)(logits[:rows]), expected[:rows])
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -37,7 +50,7 @@ def test_every_number_of_columns_up_to_300(name):
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("n", BOUNDS)
 def test_lengths_around_the_bounds_of_blocks_and_chunks(name, n, one_thread):
-    x = np.random.default_rng(n).normal(0, 10, (2, n)).astype(np.float32)
+    x = np.random.default_rng(n).normal(0, 10, (2 if n > 8193 else 9, n)).astype(np.float32)
     assert_right(name, getattr(ns, name)(x), x)
 
 
@@ -49,7 +62,7 @@ def test_lengths_around_the_bounds_of_chunks_that_threads_share(name, n):
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("n", [2047, 2049, 4097, 131073])
+@pytest.mark.parametrize("n", [2047, 2049, 4097, 8191, 8192, 8193, 65535, 65537, 131073])
 def test_lengths_around_the_bounds_in_other_layouts(name, n, one_thread):
     x = np.random.default_rng(n).normal(0, 10, (n, 8)).astype(np.float32)
     assert_right(name, getattr(ns, name)(x, 0), x, 0)

@@ -20,7 +20,15 @@ states = st.lists(numbers, max_size=6)
 
 @numba.njit
 def state_of(x):
-    state = online.identity(0.0)
+    state = online.identity(0.0, 0.0)
+    for i in range(len(x)):
+        state = online.push(state, x[i], None)
+    return state
+
+
+@numba.njit
+def state_in_one_part(x):
+    state = online.identity(0.0, None)
     for i in range(len(x)):
         state = online.push(state, x[i], None)
     return state
@@ -38,35 +46,65 @@ def log_sum(state):
 
 @numba.njit
 def block_of(x):
-    """The state of a row of whole vectors by one fold, as the kernels make it."""
+    """The state of a row of whole vectors by one fold, as the kernels make it for ops without weights."""
     m = np.max(x)
-    shift = online.shift_of(m)
+    frame = online.frame_of(m, None)
     total = lost = ties = simd.splat(VEC, 0.0)
     for i in range(0, len(x), LANES):
         v = simd.load(VEC, FLOAT64, x.ctypes.data + 8 * i)
-        total, lost, ties = online.add_other(total, lost, ties, online.weight(v, shift, None), v, shift)
-    total, lost = online.sum_lanes(total, lost)
-    ties = online.sum_lanes(ties, simd.splat(VEC, 0.0))[0]
-    return online.block_state(m, total / UP, lost / UP, 1.0 - ties)
+        w = online.weight(v, frame, None)
+        total, lost, ties = online.add_other(total, lost, ties, w, v, simd.splat(VEC, m))
+    sums = online.times(online.sum_lanes(total, lost), 1 / UP)
+    return online.block_state(m, sums, 1.0 - online.sum_lanes(ties, simd.splat(VEC, 0.0))[0])
+
+
+@numba.njit
+def block_of_weights(x):
+    """The same, as the kernels make it where all weights are summed."""
+    m = np.max(x)
+    frame = online.frame_of(m, None)
+    total, lost = simd.splat(VEC, UP), simd.splat(VEC, 0.0)
+    for i in range(0, len(x), LANES):
+        w = online.weight(simd.load(VEC, FLOAT64, x.ctypes.data + 8 * i), frame, None)
+        total, lost = online.add_weight(total, lost, w)
+    total, error = expmath.two_sum(total, simd.splat(VEC, -UP))
+    return online.block_state(m, online.times(online.sum_lanes(total, lost + error), 1 / UP), 1.0)
+
+
+@numba.njit
+def load_state(rows):
+    """A state of LANES rows from three arrays."""
+    return (
+        simd.load(VEC, FLOAT64, rows[0].ctypes.data),
+        simd.load(VEC, FLOAT64, rows[1].ctypes.data),
+        simd.load(VEC, FLOAT64, rows[2].ctypes.data),
+    )
+
+
+@numba.njit
+def store_state(rows, state):
+    simd.store(FLOAT64, rows[0].ctypes.data, state[0])
+    simd.store(FLOAT64, rows[1].ctypes.data, state[1])
+    simd.store(FLOAT64, rows[2].ctypes.data, state[2])
 
 
 @numba.njit
 def merged_in_lanes(a, b, out):
     """`merge` of LANES states at once; states are rows of three arrays."""
-    x = (
-        simd.load(VEC, FLOAT64, a[0].ctypes.data),
-        simd.load(VEC, FLOAT64, a[1].ctypes.data),
-        simd.load(VEC, FLOAT64, a[2].ctypes.data),
-    )
-    y = (
-        simd.load(VEC, FLOAT64, b[0].ctypes.data),
-        simd.load(VEC, FLOAT64, b[1].ctypes.data),
-        simd.load(VEC, FLOAT64, b[2].ctypes.data),
-    )
-    state = online.merge(x, y, None)
-    simd.store(FLOAT64, out[0].ctypes.data, state[0])
-    simd.store(FLOAT64, out[1].ctypes.data, state[1])
-    simd.store(FLOAT64, out[2].ctypes.data, state[2])
+    store_state(out, online.merge(load_state(a), load_state(b), None))
+
+
+@numba.njit
+def lanes_together(a, out):
+    """`merge_lanes`, which gives the same state in every lane."""
+    store_state(out, online.merge_lanes(load_state(a), None))
+
+
+@numba.njit
+def lanes_together_in_one_part(a, out):
+    m, rest, zero = load_state(a)
+    m, rest, _ = online.merge_lanes((m, rest, None), None)
+    store_state(out, (m, rest, zero))
 
 
 def same(a, b):
@@ -83,6 +121,7 @@ def test_the_identity_changes_nothing(x):
     empty = state_of(np.array([]))
     assert empty[0] == -math.inf
     assert 1.0 + empty[1] + empty[2] == 0.0
+    assert state_in_one_part(np.array([])) == (-math.inf, -1.0, None)
     for together in (merged(state, empty), merged(empty, state)):
         assert together[0] == state[0]
         assert Fraction(together[1]) + Fraction(together[2]) == Fraction(state[1]) + Fraction(state[2])
@@ -111,24 +150,46 @@ def test_a_state_is_the_maximum_and_the_sum(x):
         assert abs(got - exact) <= exact * mpmath.mpf(2) ** -56 if finite else got == 0
 
 
+@given(states, states, states)
+def test_states_of_one_part_obey_the_laws_too(x, y, z):
+    """To the precision of float64, which is more than what float32 results can show."""
+    a, b, c = (state_in_one_part(np.array(v, float)) for v in (x, y, z))
+    empty = state_in_one_part(np.array([]))
+    assert merged(a, empty) == merged(empty, a) == a
+    assert merged(a, b) == merged(b, a)
+    exact = state_of(np.array([*x, *y, *z], float))
+    for m, rest, rest_lo in (merged(merged(a, b), c), merged(a, merged(b, c))):
+        assert rest_lo is None
+        assert m == exact[0]
+        l = 1 + exact[1] + exact[2]
+        assert abs(1 + rest - l) <= 2.0**-47 * l
+
+
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_nan_and_infinity_stay_in_a_sum(bad):
     for x in ([bad, 1.0], [1.0, bad], [bad, -math.inf], [-math.inf, bad], [1.0, bad, 2.0]):
         if math.isnan(bad):
             assert math.isnan(log_sum(state_of(np.array(x))))
+            assert math.isnan(log_sum(state_in_one_part(np.array(x))))
         else:
-            assert state_of(np.array(x))[0] == math.inf
+            assert state_of(np.array(x))[0] == state_in_one_part(np.array(x))[0] == math.inf
 
 
 @pytest.mark.parametrize("deviation", [0.1, 5.0, 50.0, 1000.0])
-@pytest.mark.parametrize("offset", [0.0, 300.0, -5000.0])
+@pytest.mark.parametrize("offset", [0.0, 300.0, -5000.0, 8200.0, -1e6, 1e30])
 def test_pushes_give_what_one_fold_gives(deviation, offset):
     for n in (8, 64, 800):
         x = np.random.default_rng(n).normal(offset, deviation, n)
         x[::5] = x[0]  # ties
-        (m, *pushed), (m_folded, *folded) = state_of(x), block_of(x)
-        assert m == m_folded == x.max()
-        assert 1 + sum(folded) == pytest.approx(1 + sum(pushed), rel=4e-16)
+        m, *pushed = state_of(x)
+        assert m == x.max()
+        for fold in (block_of, block_of_weights):
+            m_folded, *folded = fold(x)
+            assert m == m_folded
+            assert 1 + sum(folded) == pytest.approx(1 + sum(pushed), rel=4e-16)
+        m_one_part, rest, _ = state_in_one_part(x)
+        assert m == m_one_part
+        assert 1 + rest == pytest.approx(1 + sum(pushed), rel=n * 2.0**-52)
 
 
 @given(st.lists(states, min_size=2 * LANES, max_size=2 * LANES))
@@ -139,6 +200,20 @@ def test_lanes_merge_as_floats_do(rows):
     merged_in_lanes(a, b, out)
     for i in range(LANES):
         np.testing.assert_array_equal(out[:, i], merged(parts[i], parts[LANES + i]))
+
+
+@given(st.lists(states, min_size=LANES, max_size=LANES))
+def test_lanes_are_merged_in_halves(rows):
+    for make, together in ((state_of, lanes_together), (state_in_one_part, lanes_together_in_one_part)):
+        states = [make(np.array(x, float)) for x in rows]
+        parts = np.array([[0.0 if part is None else part for part in state] for state in states]).T.copy()
+        out = np.zeros((3, LANES))
+        together(parts, out)
+        while len(states) > 1:
+            half = len(states) // 2
+            states = [merged(states[i], states[half + i]) for i in range(half)]
+        expected = [0.0 if part is None else part for part in states[0]]
+        np.testing.assert_array_equal(out, np.array(expected)[:, None].repeat(LANES, 1))
 
 
 # ------------------------------------------------------------------------ parts
@@ -160,18 +235,45 @@ def gap(x, m):
 
 
 @numba.njit
-def exp_wide(d, error):
-    return expmath.exp_wide(d, error)
+def exp_pair(d, error):
+    return expmath.exp_pair(d, error)
 
 
 @numba.njit
-def exp_up(d, error):
-    return expmath.exp_up(d, error)
+def exp_over(d, error, m, m_error):
+    return expmath.exp_over(d, error, expmath.top_of(m, m_error))
 
 
 @numba.njit
-def narrow_exp_up(d):
-    return expmath.narrow_exp_up(d)
+def exps_over(d, error, m, m_error, out):
+    for i in range(len(d)):
+        out[i] = exp_over(d[i], error[i], m[i], m_error[i])
+
+
+@numba.njit
+def exps_over_exact(d, m, out):
+    for i in range(len(d)):
+        out[i] = exp_over(d[i], None, m[i], None)
+
+
+@numba.njit
+def narrow_exps_over(d, m, out):
+    for i in range(len(d)):
+        out[i] = expmath.narrow_exp_over(d[i], expmath.top_of(m[i], None))
+
+
+@numba.njit
+def weights(x, m, out):
+    for i in range(len(x)):
+        out[i] = online.weight(x[i], online.frame_of(m[i], None), None)
+
+
+@numba.njit
+def scaled_weights(x, m, factor, factor_lo, out):
+    one = factor.dtype.type(1)
+    for i in range(len(x)):
+        scale = one, factor[i], factor_lo[i]
+        out[i] = online.weight(x[i], online.frame_of(m[i], scale), scale)
 
 
 moderate = st.floats(-1e150, 1e150)
@@ -200,37 +302,164 @@ def relative_error(value, d, up):
         return float(abs(sum(map(mpmath.mpf, value)) / exact - 1))
 
 
-def test_exp_wide_is_good_to_about_58_bits():
+def test_exp_pair_is_good_to_about_58_bits():
     rng = np.random.default_rng(0)
-    for d in np.concatenate([np.linspace(-640, 128, 3000), rng.normal(0, 1, 500), -(10.0 ** -np.arange(1, 30))]):
+    for d in np.concatenate([np.linspace(-690, 0, 4000), -abs(rng.normal(0, 1, 500)), -(10.0 ** -np.arange(1, 30))]):
         error = float(np.spacing(d) * rng.uniform(-0.5, 0.5))
-        assert relative_error(exp_wide(float(d), error), (float(d), error), 1) <= 2.0**-58
-    assert exp_wide(0.0, 0.0) == (1.0, 0.0)
-    assert exp_wide(-1000.0, 0.0) == exp_wide(-math.inf, 0.0) == (0.0, 0.0)
+        assert relative_error(exp_pair(float(d), error), (float(d), error), 1) <= 2.0**-58
+        value, none = exp_pair(float(d), None)
+        assert none is None
+        assert relative_error([value], (float(d),), 1) <= 1.3 * 2.0**-53
+    assert exp_pair(0.0, 0.0) == (1.0, 0.0)
+    assert exp_pair(0.0, None) == (1.0, None)
+    assert exp_pair(-1000.0, 0.0) == exp_pair(-math.inf, 0.0) == (0.0, 0.0)
+    assert exp_pair(-1000.0, None) == exp_pair(-math.inf, None) == (0.0, None)
+    assert math.isnan(exp_pair(math.nan, None)[0])
+    assert math.isnan(sum(exp_pair(math.nan, 0.0)))
+
+
+FORMATS = {np.float32: expmath.FLOAT32, np.float64: expmath.FLOAT64}
+UNITS = {np.float32: 2.0**-24, np.float64: 2.0**-53}
+each_kind = pytest.mark.parametrize("kind", FORMATS)
+
+
+def tops_and_gaps(kind, count, reach, seed=0):
+    """Maxima within `reach` and gaps below them that exp has a value for, small and large ones of both."""
+    rng, floor = np.random.default_rng(seed), FORMATS[kind].floor
+    m = np.concatenate([rng.uniform(-reach, reach, count), reach * 2.0 ** rng.uniform(-45, 0, count)])
+    m = rng.permutation(m * rng.choice([-1, 1], 2 * count))
+    gaps = np.concatenate([rng.uniform(floor, 0, count), floor * 2.0 ** rng.uniform(-45, 0, count)])
+    m[:4] = 0.0, reach, -reach, reach / 2
+    return m.astype(kind), gaps
+
+
+def exact_exp(*parts):
+    """The longdouble exponential of a sum of float64 numbers, whose first one outweighs the others."""
+    hi, lo = np.float64(parts[0]), 0.0
+    for part in parts[1:]:
+        total = hi + part
+        v = total - hi
+        lo, hi = lo + ((hi - (total - v)) + (part - v)), total
+    return np.exp(np.longdouble(hi)) * (1 + np.longdouble(lo))
+
+
+def assert_good_to_one_unit(out, exact, kind, above):
+    """Relative errors, where `above` the floor; elsewhere there may be 0."""
+    error = np.abs(out.astype(np.longdouble) / FORMATS[kind].up - exact) / exact
+    worst = np.argmax(np.where(above, error, 0))
+    assert error[worst] <= 1.3 * UNITS[kind], worst
+    assert (above | (out == 0) | (error <= 1.3 * UNITS[kind])).all()
+
+
+@each_kind
+def test_exp_over_is_good_to_one_unit(kind):
+    m, gaps = tops_and_gaps(kind, 200_000, 2 * online.FAR)
+    d = np.minimum((m + gaps).astype(kind), m)
+    out = np.empty_like(d)
+    exps_over_exact(d, m, out)
+    wide_d, wide_m = d.astype(float), m.astype(float)
+    assert_good_to_one_unit(out, exact_exp(wide_d, -wide_m), kind, d >= m + kind(FORMATS[kind].floor))
+
+
+@each_kind
+def test_exp_over_is_good_to_one_unit_with_errors(kind):
+    m, gaps = tops_and_gaps(kind, 200_000, 2 * online.FAR, seed=1)
+    d = np.minimum((m + gaps).astype(kind), m)
+    rng = np.random.default_rng(2)
+    error, m_error = (np.spacing(v) * rng.uniform(-0.5, 0.5, v.shape).astype(kind) for v in (d, m))
+    m_error = np.where(d == m, error, m_error)
+    out = np.empty_like(d)
+    exps_over(d, error, m, m_error, out)
+    parts = (v.astype(float) for v in (d, -m, error, -m_error))
+    assert_good_to_one_unit(out, exact_exp(*parts), kind, d >= m + kind(FORMATS[kind].floor))
+
+
+@each_kind
+def test_exp_over_is_exact_at_the_maximum_and_zero_below_the_floor(kind):
+    fmt = FORMATS[kind]
+    m, _ = tops_and_gaps(kind, 50_000, 2 * online.FAR, seed=3)
+    out = np.empty_like(m)
+    exps_over_exact(m, m, out)
+    assert (out == fmt.up).all()
+    m_error = np.spacing(m) / kind(2.5)
+    exps_over(m, m_error, m, m_error, out)
+    assert (out == fmt.up).all()
+    for d in (m + kind(1.01 * fmt.floor), m - kind(1e6), m - kind(1e30), np.full_like(m, -np.inf)):
+        d = np.where(d < m + kind(fmt.floor), d, m + kind(fmt.floor - 1))
+        exps_over_exact(d, m, out)
+        assert (out == 0).all()
+        exps_over(d, np.zeros_like(d), m, np.zeros_like(d), out)
+        assert (out == 0).all()
+    for make in (exps_over_exact, narrow_exps_over):
+        make(np.full_like(m, np.nan), m, out)
+        assert np.isnan(out).all()
+
+
+def test_narrow_exp_over_is_good_to_22_bits():
+    fmt = expmath.FLOAT32
+    m, gaps = tops_and_gaps(np.float32, 200_000, 2 * online.FAR, seed=4)
+    d = np.minimum((m + gaps).astype(np.float32), m)
+    d[:3000], m[:3000] = np.linspace(-80, 0, 3000), 0.0
+    out = np.empty_like(d)
+    narrow_exps_over(d, m, out)
+    exact = exact_exp(d.astype(float), -m.astype(float))
+    error = np.abs(out / np.longdouble(fmt.up) - exact) / exact
+    above = d >= m + np.float32(fmt.floor)
+    assert error[:3000].max() <= 2.0**-22.5
+    assert error[above].max() <= 2.0**-22
+    assert (out[d < m + np.float32(fmt.floor)] == 0).all()
+    narrow_exps_over(m, m, out)
+    assert (out == fmt.up).all()
+
+
+@each_kind
+@pytest.mark.parametrize("reach", [1e-3, 10.0, online.FAR, 1.001 * online.FAR, 2 * online.FAR, 1e6, 1e30])
+def test_weights_are_good_to_one_unit(kind, reach):
+    m, gaps = tops_and_gaps(kind, 20_000, reach, seed=5)
+    x = np.minimum((m + gaps).astype(kind), m)
+    x[::7] = m[::7]
+    out = np.empty_like(x)
+    weights(x, m, out)
+    wide_x, wide_m = x.astype(float), m.astype(float)
+    # Where base is subtracted, the floor is not rounded.
+    assert_good_to_one_unit(
+        out, exact_exp(wide_x, -wide_m), kind, x.astype(np.longdouble) - m > 0.99 * FORMATS[kind].floor
+    )
+    assert (out[::7] == FORMATS[kind].up).all()
+    for far_below in (x - np.abs(m) - kind(800), np.full_like(x, -np.inf), np.full_like(x, np.finfo(kind).min)):
+        weights(far_below, m, out)
+        assert (out == 0).all()
+    weights(np.full_like(x, np.nan), m, out)
+    assert np.isnan(out).all()
+    weights(np.full_like(x, -np.inf), np.full_like(x, -np.inf), out)
+    assert (out == 0).all()
 
 
 @pytest.mark.parametrize("kind", [np.float32, np.float64])
-def test_exp_up_is_good_to_one_unit(kind):
-    fmt = expmath.FLOAT32 if kind is np.float32 else expmath.FLOAT64
-    rng = np.random.default_rng(1)
-    for d in np.concatenate([np.linspace(fmt.floor, 0, 3000), -rng.random(500), -(10.0 ** -np.arange(1, 20))]):
-        d = kind(d)
-        error = kind(np.spacing(d) * rng.uniform(-0.5, 0.5))
-        value, exact = exp_up(d, error), (float(d), float(error))
-        assert type(value) in (float, np.float32)
-        with mpmath.workdps(40):
-            exactly = float(mpmath.exp(sum(map(mpmath.mpf, exact))) * mpmath.mpf(fmt.up))
-        assert relative_error([float(value)], exact, fmt.up) * exactly <= 0.7 * np.spacing(kind(exactly))
-
-
-def test_exp_up_below_its_floor_is_zero():
-    for kind in (np.float32, np.float64):
-        for d in (-1e6, -math.inf, -900.0):
-            assert exp_up(kind(d), kind(0)) == 0.0
-        assert math.isnan(exp_up(kind(math.nan), kind(0)))
-        assert exp_up(kind(0), kind(0)) == (expmath.FLOAT32 if kind is np.float32 else expmath.FLOAT64).up
-
-
-def test_narrow_exp_is_good_to_23_bits():
-    for d in np.linspace(-80, 0, 3000).astype(np.float32):
-        assert relative_error([float(narrow_exp_up(d))], (float(d),), expmath.FLOAT32.up) <= 2.0**-22.5
+@pytest.mark.parametrize("reach", [1e-3, 10.0, online.FAR, 1.001 * online.FAR, 1e6, 1e30])
+def test_scaled_weights_are_good_to_one_unit(kind, reach):
+    m, gaps = tops_and_gaps(kind, 1500, reach, seed=6)
+    wide_factor = 10.0 ** np.random.default_rng(7).uniform(-20, 5, m.shape)
+    if kind is np.float32:
+        factor = wide_factor.astype(kind)
+        factor_lo = (wide_factor - factor).astype(kind)
+    else:
+        factor, factor_lo = wide_factor, np.zeros_like(wide_factor)
+    largest = np.finfo(kind).max / 4
+    m = np.clip(m / wide_factor, -largest, largest).astype(kind)  # so that the scaled maxima are within reach
+    x = np.minimum((m + gaps / wide_factor).astype(kind), m)
+    x[::7] = m[::7]
+    out = np.empty_like(x)
+    scaled_weights(x, m, factor, factor_lo, out)
+    assert (out[x == m] == FORMATS[kind].up).all()
+    with mpmath.workdps(60):
+        for i in range(len(x)):
+            scale = mpmath.mpf(float(factor[i])) + mpmath.mpf(float(factor_lo[i]))
+            d = scale * (mpmath.mpf(float(x[i])) - mpmath.mpf(float(m[i])))
+            if d > 0.99 * FORMATS[kind].floor:
+                exact = mpmath.exp(d) * FORMATS[kind].up
+                assert abs(mpmath.mpf(float(out[i])) / exact - 1) <= 1.3 * UNITS[kind], (x[i], m[i], wide_factor[i])
+    scaled_weights(np.full_like(x, -np.inf), m, factor, factor_lo, out)
+    assert (out == 0).all()
+    scaled_weights(np.full_like(x, np.nan), m, factor, factor_lo, out)
+    assert np.isnan(out).all()

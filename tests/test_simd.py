@@ -8,6 +8,7 @@ import pytest
 from naive import BFLOAT16
 
 from numba_softmax import simd
+from numba_softmax.lanewise import lanewise
 
 LANES = 8
 NUMBERS = {"float32": numba.float32, "float64": numba.float64, "int32": numba.int32}
@@ -253,3 +254,32 @@ def test_largest_lane(lanes):
         a[i] = np.inf
         assert largest(a) == np.inf
     assert largest(np.full(lanes, -np.inf, np.float32)) == -np.inf
+
+
+@pytest.mark.parametrize(("number", "lanes"), [("float32", 16), ("float32", 4), ("float64", 8), ("int32", 2)])
+def test_transpose_is_a_transpose(number, lanes):
+    vec, own = simd.Vec(NUMBERS[number], lanes), simd.Stored(number)
+    size = own.bytes
+
+    @lanewise
+    def load_rows(address):
+        return tuple(simd.load(vec, own, address + i * lanes * size) for i in range(lanes))
+
+    @lanewise
+    def store_rows(address, rows):
+        for i, row in enumerate(rows):
+            simd.store(own, address + i * lanes * size, row)
+
+    @numba.njit
+    def transposed(a, out):
+        store_rows(out, simd.transpose(load_rows(a)))
+
+    @numba.njit
+    def transposed_twice(a, out):
+        store_rows(out, simd.transpose(simd.transpose(load_rows(a))))
+
+    a = np.arange(lanes * lanes).reshape(lanes, lanes).astype(number)
+    for function, expected in ((transposed, a.T), (transposed_twice, a)):
+        out = np.zeros_like(a)
+        function(a.ctypes.data, out.ctypes.data)
+        np.testing.assert_array_equal(out, expected)
