@@ -36,7 +36,8 @@ def softmax(
         What takes part, broadcast to the shape of `x`. Elements that are left
         out count for nothing, whatever they are, and give 0.
     scale : float, optional
-        Multiplies `x`, exactly and without a copy: one over the temperature.
+        Multiplies `x`, exactly and without a copy: one over the temperature. An
+        element of -inf stays out, under a scale of 0 too.
     dtype : dtype, optional
         Of the result: a float. By default that of `out`, or of `x` if it is a
         float, else float64.

@@ -91,10 +91,13 @@ def fast_two_sum(a, b):
 
 @lanewise
 def top_of(m, error):
-    """What `exp_over` needs to know of the number ``m + error``; `error` is None or as there."""
+    """What `exp_over` needs to know of the number ``m + error``; `error` is None or as there.
+
+    `m` is reduced by a multiple of ``ln2 / 64``, so that next to nothing is left of it.
+    """
     fmt = float_format(m.type)
-    k = _nearest_power(m, fmt)
-    return m * LOG2_E, like(m, fmt.magic) - k, fma(k, -fmt.ln2_hi, m), error, m + fmt.floor
+    k = (fma(m, 64 * LOG2_E, fmt.magic) - fmt.magic) * (1 / 64)
+    return m * LOG2_E, k, fma(k, -fmt.ln2_hi, m), error, m + fmt.floor
 
 
 @lanewise
@@ -103,15 +106,16 @@ def exp_over(d, error, top):
 
     `error` is None or at most half a unit in the last place of `d`. It takes
     ``|m| <= 2**14`` and ``d <= m``. Where `d` is `m`, the result is exactly
-    `up`; the relative error is below 1.3 times ``2**-24``, or ``2**-53``.
+    `up`; the relative error is below 1.5 times ``2**-24``, or ``2**-53``.
     """
-    shift, magic_less_k, m_remainder, m_error, low = top
+    shift, k, m_remainder, m_error, low = top
     fmt = float_format(d.type)
     t = fma(d, LOG2_E, -shift) + fmt.magic
-    f = fma(t - magic_less_k, -fmt.ln2_hi, d) - m_remainder  # the product's sum with d is exact
-    f = fma(t - fmt.magic, -fmt.ln2_lo, f)
+    n = t - fmt.magic
+    taken = fma(n, fmt.ln2_lo, m_remainder)
     if error is not None:
-        f = f + (error - m_error)
+        taken = taken + (m_error - error)
+    f = fma(n + k, -fmt.ln2_hi, d) - taken  # the first sum is exact, but for some small d
     return select(d < low, 0.0, polynomial(f, (1.0, 1.0, *fmt.q)) * _power(t, fmt))
 
 

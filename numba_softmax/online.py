@@ -91,16 +91,18 @@ def narrow_frame_of(m, scale):
 @lanewise
 def narrow_weight(x, frame, scale):
     """`weight`, good for rounding to 16 bits: neither the rounding of ``x - m`` nor that of ln2 matters then."""
-    d = x - frame[0]
-    return narrow_exp(d if scale is None else d * scale[1])
+    return narrow_exp(_times_scale(x - frame[0], None, scale)[0])
 
 
 def _times_scale(d, error, scale):
-    """``scale * (d + error)`` and its rounding's error; an `error` of None is 0, and stays None without a scale."""
+    """``scale * (d + error)`` and its rounding's error; an `error` of None is 0, and stays None without a scale.
+
+    An element of -inf has no weight under a scale of 0 either, as under the smallest one above it.
+    """
     if scale is None:
         return d, error
     _, factor, factor_lo = scale
-    scaled = d * factor
+    scaled = select(d == -INF, -INF, d * factor)
     rounding = fma(d, factor_lo, fma(d, factor, -scaled))
     return scaled, rounding if error is None else fma(error, factor, rounding)
 

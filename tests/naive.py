@@ -21,7 +21,7 @@ def naive(name, x, axis=-1, *, where=None, scale=None, keepdims=False):
     axes = tuple(range(x.ndim)) if axis is None else normalize_axis_tuple(axis, x.ndim)
     keep = np.broadcast_to(True if where is None else where, x.shape)
     with np.errstate(all="ignore"):
-        x = x if scale is None else x * np.longdouble(scale)
+        x = _scaled(x, scale)
         last = tuple(range(-len(axes), 0))
         moved = np.moveaxis(x, axes, last)
         split = x.ndim - len(axes)
@@ -31,6 +31,15 @@ def naive(name, x, axis=-1, *, where=None, scale=None, keepdims=False):
         return np.moveaxis(y.reshape(moved.shape), last, axes)
     y = y.reshape(moved.shape[:split])
     return np.expand_dims(y, axes) if keepdims else y
+
+
+def _scaled(x, scale):
+    """The scaled elements; one of -inf stays out under a scale of 0, as it does under all scales above."""
+    if scale is None:
+        return x
+    if scale == 0:
+        return np.where(x == -np.inf, x, x * 0)
+    return x * np.longdouble(scale)
 
 
 def _of_rows(name, x, keep):
@@ -75,7 +84,7 @@ def unit_of(name, exact, dtype, x, axis=-1, *, where=None, scale=None, keepdims=
         return ulp_of(exact, dtype)
     x = np.asarray(x).astype(np.longdouble)
     with np.errstate(all="ignore"):
-        x = x if scale is None else x * np.longdouble(scale)
+        x = _scaled(x, scale)
         keep = np.broadcast_to(True if where is None else where, x.shape)
         m = np.max(x, axis=axis, where=keep, initial=-np.inf, keepdims=keepdims)
         return ulp_of(np.maximum(np.abs(m), np.abs(exact)), dtype)

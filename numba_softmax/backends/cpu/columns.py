@@ -171,20 +171,14 @@ def make_strips(spec: Spec, narrow: bool) -> Strips:
                 put(at, maximum(v, get(at)))
 
     @inlined
-    def weigh(v, frame, scale):
-        e = weight(v, frame, scale)
-        return select(v == -online.INF, 0.0, e) if scaled else e  # where 0 times infinity would count
-
-    @inlined
     def sum_column(tile, step, count, m, sums, ask, ask_step, scale):
         """Add up the weights of a block in the rows of one vector, into `sums`; return the ties."""
-        frame = frame_of(m, scale)
-        ties = splat(vec, 0.0)
+        frame, shift, ties = frame_of(m, scale), online.shift_of(m), splat(vec, 0.0)
         for slot in range(min(count, lanes)):
             if exact_in_wide and count <= lanes:  # a sum of one
                 prefetch(ask + slot * ask_step)
                 at = tile + slot * step
-                e = weigh(get(at), frame, scale)
+                e = weight(get(at), frame, scale)
                 put(at, e)
                 put_pair(sums + 2 * slot * wide_size, (widen(e), None))
             else:
@@ -192,12 +186,12 @@ def make_strips(spec: Spec, narrow: bool) -> Strips:
                 for j in range(slot, count, lanes):
                     prefetch(ask + j * ask_step)
                     v = get(tile + j * step)
-                    e = weigh(v, frame, scale)
+                    e = weight(v, frame, scale)
                     if uses_weights:
                         put(tile + j * step, e)
                         total, lost = online.add_weight(total, lost, e)
                     else:
-                        total, lost, ties = online.add_other(total, lost, ties, e, v, m)
+                        total, lost, ties = online.add_other(total, lost, ties, e, v, shift)
                 total, error = two_sum(total, splat(vec, -start))
                 put_pair(sums + 2 * slot * wide_size, online.lane_sums(total, lost + error))
         return ties
@@ -278,7 +272,7 @@ def make_strips(spec: Spec, narrow: bool) -> Strips:
                 frame = frame_of(convert(number, m), scale)
                 for j in range(count):
                     at = tile + (j * vectors + c) * VECTOR_BYTES
-                    put(at, weigh(get(at), frame, scale))
+                    put(at, weight(get(at), frame, scale))
             else:
                 put_prepared(kept, prepare(number, state))
 

@@ -144,7 +144,7 @@ def make_tiles(spec: Spec, x_format: Stored) -> Tiles:
 
     @inlined
     def read(x, w, j, width, scale):
-        """Elements j to j + width of a block, -inf elsewhere, and the lanes that count."""
+        """Elements j to j + width of a block, -inf elsewhere."""
         if width == lanes:
             v = load(vec, x_format, x + j * x_size)
             keep = load(mask_vec, BOOL, w + j) if masked else splat(mask_vec, True)
@@ -153,7 +153,7 @@ def make_tiles(spec: Spec, x_format: Stored) -> Tiles:
             keep = load_first(mask_vec, BOOL, w + j, width) if masked else first_lanes(vec, width)
         if scaled:
             v = v * scale[0]
-        return select(keep, v, -online.INF), keep
+        return select(keep, v, -online.INF)
 
     @jit
     def block_maximum(x, w, count, scale):
@@ -161,23 +161,21 @@ def make_tiles(spec: Spec, x_format: Stored) -> Tiles:
         b, c, d = a, a, a
         j = 0
         while j + 4 * lanes <= count:
-            a = maximum(read(x, w, j, lanes, scale)[0], a)
-            b = maximum(read(x, w, j + lanes, lanes, scale)[0], b)
-            c = maximum(read(x, w, j + 2 * lanes, lanes, scale)[0], c)
-            d = maximum(read(x, w, j + 3 * lanes, lanes, scale)[0], d)
+            a = maximum(read(x, w, j, lanes, scale), a)
+            b = maximum(read(x, w, j + lanes, lanes, scale), b)
+            c = maximum(read(x, w, j + 2 * lanes, lanes, scale), c)
+            d = maximum(read(x, w, j + 3 * lanes, lanes, scale), d)
             j += 4 * lanes
         while j < count:
-            a = maximum(read(x, w, j, min(lanes, count - j), scale)[0], a)
+            a = maximum(read(x, w, j, min(lanes, count - j), scale), a)
             j += lanes
         return largest_lane(maximum(maximum(a, b), maximum(c, d)))
 
     @inlined
     def add_vector(x, w, weights, j, width, m, frame, scale, sums):
         """Add the weights of elements j to j + width to the sums in each lane."""
-        v, keep = read(x, w, j, width, scale)
+        v = read(x, w, j, width, scale)
         e = weight(v, frame, scale)
-        if scaled:  # where 0 times infinity would count
-            e = select(keep, e, 0.0)
         total, lost, ties = sums
         if not uses_weights:
             return online.add_other(total, lost, ties, e, v, m)
@@ -215,7 +213,7 @@ def make_tiles(spec: Spec, x_format: Stored) -> Tiles:
 
         The last vector of weights is a whole one.
         """
-        m = number(m)
+        m = number(online.shift_of(m))
         frame = frame_of(m, scale)
         sums = no_sums()
         whole = count - count % (2 * lanes)
@@ -276,7 +274,7 @@ def make_tiles(spec: Spec, x_format: Stored) -> Tiles:
         The weights of both blocks may lie in the same place: `z` is read ahead of
         what `weights` gets.
         """
-        m = number(m)
+        m = number(online.shift_of(m))
         frame = frame_of(m, scale)
         sums = no_sums()
         head = head_of(y, count)
@@ -299,11 +297,9 @@ def make_tiles(spec: Spec, x_format: Stored) -> Tiles:
 
     @inlined
     def rewrite_vector(x, w, y, j, width, frame, prepared, scale, stream_now):
-        v, keep = read(x, w, j, width, scale)
+        v = read(x, w, j, width, scale)
         if uses_weights:
             v = weight(v, frame, scale)
-            if scaled:
-                v = select(keep, v, 0.0)
         put(y, w, j, width, finish(v, prepared, scale), stream_now)
 
     @jit
