@@ -34,13 +34,13 @@ class FloatFormat(NamedTuple):
     up: float  # the factor of bulk results
     magic: float  # added to a number, leaves its nearest integer in the low bits, as the exponent of a power times `up`
     floor: float  # below it, exp is less than half the smallest subnormal
-    ln2_hi: float  # of so few bits that its multiples are exact
+    ln2_hi: float  # of so few bits that its multiples by 64ths are exact, without a fused multiply-add too
     ln2_lo: float
     q: tuple[float, ...]
 
 
 FLOAT32 = FloatFormat(
-    types.int32, 23, 2.0**64, 1.5 * 2**23 + 127 + 64, -105.0, 0.693145751953125, 1.4286068203094172e-06,
+    types.int32, 23, 2.0**64, 1.5 * 2**23 + 127 + 64, -105.0, 0.693359375, -0.00021219444005469057,
     (0.4999999343083411, 0.16666520386294844, 0.04166839104188776, 0.008368746293045, 0.0013814527913098772),
 )  # fmt: skip
 FLOAT64 = FloatFormat(
@@ -93,10 +93,10 @@ def fast_two_sum(a, b):
 def top_of(m, error):
     """What `exp_over` needs to know of the number ``m + error``; `error` is None or as there.
 
-    `m` is reduced by a multiple of ``ln2 / 64``, so that next to nothing is left of it.
+    `m` is reduced by a multiple of 64ths of `ln2_hi`, so that next to nothing is left of it.
     """
     fmt = float_format(m.type)
-    k = (fma(m, 64 * LOG2_E, fmt.magic) - fmt.magic) * (1 / 64)
+    k = (fma(m, 64 / fmt.ln2_hi, fmt.magic) - fmt.magic) * (1 / 64)
     return m * LOG2_E, k, fma(k, -fmt.ln2_hi, m), error, m + fmt.floor
 
 
@@ -121,7 +121,7 @@ def exp_over(d, error, top):
 
 @lanewise
 def narrow_exp(d):
-    """``up * exp(d)`` for ``d <= 0`` with a relative error of ``2**-18``: good for rounding to 16 bits."""
+    """``up * exp(d)`` for ``d <= 0`` with a relative error of ``2**-21``: good for rounding to 16 bits."""
     fmt = float_format(d.type)
     t = fma(d, LOG2_E, fmt.magic)
     f = fma(t - fmt.magic, -LN2, d)

@@ -90,7 +90,10 @@ def narrow_frame_of(m, scale):
 
 @lanewise
 def narrow_weight(x, frame, scale):
-    """`weight`, good for rounding to 16 bits: neither the rounding of ``x - m`` nor that of ln2 matters then."""
+    """`weight` with a relative error of ``2**-17``, or ``2**-19`` where it is above ``2**-25``.
+
+    That is good for rounding to 16 bits: neither the rounding of ``x - m`` nor that of ln2 matters then.
+    """
     return narrow_exp(_times_scale(x - frame[0], None, scale)[0])
 
 

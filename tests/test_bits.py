@@ -303,19 +303,21 @@ def test_same_bits_when_written_past_the_caches_at_odd_addresses(name, n, run_py
 @each_op
 @pytest.mark.parametrize("n", [16, 37, 300])
 def test_same_bits_in_narrow_and_wide_arrays(name, n, planned_anew, one_thread):
-    """The kernels for columns and for gathered rows, on the same array."""
+    """The kernels for packed columns, for columns and for gathered rows, on the same array."""
     x = logits(n, 11)
     expected = getattr(ns, name)(x, 0)
-    planned_anew("NARROWEST_STRIP", 12)
+    planned_anew("PACKED", ())
+    assert same_bits(getattr(ns, name)(x, 0), expected)
+    planned_anew("_across_rows", lambda *layout: False)
     assert same_bits(getattr(ns, name)(x, 0), expected)
 
 
 @each_op
 @pytest.mark.parametrize("n", [1, 5, 16, 17, 37, 300, 2048, 8192, 8193, 65_535, 65_536])
-def test_same_bits_from_the_kernels_for_tiny_for_short_and_for_long_rows(name, n, planned_anew, one_thread):
+def test_same_bits_from_the_kernels_for_short_rows_for_rows_and_for_long_rows(name, n, planned_anew, one_thread):
     x = logits(11, n)
     expected = getattr(ns, name)(x)
-    planned_anew("lanes_of", lambda number: 0)  # no row is tiny
+    planned_anew("SHORT", 0)
     assert same_bits(getattr(ns, name)(x), expected)
     planned_anew("CHUNK", 1)  # rows are long from two elements on
     assert same_bits(getattr(ns, name)(x), expected)
