@@ -172,9 +172,8 @@ def make_tiles(spec: Spec, x_format: Stored) -> Tiles:
         return largest_lane(maximum(maximum(a, b), maximum(c, d)))
 
     @inlined
-    def add_vector(x, w, weights, j, width, m, frame, scale, sums):
-        """Add the weights of elements j to j + width to the sums in each lane."""
-        v = read(x, w, j, width, scale)
+    def add_vector(v, weights, j, m, frame, scale, sums):
+        """Add the weights of a vector, the elements from j on, to the sums in each lane."""
         e = weight(v, frame, scale)
         total, lost, ties = sums
         if not uses_weights:
@@ -188,10 +187,10 @@ def make_tiles(spec: Spec, x_format: Stored) -> Tiles:
     def add_rest(x, w, weights, j, count, m, frame, scale, sums):
         """Add the weights of elements j to count."""
         while j + lanes <= count:
-            sums = add_vector(x, w, weights, j, lanes, m, frame, scale, sums)
+            sums = add_vector(read(x, w, j, lanes, scale), weights, j, m, frame, scale, sums)
             j += lanes
         if j < count:
-            sums = add_vector(x, w, weights, j, count - j, m, frame, scale, sums)
+            sums = add_vector(read(x, w, j, count - j, scale), weights, j, m, frame, scale, sums)
         return sums
 
     @inlined
@@ -219,8 +218,9 @@ def make_tiles(spec: Spec, x_format: Stored) -> Tiles:
         whole = count - count % (2 * lanes)
         for j in range(0, whole, 2 * lanes):
             ask_ahead(x, j, ahead)
-            sums = add_vector(x, w, weights, j, lanes, m, frame, scale, sums)
-            sums = add_vector(x, w, weights, j + lanes, lanes, m, frame, scale, sums)
+            a, b = read(x, w, j, lanes, scale), read(x, w, j + lanes, lanes, scale)
+            sums = add_vector(a, weights, j, m, frame, scale, sums)
+            sums = add_vector(b, weights, j + lanes, m, frame, scale, sums)
         return sums_of_lanes(add_rest(x, w, weights, whole, count, m, frame, scale, sums))
 
     @inlined
@@ -283,10 +283,11 @@ def make_tiles(spec: Spec, x_format: Stored) -> Tiles:
         both = (count - head) // (2 * lanes) * (2 * lanes)
         for j in range(0, both, 2 * lanes):
             ask_ahead(x, j, ahead)
+            a, b = read(x, w, j, lanes, scale), read(x, w, j + lanes, lanes, scale)
             finish_vector(z, wz, y, head + j, lanes, prepared, scale, streaming)
             finish_vector(z, wz, y, head + j + lanes, lanes, prepared, scale, streaming)
-            sums = add_vector(x, w, weights, j, lanes, m, frame, scale, sums)
-            sums = add_vector(x, w, weights, j + lanes, lanes, m, frame, scale, sums)
+            sums = add_vector(a, weights, j, m, frame, scale, sums)
+            sums = add_vector(b, weights, j + lanes, m, frame, scale, sums)
         j = head + both
         while j + lanes <= count:
             finish_vector(z, wz, y, j, lanes, prepared, scale, streaming)
