@@ -238,8 +238,8 @@ def warmup(
         step
         for name in ops or OPS
         for x, y in formats
-        for masked in {False, where}
-        for scaled in {False, scale}
+        for masked in {False, bool(where)}
+        for scaled in {False, bool(scale)}
         for step in backend.warm(OPS[name], x, y, masked, scaled)
     ]
     for step in tqdm(steps, desc="compiling", delay=1, leave=False, disable=None):

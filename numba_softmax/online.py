@@ -15,7 +15,8 @@ are computed in float64 have two numbers for the sum, which keep any number of
 merges below the rounding of the result; for float32 one is enough, and
 ``rest_lo`` is None. The state of no numbers at all has ``m = -inf`` and ``l = 0``.
 
-The functions take floats and `Vec` alike, on the CPU and on CUDA. `scale` is None or ``(sign,
+`push` says the same for one number; the kernels fold blocks instead. The functions take floats and `Vec` alike, on
+the CPU and on CUDA. `scale` is None or ``(sign,
 factor, factor_lo)``: the row is then ``sign * (factor + factor_lo) * x``, of
 which `x` has taken the sign already when it comes here.
 """
@@ -26,7 +27,7 @@ from numba import float32
 
 from .expmath import exp_over, exp_pair, fast_two_sum, log1p, narrow_exp, top_of, two_sum
 from .lanewise import element, lanewise
-from .simd import convert, divide, exchange, fma, halvings, lane, like, maximum, select, widen
+from .simd import convert, divide, exchange, fma, halvings, lane, like, maximum, select, splat, widen
 
 INF = math.inf
 
@@ -205,10 +206,13 @@ def merge(a, b, scale):
 
 @lanewise
 def merge_lanes(state, scale):
-    """The state of all lanes' states together, merged in halves: in every lane."""
+    """The state of all lanes' states together, merged in halves: in every lane.
+
+    It is that of lane 0: where maxima are equal, the order decides the last bits, and other lanes have another.
+    """
     for step in halvings(state[0].type.lanes):
         state = merge(state, tuple(None if part is None else exchange(part, step) for part in state), scale)
-    return state
+    return tuple(None if part is None else splat(part.type, lane(part, 0)) for part in state)
 
 
 @lanewise

@@ -329,5 +329,6 @@ def test_minus_infinity_stays_out_under_a_scale_of_0_in_every_layout(name):
         x = logits(19, n)
         x[7, 2], x[11] = -np.inf, -np.inf
         for rows, axis in ((x, 1), (x.T.copy(), 0), (x.repeat(2, axis=1)[:, ::2], 1)):
-            y = getattr(ns, name)(rows, axis, scale=0.0)
-            assert_right(name, y.T if axis == 0 else y, x, 1, scale=0.0)
+            for scale in (0.0, -0.0):
+                y = getattr(ns, name)(rows, axis, scale=scale)
+                assert_right(name, y.T if axis == 0 else y, x, 1, scale=scale)

@@ -202,6 +202,16 @@ def test_lanes_merge_as_floats_do(rows):
         np.testing.assert_array_equal(out[:, i], merged(parts[i], parts[LANES + i]))
 
 
+def test_lanes_get_the_same_state_where_maxima_are_equal():
+    generator = np.random.default_rng(8)
+    for together in (lanes_together, lanes_together_in_one_part):
+        for _ in range(1000):
+            parts, out = np.zeros((3, LANES)), np.zeros((3, LANES))
+            parts[1] = generator.uniform(0, 3, LANES)
+            together(parts, out)
+            np.testing.assert_array_equal(out, out[:, :1].repeat(LANES, 1))
+
+
 @given(st.lists(states, min_size=LANES, max_size=LANES))
 def test_lanes_are_merged_in_halves(rows):
     for make, together in ((state_of, lanes_together), (state_in_one_part, lanes_together_in_one_part)):

@@ -6,12 +6,14 @@ import functools
 import math
 from collections.abc import Callable
 
+import numba
+
 from ...arrays import Layout, address_of
 from ...ops import Op
 from ...simd import Stored
 from .caches import second_cache
 from .columns import strips_in
-from .kernels import serial_kernel, split_kernel, threaded_kernel
+from .kernels import REGIMES, SPLIT, STREAMED, serial_kernel, split_kernel, threaded_kernel
 from .layout import layout_words
 from .rows import CHUNK
 from .threads import layer, threads_for_call
@@ -46,8 +48,8 @@ SMALLEST_IN_FLOAT32 = 2.0**-100
 class Plan:
     """How calls with a certain layout are served."""
 
-    def __init__(self, regime: str, spec: Spec, gathered: bool, tasks: int, layout: Layout, strip: int) -> None:
-        self.kernel = regime, spec, gathered
+    def __init__(self, regime: str, spec: Spec, tasks: int, layout: Layout, strip: int) -> None:
+        self.kernel = regime, spec
         self.tasks = tasks
         self.rows, self.chunks = layout.rows, -(-layout.n // CHUNK)
         self.elements = layout.rows * layout.n
@@ -64,11 +66,11 @@ class Plan:
 
     @functools.cached_property
     def split(self) -> Callable:
-        return split_kernel(*self.kernel[1:])
+        return split_kernel(*self.kernel)
 
     def splits(self, threads: int) -> bool:
         """Whether rows are so few and so long that threads share them."""
-        return self.kernel[0] == "long_rows" and self.tasks < 4 * threads and self.chunks > 1
+        return self.kernel[0] in SPLIT and self.tasks < 4 * threads and self.chunks > 1
 
 
 @functools.cache
@@ -82,36 +84,34 @@ def plan(op: Op, layout: Layout, scaled: bool, wide: bool, streams: bool) -> Pla
     """Choose the kernel. All of them give the same bits where more than one could serve."""
     x, y = stored(layout.x), stored(layout.y)
     spec = Spec(op, layout.x, layout.y, layout.masked, scaled, wide, False)
-    lanes, (inner, *_) = lanes_of(spec.number), layout.row_dims[-1]
-    regime, gathered, tasks, strip = "long_rows", True, layout.rows, 0
-    across = _across_rows(layout, x, y)
-    if _along_rows(layout, x, y, op.reduces) and not (across and layout.n == 1):
-        gathered = False
-        if 1 <= layout.n <= SHORT * lanes:
-            widest = max(1, min(WIDEST_STRIP, SHORT_BYTES // (layout.n * VECTOR_BYTES)))
-            regime, strip = "short_rows", _strip(inner, widest, lanes, False)
-            tasks = layout.rows // inner * strips_in(inner, strip, lanes, False)
-            _, _, y_step, _ = layout.row_dims[-1]
-            spec = spec._replace(streaming=streams and y_step == layout.n * y.bytes)
+    lanes, (inner, _, y_step, _) = lanes_of(spec.number), layout.row_dims[-1]
+    along, across = _along_rows(layout, x, y, op.reduces), _across_rows(layout, x, y)
+    strip, tasks = 0, layout.rows
+    if across and (layout.n == 1 or not along):  # rows of one element are both
+        if any(inner < vectors * lanes and layout.n <= n for vectors, n in PACKED):
+            regime, tasks = "packed_columns", layout.rows // inner
+            strip = max(math.ceil(inner / lanes), min(WIDEST_STRIP, PACKED_BYTES // (layout.n * VECTOR_BYTES)))
         else:
-            regime = "rows" if layout.n <= CHUNK else "long_rows"
-            spec = spec._replace(streaming=streams)
-    elif across and any(inner < v * lanes and layout.n <= n for v, n in PACKED):
-        regime, gathered = "packed_columns", False
-        strip = max(math.ceil(inner / lanes), min(WIDEST_STRIP, PACKED_BYTES // (layout.n * VECTOR_BYTES)))
-        tasks = layout.rows // inner
-    elif across:
-        regime, gathered, spec = "columns", False, spec._replace(streaming=streams)
-        widest = max(1, min(WIDEST_STRIP, STRIP_BYTES // (min(layout.n, BLOCK) * VECTOR_BYTES)))
-        strip = _strip(inner, widest, lanes, streams)
-        tasks = layout.rows // inner * strips_in(inner, strip, lanes, streams)
-    return Plan(regime, spec, gathered, tasks, layout, strip)
+            regime, widest = "columns", min(WIDEST_STRIP, STRIP_BYTES // (min(layout.n, BLOCK) * VECTOR_BYTES))
+            if layout.rows * layout.n >= PARALLEL_FROM:
+                widest = min(widest, layout.rows // (4 * numba.config.NUMBA_NUM_THREADS * lanes))
+            strip = _strip(inner, widest, lanes, streams)
+            tasks = layout.rows // inner * strips_in(inner, strip, lanes, streams)
+    elif along and 1 <= layout.n <= SHORT * lanes:
+        regime, streams = "short_rows", streams and y_step == layout.n * y.bytes
+        strip = _strip(inner, min(WIDEST_STRIP, SHORT_BYTES // (layout.n * VECTOR_BYTES)), lanes, False)
+        tasks = layout.rows // inner * strips_in(inner, strip, lanes, False)
+    elif along:
+        regime = "rows" if layout.n <= CHUNK else "long_rows"
+    else:
+        regime = "gathered"
+    return Plan(regime, spec._replace(streaming=streams and regime in STREAMED), tasks, layout, strip)
 
 
 def _strip(inner: int, widest: int, lanes: int, streaming: bool) -> int:
-    """The width of strips, in vectors: at most the widest, and all about the same."""
+    """The width of strips, in vectors: at most the widest, at least one, and all about the same."""
     vectors = strips_in(inner, 1, lanes, streaming)
-    return math.ceil(vectors / math.ceil(vectors / widest))
+    return math.ceil(vectors / math.ceil(vectors / max(1, widest)))
 
 
 def _along_rows(layout: Layout, x: Stored, y: Stored, reduces: bool) -> bool:
@@ -147,9 +147,8 @@ def _sign_and_factor(scale: float) -> tuple[float, float]:
     Differences of elements can overflow where the scaled ones do not: so
     elements are halved, where that is any help.
     """
-    if abs(scale) > 1:
-        return math.copysign(1.0, scale), abs(scale)
-    return math.copysign(0.5, scale), 2 * abs(scale)
+    sign = -1.0 if scale < 0 else 1.0
+    return (sign, abs(scale)) if abs(scale) > 1 else (0.5 * sign, 2 * abs(scale))
 
 
 def starter(op: Op, layout: Layout) -> Callable[[int, int, int, float | None], None]:
@@ -175,7 +174,7 @@ def starter(op: Op, layout: Layout) -> Callable[[int, int, int, float | None], N
             p.serial(x, y, w, sign, factor, p.words, 0, p.tasks)
             return
         with threads_for_call() as threads:
-            if threads == 1:
+            if threads == 1 or (p.tasks == 1 and not p.splits(threads)):
                 p.serial(x, y, w, sign, factor, p.words, 0, p.tasks)
             elif p.splits(threads):
                 p.split(x, y, w, sign, factor, p.words, p.rows, p.chunks, threads)
@@ -188,14 +187,11 @@ def starter(op: Op, layout: Layout) -> Callable[[int, int, int, float | None], N
 def warm(op: Op, x: str, y: str, masked: bool, scaled: bool) -> list[Callable[[], Callable]]:
     """Functions that compile, or load, one kernel each: all that may serve calls with those formats."""
     spec = Spec(op, x, y, masked, scaled, False, False)
-    streamed = () if op.reduces else (spec._replace(streaming=True),)
-    bodies = [
-        *((regime, s, False) for regime in ("short_rows", "rows", "long_rows", "columns") for s in (spec, *streamed)),
-        ("packed_columns", spec, False),
-        ("long_rows", spec, True),
-    ]
+    kernels = [(regime, spec) for regime in REGIMES]
+    if not op.reduces:
+        kernels += [(regime, spec._replace(streaming=True)) for regime in REGIMES if regime in STREAMED]
     return [
-        *(functools.partial(serial_kernel, *body) for body in bodies),
-        *(functools.partial(threaded_kernel, *body) for body in bodies),
-        *(functools.partial(split_kernel, s, gathered) for regime, s, gathered in bodies if regime == "long_rows"),
+        *(functools.partial(serial_kernel, *kernel) for kernel in kernels),
+        *(functools.partial(threaded_kernel, *kernel) for kernel in kernels),
+        *(functools.partial(split_kernel, *kernel) for kernel in kernels if kernel[0] in SPLIT),
     ]

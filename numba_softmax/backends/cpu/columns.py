@@ -63,34 +63,34 @@ class Strips(NamedTuple):
     kept_size: int  # bytes of it for each vector of a strip; they begin with the rows' maxima
     row_at: int  # where among them is the state of the rows
     fold_tile: Callable
-    prepare_tile: Callable
     finish_tile: Callable
     row_results: Callable
     strip: Callable
 
 
-def make_strips(spec: Spec, narrow: bool) -> Strips:
-    """The functions for strips; `room` is where they keep `kept_size` bytes for each vector.
+def make_strips(spec: Spec, x_format: Stored, y_format: Stored, masked: bool, early: bool) -> Strips:
+    """The functions for strips of elements and results in these formats.
+
+    `room` is where they keep `kept_size` bytes for each vector. If `early`, the
+    memory is asked for the next strip while one is folded.
 
     ``strip(x, y, w, x_step, y_step, w_step, n, begin, end, tile, room, scale)``
     computes rows `begin` to `end` of a strip, where `begin` is less than a
     vector; addresses are those of row 0 of it, which need not be one, steps
     lead to the rows' next elements, and `tile` has room for a block of the strip.
     """
-    op, number, masked, scaled, two_parts = spec.op, spec.number, spec.masked, spec.scaled, spec.two_parts
+    op, number, scaled, two_parts, high_only = spec.op, spec.number, spec.scaled, spec.two_parts, spec.high_only
     lanes, streaming = lanes_of(number), spec.streaming
     vec, wide_vec, wide_size = Vec(number, lanes), Vec(float64, lanes), 8 * lanes
     mask_vec = vec.of(types.boolean)
     own, own_wide = own_format(number), Stored("float64")
-    x_format, y_format = stored(spec.x), stored(spec.y)
     x_size, y_size = x_format.bytes, y_format.bytes
     uses_weights, reduces, masked_value = op.uses_weights, op.reduces, op.masked
     prepare, finish, finish_row = op.prepare, op.finish, op.finish_row
-    frame_of, weight = weights_for(narrow)
+    frame_of, weight = weights_for(spec.narrow)
     up = float_format(number).up
     start, down = up if uses_weights else 0.0, 1.0 / up
     exact_in_wide = uses_weights and not two_parts
-    high_only = narrow and uses_weights
 
     # What a vector of a strip keeps, by offset: vectors of the compute type, then states in
     # float64, of the row and of a chunk's blocks. Before it all is room for the sums of a block.
@@ -176,7 +176,8 @@ def make_strips(spec: Spec, narrow: bool) -> Strips:
         frame, shift, ties = frame_of(m, scale), online.shift_of(m), splat(vec, 0.0)
         for slot in range(min(count, lanes)):
             if exact_in_wide and count <= lanes:  # a sum of one
-                prefetch(ask + slot * ask_step)
+                if early:
+                    prefetch(ask + slot * ask_step)
                 at = tile + slot * step
                 e = weight(get(at), frame, scale)
                 put(at, e)
@@ -184,7 +185,8 @@ def make_strips(spec: Spec, narrow: bool) -> Strips:
             else:
                 total, lost = splat(vec, start), splat(vec, 0.0)
                 for j in range(slot, count, lanes):
-                    prefetch(ask + j * ask_step)
+                    if early:
+                        prefetch(ask + j * ask_step)
                     v = get(tile + j * step)
                     e = weight(v, frame, scale)
                     if uses_weights:
@@ -213,8 +215,8 @@ def make_strips(spec: Spec, narrow: bool) -> Strips:
     def fold_tile(tile, count, vectors, step, room, state_at, ask, ask_step, scale):
         """Leave the states of a block's rows in scratch memory, and their weights in the tile.
 
-        For each vector of elements a cache line is asked for: `ask_step` after
-        `ask`, and so on.
+        If `early`, a cache line is asked for with each vector of elements: that
+        at `ask`, the one `ask_step` further, and so on.
         """
         sums = room - sums_size
         for c in range(vectors):
@@ -277,11 +279,20 @@ def make_strips(spec: Spec, narrow: bool) -> Strips:
                 put_prepared(kept, prepare(number, state))
 
     @inlined
-    def finish_tile(at, kept, scale):
+    def finish_vector(at, kept, scale):
         """The results of the vector of the tile at `at`."""
         lo = None if high_only else get(kept + lo_at)
         last = get(kept + last_at) if not uses_weights else None
         return finish(get(at), (get(kept + hi_at), lo, last), scale)
+
+    @jit
+    def finish_tile(tile, count, vectors, step, room, scale):
+        """Put the results of rows of one block in place of what is in the tile."""
+        prepare_tile(vectors, room)
+        for c in range(vectors):
+            for j in range(count):
+                at = tile + c * VECTOR_BYTES + j * step
+                put(at, finish_vector(at, room + c * kept_size, scale))
 
     def make_write_block(past_caches):
         def write_block(y, w, y_step, w_step, count, begin, end, tile, room, scale):
@@ -289,7 +300,7 @@ def make_strips(spec: Spec, narrow: bool) -> Strips:
             for j in range(count):
                 yj, wj = y + j * y_step, w + j * w_step
                 for c in range(0, end, lanes):
-                    v = finish_tile(tile, room + c // lanes * kept_size, scale)
+                    v = finish_vector(tile, room + c // lanes * kept_size, scale)
                     tile += VECTOR_BYTES
                     if masked:
                         v = select(mask_at(wj + c, begin - c, end - c), v, masked_value)
@@ -321,7 +332,7 @@ def make_strips(spec: Spec, narrow: bool) -> Strips:
             load_block(x + at * x_step, w + at * w_step, x_step, w_step, count, begin, end, tile, room, scale)
             b = at % CHUNK // BLOCK
             state_at = states_at + b * state_size if n > BLOCK else row_at
-            fold_tile(tile, count, vectors, vectors * VECTOR_BYTES, room, state_at, tile, 0, scale)
+            fold_tile(tile, count, vectors, vectors * VECTOR_BYTES, room, state_at, 0, 0, scale)
             if n > BLOCK and (b + 1 == GROUP or at + count == n):
                 merge_blocks(b + 1, vectors, room, at < CHUNK, scale)
         if reduces:
@@ -338,7 +349,7 @@ def make_strips(spec: Spec, narrow: bool) -> Strips:
                 weigh_block(tile, count, vectors, room, scale)
                 write_block(y + at * y_step, wb, y_step, w_step, count, begin, end, tile, room, scale)
 
-    return Strips(sums_size, kept_size, row_at, fold_tile, prepare_tile, finish_tile, row_results, strip)
+    return Strips(sums_size, kept_size, row_at, fold_tile, finish_tile, row_results, strip)
 
 
 def strips_in(inner: int, strip: int, lanes: int, streaming: bool) -> int:
@@ -349,9 +360,9 @@ def strips_in(inner: int, strip: int, lanes: int, streaming: bool) -> int:
 def make_columns(spec: Spec) -> Callable:
     """Rows whose elements lie one step apart, beside their neighbours; the last row dimension is contiguous."""
     lanes, scale_of, streaming = lanes_of(spec.number), make_scales(spec), spec.streaming
-    x_size, y_size = stored(spec.x).bytes, stored(spec.y).bytes
-    strips_of, count_strips = make_strips(spec, spec.narrow), inlined(strips_in)
-    sums_size, kept_size, strip = strips_of.sums_size, strips_of.kept_size, strips_of.strip
+    x_format, y_format, count_strips = stored(spec.x), stored(spec.y), inlined(strips_in)
+    x_size, y_size = x_format.bytes, y_format.bytes
+    sums_size, kept_size, _, _, _, _, strip = make_strips(spec, x_format, y_format, spec.masked, False)
 
     def columns(x, y, w, sign, factor, layout, first, last):
         """Strips first to last."""

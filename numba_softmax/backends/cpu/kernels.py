@@ -18,17 +18,21 @@ from .tiles import Spec, jit
 _ADDRESSES = (int64, int64, int64, float64, float64, int64)  # x, y, w, sign, factor, layout
 
 
-def _make_body(regime: str, spec: Spec, gathered: bool) -> Callable:
-    """The kernel's function, not compiled yet."""
-    if regime == "rows":
-        return make_rows(spec)
-    if regime == "short_rows":
-        return make_short_rows(spec)
-    if regime == "packed_columns":
-        return make_packed_columns(spec)
-    if regime == "columns":
-        return make_columns(spec)
-    return make_long_rows(spec, gathered)
+REGIMES: dict[str, Callable[[Spec], Callable]] = {
+    "rows": make_rows,
+    "short_rows": make_short_rows,
+    "long_rows": functools.partial(make_long_rows, gathered=False),
+    "gathered": functools.partial(make_long_rows, gathered=True),
+    "columns": make_columns,
+    "packed_columns": make_packed_columns,
+}
+"""What makes a kernel's function, not compiled yet."""
+
+STREAMED = {"rows", "short_rows", "long_rows", "columns"}
+"""Regimes that may write past the caches."""
+
+SPLIT = {"long_rows", "gathered"}
+"""Regimes whose rows threads may share."""
 
 
 def _compiled(function: Callable, name: str, signature: tuple[Any, ...], parallel: bool = False) -> Callable:
@@ -43,29 +47,27 @@ def _name(*parts: Any) -> str:
 
 
 @functools.cache
-def serial_kernel(regime: str, spec: Spec, gathered: bool) -> Callable:
+def serial_kernel(regime: str, spec: Spec) -> Callable:
     """``f(x, y, w, sign, factor, layout, first, last)``: those tasks, in the calling thread."""
-    return _compiled(
-        _make_body(regime, spec, gathered), _name("serial", regime, spec, gathered), (*_ADDRESSES, int64, int64)
-    )
+    return _compiled(REGIMES[regime](spec), _name("serial", regime, spec), (*_ADDRESSES, int64, int64))
 
 
 @functools.cache
-def threaded_kernel(regime: str, spec: Spec, gathered: bool) -> Callable:
+def threaded_kernel(regime: str, spec: Spec) -> Callable:
     """``f(x, y, w, sign, factor, layout, tasks, parts)``: the tasks in so many parts, shared out to threads."""
-    body = jit(_make_body(regime, spec, gathered))
+    body = jit(REGIMES[regime](spec))
 
     def threaded(x, y, w, sign, factor, layout, tasks, parts):
         for part in prange(parts):
             body(x, y, w, sign, factor, layout, tasks * part // parts, tasks * (part + 1) // parts)
 
-    return _compiled(threaded, _name("threaded", regime, spec, gathered), (*_ADDRESSES, int64, int64), parallel=True)
+    return _compiled(threaded, _name("threaded", regime, spec), (*_ADDRESSES, int64, int64), parallel=True)
 
 
 @functools.cache
-def split_kernel(spec: Spec, gathered: bool) -> Callable:
+def split_kernel(regime: str, spec: Spec) -> Callable:
     """``f(x, y, w, sign, factor, layout, rows, chunks, parts)``: chunks of rows shared out to threads."""
-    fold_chunks, merge_chunks, write_chunks = make_split_rows(spec, gathered)
+    fold_chunks, merge_chunks, write_chunks = make_split_rows(spec, regime == "gathered")
     reduces = spec.op.reduces
 
     def split(x, y, w, sign, factor, layout, rows, chunks, parts):
@@ -79,4 +81,4 @@ def split_kernel(spec: Spec, gathered: bool) -> Callable:
                 first, last = tasks * part // parts, tasks * (part + 1) // parts
                 write_chunks(x, y, w, sign, factor, layout, states, first, last)
 
-    return _compiled(split, _name("split", spec, gathered), (*_ADDRESSES, int64, int64, int64), parallel=True)
+    return _compiled(split, _name("split", regime, spec), (*_ADDRESSES, int64, int64, int64), parallel=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 from numba import float64
@@ -34,6 +35,9 @@ CHUNK = GROUP * BLOCK
 The weights of rows up to this length are kept until their sum is known. Beyond, they are computed twice.
 """
 
+GROUP_BYTES = 7 * 8 * GROUP
+"""Scratch memory for the sums of a group and what is prepared from them."""
+
 _FLOAT64 = Stored("float64")
 
 
@@ -51,109 +55,127 @@ def make_scales(spec: Spec) -> Callable:
     return scale_of
 
 
-class Group:
-    """Jitted functions over the sums of up to `GROUP` blocks, which lie in scratch memory at ``room``.
+class Group(NamedTuple):
+    """Jitted functions over the sums of a group; see `make_group`."""
+
+    clear: Callable
+    keep_sums: Callable
+    maximum_at: Callable
+    finish_rows: Callable
+    finish_blocks: Callable
+    reduce_rows: Callable
+    state_of_blocks: Callable
+    prepared_at: Callable
+    store_result: Callable
+
+
+def make_group(spec: Spec) -> Group:
+    """The functions over the sums of up to `GROUP` blocks, which lie in scratch memory at ``room``.
 
     From a block's sums to what its weights are multiplied by it is a long way,
     one number after the other. The blocks of a group go it together.
     """
+    op, number, two_parts, high_only = spec.op, spec.number, spec.two_parts, spec.high_only
+    uses_weights, prepare, finish_row = op.uses_weights, op.prepare, op.finish_row
+    y_format = stored(spec.y)
+    vec = Vec(float64, GROUP)
+    m_at, total_at, lost_at, less_at, hi_at, lo_at, last_at = range(0, GROUP_BYTES, 8 * GROUP)
 
-    size = 7 * 8 * GROUP
+    @inlined
+    def keep(at, value):
+        store(_FLOAT64, at, widen(value))
 
-    def __init__(self, spec: Spec) -> None:
-        op, number, two_parts, high_only = spec.op, spec.number, spec.two_parts, spec.high_only
-        uses_weights, prepare, finish_row = op.uses_weights, op.prepare, op.finish_row
-        y_format = stored(spec.y)
-        vec = Vec(float64, GROUP)
-        m_at, total_at, lost_at, less_at, hi_at, lo_at, last_at = range(0, 7 * 8 * GROUP, 8 * GROUP)
+    @inlined
+    def get(at):
+        return load(vec, _FLOAT64, at)
 
-        @inlined
-        def keep(at, value):
-            store(_FLOAT64, at, widen(value))
+    @inlined
+    def zero_lo(zero):
+        return zero if two_parts else None
 
-        @inlined
-        def get(at):
-            return load(vec, _FLOAT64, at)
+    @inlined
+    def clear(room):
+        """All blocks empty."""
+        store(_FLOAT64, room + total_at, splat(vec, 0.0))
+        store(_FLOAT64, room + lost_at, splat(vec, 0.0))
+        store(_FLOAT64, room + m_at, splat(vec, -online.INF))
+        store(_FLOAT64, room + less_at, splat(vec, 1.0))
 
-        @inlined
-        def zero_lo(zero):
-            return zero if two_parts else None
+    @inlined
+    def keep_sums(room, i, m, sums):
+        at = room + 8 * i
+        keep(at + m_at, m)
+        keep(at + total_at, sums[0])
+        if two_parts:
+            keep(at + lost_at, sums[1])
+        keep(at + less_at, sums[2])
 
-        @inlined
-        def clear(room):
-            """All blocks empty."""
-            store(_FLOAT64, room + total_at, splat(vec, 0.0))
-            store(_FLOAT64, room + lost_at, splat(vec, 0.0))
-            store(_FLOAT64, room + m_at, splat(vec, -online.INF))
-            store(_FLOAT64, room + less_at, splat(vec, 1.0))
+    @inlined
+    def block_states(room):
+        total = get(room + total_at), (get(room + lost_at) if two_parts else None)
+        return online.block_state(get(room + m_at), total, get(room + less_at))
 
-        @inlined
-        def keep_sums(room, i, m, sums):
-            at = room + 8 * i
-            keep(at + m_at, m)
-            keep(at + total_at, sums[0])
-            if two_parts:
-                keep(at + lost_at, sums[1])
-            keep(at + less_at, sums[2])
+    @inlined
+    def keep_prepared(room, prepared, last):
+        keep(room + hi_at, prepared[0])
+        keep(room + lo_at, prepared[1])
+        keep(room + last_at, last)
 
-        @inlined
-        def block_states(room):
-            total = get(room + total_at), (get(room + lost_at) if two_parts else None)
-            return online.block_state(get(room + m_at), total, get(room + less_at))
+    @jit
+    def finish_rows(room):
+        """Prepare rows of one block each."""
+        state = block_states(room)
+        keep_prepared(room, prepare(number, online.share(state) if uses_weights else state), state[0])
 
-        @inlined
-        def keep_prepared(room, prepared, last):
-            keep(room + hi_at, prepared[0])
-            keep(room + lo_at, prepared[1])
-            keep(room + last_at, last)
+    @jit
+    def reduce_rows(room, wide):
+        """The results of rows of one block each, for `store_result`."""
+        keep(room + hi_at, finish_row(block_states(room), wide))
 
-        @jit
-        def finish_rows(room):
-            """Prepare rows of one block each."""
-            state = block_states(room)
-            keep_prepared(room, prepare(number, online.share(state) if uses_weights else state), state[0])
+    @jit
+    def finish_blocks(room, wide):
+        """Prepare the blocks of one row; the last number prepared is the maximum to weigh against."""
+        state = online.merge_lanes(block_states(room), wide)
+        if uses_weights:
+            m, share = online.shared(get(room + m_at), state, wide)
+            keep_prepared(room, prepare(number, share), m)
+        else:
+            keep_prepared(room, prepare(number, state), state[0])
 
-        @jit
-        def reduce_rows(room, wide):
-            """The results of rows of one block each, for `store_result`."""
-            keep(room + hi_at, finish_row(block_states(room), wide))
+    @jit
+    def state_of_blocks(room, wide):
+        """The state of one row's blocks."""
+        m, rest, rest_lo = online.merge_lanes(block_states(room), wide)
+        return lane(m, 0), lane(rest, 0), (lane(rest_lo, 0) if two_parts else None)
 
-        @jit
-        def finish_blocks(room, wide):
-            """Prepare the blocks of one row; the last number prepared is the maximum to weigh against."""
-            state = online.merge_lanes(block_states(room), wide)
-            if uses_weights:
-                m, share = online.shared(get(room + m_at), state, wide)
-                keep_prepared(room, prepare(number, share), m)
-            else:
-                keep_prepared(room, prepare(number, state), state[0])
+    @inlined
+    def prepared_at(room, i):
+        at = room + 8 * i
+        return (
+            number(load(float64, _FLOAT64, at + hi_at)),
+            (None if high_only else number(load(float64, _FLOAT64, at + lo_at))),
+            number(load(float64, _FLOAT64, at + last_at)),
+        )
 
-        @jit
-        def state_of_blocks(room, wide):
-            """The state of one row's blocks."""
-            m, rest, rest_lo = online.merge_lanes(block_states(room), wide)
-            return lane(m, 0), lane(rest, 0), (lane(rest_lo, 0) if two_parts else None)
+    @inlined
+    def maximum_at(room, i):
+        return load(float64, _FLOAT64, room + 8 * i + m_at)
 
-        @inlined
-        def prepared_at(room, i):
-            at = room + 8 * i
-            return (
-                number(load(float64, _FLOAT64, at + hi_at)),
-                (None if high_only else number(load(float64, _FLOAT64, at + lo_at))),
-                number(load(float64, _FLOAT64, at + last_at)),
-            )
+    @inlined
+    def store_result(room, i, y):
+        store(y_format, y, load(float64, _FLOAT64, room + 8 * i + hi_at))
 
-        @inlined
-        def maximum_at(room, i):
-            return load(float64, _FLOAT64, room + 8 * i + m_at)
-
-        @inlined
-        def store_result(room, i, y):
-            store(y_format, y, load(float64, _FLOAT64, room + 8 * i + hi_at))
-
-        self.clear, self.keep_sums, self.prepared_at, self.store_result = clear, keep_sums, prepared_at, store_result
-        self.finish_rows, self.reduce_rows, self.finish_blocks = finish_rows, reduce_rows, finish_blocks
-        self.state_of_blocks, self.maximum_at = state_of_blocks, maximum_at
+    return Group(
+        clear,
+        keep_sums,
+        maximum_at,
+        finish_rows,
+        finish_blocks,
+        reduce_rows,
+        state_of_blocks,
+        prepared_at,
+        store_result,
+    )
 
 
 def make_rows(spec: Spec) -> Callable:
@@ -165,14 +187,14 @@ def make_rows(spec: Spec) -> Callable:
     when they are wanted.
     """
     op, number = spec.op, spec.number
-    scale_of, group = make_scales(spec), Group(spec)
+    scale_of = make_scales(spec)
     block_maximum, block_sums, finish_block, finish_and_sum, _ = make_tiles(spec, stored(spec.x))
-    finish_rows, reduce_rows, finish_blocks = group.finish_rows, group.reduce_rows, group.finish_blocks
-    clear, keep_sums, prepared_at, store_result = group.clear, group.keep_sums, group.prepared_at, group.store_result
-    state_of_blocks, maximum_at, finish_row = group.state_of_blocks, group.maximum_at, op.finish_row
+    group, finish_row = make_group(spec), op.finish_row
+    clear, keep_sums, maximum_at, finish_rows, finish_blocks, reduce_rows = group[:6]
+    state_of_blocks, prepared_at, store_result = group[6:]
     uses_weights, reduces, streaming = op.uses_weights, op.reduces, spec.streaming
     own, x_format, y_format = own_format(number), stored(spec.x), stored(spec.y)
-    size, x_size, y_size, lanes, weights_at = own.bytes, x_format.bytes, y_format.bytes, lanes_of(number), Group.size
+    size, x_size, y_size, lanes, weights_at = own.bytes, x_format.bytes, y_format.bytes, lanes_of(number), GROUP_BYTES
 
     @inlined
     def weights_of(room, n, i, start):
@@ -252,7 +274,7 @@ def make_rows(spec: Spec) -> Callable:
                     if uses_weights:
                         x_at, _, w_at = row_offsets(layout, begin)
                         weigh_again(x + x_at, w + w_at, room, n, scale, ahead)
-        if not reduces:
+        if not reduces and first < last:
             begin = first + (last - first - 1) // members * members
             write_rows(x, y, w, layout, room, begin, begin, last, scale)
         if streaming:
@@ -273,14 +295,13 @@ def make_chunks(spec: Spec, gathered: bool) -> tuple[int, Callable, Callable]:
     x_format = own if gathered else stored(spec.x)
     gather, scatter = make_gather(stored(spec.x), number, masked), make_scatter(y_format)
     block_maximum, block_sums, _, _, rewrite_block = make_tiles(spec, x_format)
-    group = Group(spec)
-    clear, keep_sums, state_of_blocks = group.clear, group.keep_sums, group.state_of_blocks
+    clear, keep_sums, _, _, _, _, state_of_blocks, _, _ = make_group(spec)
     uses_weights, prepare, high_only = op.uses_weights, op.prepare, spec.high_only
     size, x_size, y_size = own.bytes, x_format.bytes, y_format.bytes
-    x_block_at = Group.size
+    x_block_at = GROUP_BYTES
     w_block_at = x_block_at + BLOCK * size
     y_block_at = w_block_at + BLOCK
-    scratch_size = VECTOR_BYTES + (y_block_at + BLOCK * y_size if gathered else Group.size)
+    scratch_size = VECTOR_BYTES + (y_block_at + BLOCK * y_size if gathered else GROUP_BYTES)
 
     @inlined
     def block_at(x, w, layout, room, start, count):

@@ -80,12 +80,11 @@ def store_each(stored, address, step, vectors):
 
 
 @lanewise
-def largest(vectors):
-    """The largest number of each lane."""
-    result = vectors[0]
-    for vector in vectors[1:]:
-        result = maximum(vector, result)
-    return result
+def largest(vectors, m):
+    """The largest number of each lane, in any of the vectors or `m`."""
+    for vector in vectors:
+        m = maximum(vector, m)
+    return m
 
 
 def make_short_rows(spec: Spec) -> Callable:
@@ -95,8 +94,7 @@ def make_short_rows(spec: Spec) -> Callable:
     vec, bytes_vec = Vec(number, lanes), Vec(types.uint8, VECTOR_BYTES)
     x_format, y_format = stored(spec.x), stored(spec.y)
     x_size, y_size = x_format.bytes, y_format.bytes
-    strips = make_strips(spec._replace(x=number.name, y=number.name, masked=False), spec.narrow)
-    sums_size, kept_size, row_at, fold_tile, prepare_tile, finish_tile, row_results, _ = strips
+    sums_size, kept_size, row_at, fold_tile, finish_tile, row_results, _ = make_strips(spec, own, own, False, True)
     reduces, masked_value = op.reduces, op.masked
 
     @jit
@@ -109,17 +107,15 @@ def make_short_rows(spec: Spec) -> Callable:
                 mask = w + c * w_step + j if masked else None
                 xj, count = x + c * x_step + j * x_size, min(lanes, n - j)
                 vectors = load_square(vec, x_format, xj, x_step, mask, w_step, width - c, count, sign)
-                m = maximum(largest(vectors), m)
+                m = largest(vectors, m)
                 store_each(own, at + j * step, step, vectors)
             store(own, room + c // lanes * kept_size, m)
 
     @jit
-    def write_rows(y, w, y_step, w_step, n, width, tile, step, room, scale):
+    def write_rows(y, w, y_step, w_step, n, width, tile, step):
         """Write the results of rows from the tile."""
         for c in range(0, width, lanes):
-            at, kept = tile + c // lanes * VECTOR_BYTES, room + c // lanes * kept_size
-            for j in range(n):
-                store(own, at + j * step, finish_tile(at + j * step, kept, scale))
+            at = tile + c // lanes * VECTOR_BYTES
             for j in range(0, n, lanes):
                 mask = w + c * w_step + j if masked else None
                 yj, count = y + c * y_step + j * y_size, min(lanes, n - j)
@@ -164,13 +160,13 @@ def make_short_rows(spec: Spec) -> Callable:
                     for i in range(min(lanes, width - c * lanes)):
                         store(y_format, y + y_at + (c * lanes + i) * y_step, lane(results, i))
             else:
-                prepare_tile(there, room)
+                finish_tile(tile, n, there, step, room, scale)
                 if streaming:
                     results = tile + tile_size + (y + y_at) % VECTOR_BYTES
-                    write_rows(results, w + w_at, y_step, w_step, n, width, tile, step, room, scale)
+                    write_rows(results, w + w_at, y_step, w_step, n, width, tile, step)
                     copy_past_caches(results, y + y_at, width * y_step)
                 else:
-                    write_rows(y + y_at, w + w_at, y_step, w_step, n, width, tile, step, room, scale)
+                    write_rows(y + y_at, w + w_at, y_step, w_step, n, width, tile, step)
         if streaming:
             fence(y)
         release(scratch)
@@ -186,9 +182,8 @@ def make_packed_columns(spec: Spec) -> Callable:
     mask_vec = vec.of(types.boolean)
     x_format, y_format = stored(spec.x), stored(spec.y)
     size, x_size, y_size = own.bytes, x_format.bytes, y_format.bytes
-    strips = make_strips(spec._replace(x=number.name, y=number.name, masked=False), spec.narrow)
-    sums_size, kept_size, row_at, fold_tile, prepare_tile, finish_tile, row_results, _ = strips
-    reduces, masked_value = op.reduces, op.masked
+    sums_size, kept_size, row_at, fold_tile, finish_tile, row_results, _ = make_strips(spec, own, own, False, False)
+    reduces, masked_value, masked_results = op.reduces, op.masked, masked and not op.reduces
 
     @jit
     def pack(x, w, x_step, w_step, n, inner, tile, step, scale):
@@ -205,20 +200,14 @@ def make_packed_columns(spec: Spec) -> Callable:
 
     @jit
     def unpack(y, w, y_step, w_step, n, inner, tile, step):
-        """Write a group's results from the tile."""
+        """Write a group's results from the tile, or the first line of it for an op that reduces."""
         for j in range(n):
             for c in range(0, inner, lanes):
                 count = min(lanes, inner - c)
                 v = load_first(vec, own, tile + j * step + c * size, count)
-                if masked:
+                if masked_results:
                     v = select(load_first(mask_vec, BOOL, w + j * w_step + c, count), v, masked_value)
                 store_first(y_format, y + j * y_step + c * y_size, v, count)
-
-    @jit
-    def unpack_results(y, inner, tile):
-        for c in range(0, inner, lanes):
-            count = min(lanes, inner - c)
-            store_first(y_format, y + c * y_size, load_first(vec, own, tile + c * size, count), count)
 
     @jit
     def find_maxima(tile, step, n, vectors, room):
@@ -227,14 +216,6 @@ def make_packed_columns(spec: Spec) -> Callable:
             for j in range(n):
                 m = maximum(load(vec, own, tile + c * VECTOR_BYTES + j * step), m)
             store(own, room + c * kept_size, m)
-
-    @jit
-    def finish_all(tile, step, n, vectors, room, scale):
-        """Put results in place of what is in the tile."""
-        for c in range(vectors):
-            for j in range(n):
-                at = tile + c * VECTOR_BYTES + j * step
-                store(own, at, finish_tile(at, room + c * kept_size, scale))
 
     def packed_columns(x, y, w, sign, factor, layout, first, last):
         """Groups of neighbours first to last."""
@@ -254,20 +235,16 @@ def make_packed_columns(spec: Spec) -> Callable:
                 at = tile + (group - begin) * inner * size
                 pack(x + x_at, w + w_at, x_step, w_step, n, inner, at, step, scale)
             find_maxima(tile, step, n, there, room)
-            fold_tile(tile, n, there, step, room, row_at, tile, 0, scale)
+            fold_tile(tile, n, there, step, room, row_at, 0, 0, scale)
             if reduces:
                 for c in range(there):
                     store(own, tile + c * VECTOR_BYTES, convert(number, row_results(room + c * kept_size, wide)))
             else:
-                prepare_tile(there, room)
-                finish_all(tile, step, n, there, room, scale)
+                finish_tile(tile, n, there, step, room, scale)
             for group in range(begin, end):
                 _, y_at, w_at = row_offsets(layout, group * inner)
                 at = tile + (group - begin) * inner * size
-                if reduces:
-                    unpack_results(y + y_at, inner, at)
-                else:
-                    unpack(y + y_at, w + w_at, y_step, w_step, n, inner, at, step)
+                unpack(y + y_at, w + w_at, y_step, w_step, 1 if reduces else n, inner, at, step)
         release(scratch)
 
     return packed_columns

@@ -129,17 +129,17 @@ def make_tiles(spec: Spec, x_format: Stored) -> Tiles:
     the spec has none. Sums are ``(total, lost, less)``: what `online.block_state` takes.
     """
     op, number, masked, scaled, streaming = spec.op, spec.number, spec.masked, spec.scaled, spec.streaming
-    own, size, lanes = own_format(number), number.bitwidth // 8, lanes_of(number)
+    own, lanes = own_format(number), lanes_of(number)
     vec = Vec(number, lanes)
     mask_vec = vec.of(types.boolean)
     y_format = stored(spec.y)
-    x_size, y_size = x_format.bits // 8, y_format.bits // 8
+    size, x_size, y_size = own.bytes, x_format.bytes, y_format.bytes
     uses_weights, masked_value, finish = op.uses_weights, op.masked, op.finish
     up = float_format(number).up
     start, down = up if uses_weights else 0.0, 1.0 / up
     frame_of, weight = weights_for(spec.narrow)
     z_format = own if uses_weights else x_format
-    z_size = z_format.bits // 8
+    z_size = z_format.bytes
     stream_alignment = lanes * y_size
 
     @inlined
