@@ -231,7 +231,7 @@ def make_tiles(spec: Spec, x_format: Stored) -> Tiles:
     @inlined
     def put(y, w, j, width, v, stream_now):
         """Write the results `v` of elements j to j + width."""
-        if masked:
+        if masked and not uses_weights:
             keep = load(mask_vec, BOOL, w + j) if width == lanes else load_first(mask_vec, BOOL, w + j, width)
             v = select(keep, v, masked_value)
         if width < lanes:
@@ -250,6 +250,19 @@ def make_tiles(spec: Spec, x_format: Stored) -> Tiles:
         put(y, w, j, width, finish(v, prepared, scale), stream_now)
 
     @inlined
+    def mask_results(y, w, count, prepared):
+        """Put 0 where the mask says so, after the results of a block.
+
+        No weight means no share, unless that is NaN: only then there is something to do.
+        """
+        if masked and uses_weights and prepared[0] - prepared[0] != 0.0:
+            for j in range(0, count, lanes):
+                width = min(lanes, count - j)
+                keep = load_first(mask_vec, BOOL, w + j, width)
+                v = select(keep, load_first(vec, y_format, y + j * y_size, width), masked_value)
+                store_first(y_format, y + j * y_size, v, width)
+
+    @inlined
     def head_of(y, count):
         """How many elements come before the first one that a streamed vector may begin with."""
         return min(count, -y % stream_alignment // y_size) if streaming else 0
@@ -265,6 +278,7 @@ def make_tiles(spec: Spec, x_format: Stored) -> Tiles:
             j += lanes
         if j < count:
             finish_vector(z, w, y, j, count - j, prepared, scale, False)
+        mask_results(y, w, count, prepared)
 
     @jit
     def finish_and_sum(z, wz, y, prepared, x, w, weights, count, m, scale, ahead):
@@ -294,6 +308,7 @@ def make_tiles(spec: Spec, x_format: Stored) -> Tiles:
             j += lanes
         if j < count:
             finish_vector(z, wz, y, j, count - j, prepared, scale, False)
+        mask_results(y, wz, count, prepared)
         return sums_of_lanes(add_rest(x, w, weights, both, count, m, frame, scale, sums))
 
     @inlined
@@ -319,5 +334,6 @@ def make_tiles(spec: Spec, x_format: Stored) -> Tiles:
             width = min(lanes, count - j)
             rewrite_vector(x, w, y, j, width, frame, prepared, scale, streaming and width == lanes)
             j += lanes
+        mask_results(y, w, count, prepared)
 
     return Tiles(block_maximum, block_sums, finish_block, finish_and_sum, rewrite_block)
