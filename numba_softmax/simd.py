@@ -46,7 +46,8 @@ from .lanewise import (
 
 __all__ = [
     "Stored", "Vec", "bitcast", "convert", "divide", "exchange", "fence", "first_lanes", "fma", "lane",
-    "lanes_between", "largest_lane", "like", "load", "load_first", "load_where", "maximum", "prefetch", "select",
+    "lanes_between", "largest_lane", "like", "load", "load_first", "load_where", "maximum", "prefetch",
+    "prefetch_to_write", "select",
     "splat", "store", "store_first", "store_where", "stream", "transpose", "widen", "with_lane",
 ]  # fmt: skip
 
@@ -273,9 +274,19 @@ def stream(stored, address, value):
 @lanewise
 def prefetch(address):
     """Ask for the cache line at `address`, which need not be one that can be read."""
+    _ask(address, 0)
+
+
+@lanewise
+def prefetch_to_write(address):
+    """`prefetch` of a line that is to be written."""
+    _ask(address, 1)
+
+
+def _ask(address: Value, writes: int) -> None:
     number = ir.IntType(32)
     pointer = _pointer(address, ir.IntType(8))
-    call_llvm(address.builder, "llvm.prefetch.p0", ir.VoidType(), pointer, number(0), number(3), number(1))
+    call_llvm(address.builder, "llvm.prefetch.p0", ir.VoidType(), pointer, number(writes), number(3), number(1))
 
 
 @lanewise

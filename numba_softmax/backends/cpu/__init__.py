@@ -84,7 +84,7 @@ def plan(op: Op, layout: Layout, scaled: bool, wide: bool, streams: bool) -> Pla
     """Choose the kernel. All of them give the same bits where more than one could serve."""
     x, y = stored(layout.x), stored(layout.y)
     spec = Spec(op, layout.x, layout.y, layout.masked, scaled, wide, False)
-    lanes, (inner, _, y_step, _) = lanes_of(spec.number), layout.row_dims[-1]
+    lanes, (inner, *_) = lanes_of(spec.number), layout.row_dims[-1]
     along, across = _along_rows(layout, x, y, op.reduces), _across_rows(layout, x, y)
     strip, tasks = 0, layout.rows
     if across and (layout.n == 1 or not along):  # rows of one element are both
@@ -98,7 +98,7 @@ def plan(op: Op, layout: Layout, scaled: bool, wide: bool, streams: bool) -> Pla
             strip = _strip(inner, widest, lanes, streams)
             tasks = layout.rows // inner * strips_in(inner, strip, lanes, streams)
     elif along and 1 <= layout.n <= SHORT * lanes:
-        regime, streams = "short_rows", streams and y_step == layout.n * y.bytes
+        regime = "short_rows"
         strip = _strip(inner, min(WIDEST_STRIP, SHORT_BYTES // (layout.n * VECTOR_BYTES)), lanes, False)
         tasks = layout.rows // inner * strips_in(inner, strip, lanes, False)
     elif along:

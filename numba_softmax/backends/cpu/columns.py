@@ -28,6 +28,7 @@ from ...simd import (
     load_where,
     maximum,
     prefetch,
+    prefetch_to_write,
     select,
     splat,
     store,
@@ -171,13 +172,19 @@ def make_strips(spec: Spec, x_format: Stored, y_format: Stored, masked: bool, ea
                 put(at, maximum(v, get(at)))
 
     @inlined
-    def sum_column(tile, step, count, m, sums, ask, ask_step, scale):
+    def ask_early(j, ask, ask_step, result, result_step):
+        if early:
+            prefetch(ask + j * ask_step)
+            if not reduces:
+                prefetch_to_write(result + j * result_step)
+
+    @inlined
+    def sum_column(tile, step, count, m, sums, ask, ask_step, result, result_step, scale):
         """Add up the weights of a block in the rows of one vector, into `sums`; return the ties."""
         frame, shift, ties = frame_of(m, scale), online.shift_of(m), splat(vec, 0.0)
         for slot in range(min(count, lanes)):
             if exact_in_wide and count <= lanes:  # a sum of one
-                if early:
-                    prefetch(ask + slot * ask_step)
+                ask_early(slot, ask, ask_step, result, result_step)
                 at = tile + slot * step
                 e = weight(get(at), frame, scale)
                 put(at, e)
@@ -185,8 +192,7 @@ def make_strips(spec: Spec, x_format: Stored, y_format: Stored, masked: bool, ea
             else:
                 total, lost = splat(vec, start), splat(vec, 0.0)
                 for j in range(slot, count, lanes):
-                    if early:
-                        prefetch(ask + j * ask_step)
+                    ask_early(j, ask, ask_step, result, result_step)
                     v = get(tile + j * step)
                     e = weight(v, frame, scale)
                     if uses_weights:
@@ -212,19 +218,19 @@ def make_strips(spec: Spec, x_format: Stored, y_format: Stored, masked: bool, ea
         return online.times(get_pair(sums), down)
 
     @jit
-    def fold_tile(tile, count, vectors, step, room, state_at, ask, ask_step, scale):
+    def fold_tile(tile, count, vectors, step, room, state_at, ask, ask_step, result, result_step, scale):
         """Leave the states of a block's rows in scratch memory, and their weights in the tile.
 
-        If `early`, a cache line is asked for with each vector of elements: that
-        at `ask`, the one `ask_step` further, and so on.
+        If `early`, cache lines are asked for with each vector of elements: that
+        at `ask`, the one `ask_step` further, and so on; and the same from
+        `result` on, to write to.
         """
         sums = room - sums_size
         for c in range(vectors):
             kept = room + c * kept_size
             m = get(kept + m_at)
-            ties = sum_column(
-                tile + c * VECTOR_BYTES, step, count, m, sums, ask + c * count * ask_step, ask_step, scale
-            )
+            at, asked, results = tile + c * VECTOR_BYTES, ask + c * count * ask_step, result + c * count * result_step
+            ties = sum_column(at, step, count, m, sums, asked, ask_step, results, result_step, scale)
             less = splat(wide_vec, 1.0) if uses_weights else 1.0 - widen(ties)
             put_state(kept + state_at, online.block_state(widen(m), sum_in_halves(sums, count), less))
 
@@ -332,7 +338,7 @@ def make_strips(spec: Spec, x_format: Stored, y_format: Stored, masked: bool, ea
             load_block(x + at * x_step, w + at * w_step, x_step, w_step, count, begin, end, tile, room, scale)
             b = at % CHUNK // BLOCK
             state_at = states_at + b * state_size if n > BLOCK else row_at
-            fold_tile(tile, count, vectors, vectors * VECTOR_BYTES, room, state_at, 0, 0, scale)
+            fold_tile(tile, count, vectors, vectors * VECTOR_BYTES, room, state_at, 0, 0, 0, 0, scale)
             if n > BLOCK and (b + 1 == GROUP or at + count == n):
                 merge_blocks(b + 1, vectors, room, at < CHUNK, scale)
         if reduces:

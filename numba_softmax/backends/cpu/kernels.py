@@ -28,7 +28,7 @@ REGIMES: dict[str, Callable[[Spec], Callable]] = {
 }
 """What makes a kernel's function, not compiled yet."""
 
-STREAMED = {"rows", "short_rows", "long_rows", "columns"}
+STREAMED = {"rows", "long_rows", "columns"}
 """Regimes that may write past the caches."""
 
 SPLIT = {"long_rows", "gathered"}

@@ -14,9 +14,7 @@ from numba import types
 from ... import online
 from ...lanewise import Vec, lanewise
 from ...simd import (
-    Stored,
     convert,
-    fence,
     first_lanes,
     lane,
     load,
@@ -26,15 +24,12 @@ from ...simd import (
     splat,
     store,
     store_first,
-    stream,
     transpose,
 )
 from .columns import make_strips
 from .layout import STRIP, N, last_row_dim, last_row_steps, row_offsets, run_at, word
 from .rows import make_scales
 from .tiles import BOOL, VECTOR_BYTES, Spec, aligned_address, jit, lanes_of, own_format, release, stored
-
-_BYTE = Stored("uint8")
 
 
 @lanewise
@@ -89,9 +84,9 @@ def largest(vectors, m):
 
 def make_short_rows(spec: Spec) -> Callable:
     """Short rows, contiguous each."""
-    op, number, masked, scaled, streaming = spec.op, spec.number, spec.masked, spec.scaled, spec.streaming
+    op, number, masked, scaled = spec.op, spec.number, spec.masked, spec.scaled
     own, lanes, scale_of = own_format(number), lanes_of(number), make_scales(spec)
-    vec, bytes_vec = Vec(number, lanes), Vec(types.uint8, VECTOR_BYTES)
+    vec = Vec(number, lanes)
     x_format, y_format = stored(spec.x), stored(spec.y)
     x_size, y_size = x_format.bytes, y_format.bytes
     sums_size, kept_size, row_at, fold_tile, finish_tile, row_results, _ = make_strips(spec, own, own, False, True)
@@ -122,20 +117,8 @@ def make_short_rows(spec: Spec) -> Callable:
                 vectors = load_each(vec, own, at + j * step, step)
                 store_square(y_format, yj, y_step, mask, w_step, width - c, count, vectors, masked_value)
 
-    @jit
-    def copy_past_caches(source, target, size):
-        """Copy bytes to where whole vectors of `target` begin, and plainly before and after."""
-        head = min(size, -target % VECTOR_BYTES)
-        if head:
-            store_first(_BYTE, target, load_first(bytes_vec, _BYTE, source, head), head)
-        while head + VECTOR_BYTES <= size:
-            stream(_BYTE, target + head, load(bytes_vec, _BYTE, source + head))
-            head += VECTOR_BYTES
-        if head < size:
-            store_first(_BYTE, target + head, load_first(bytes_vec, _BYTE, source + head, size - head), size - head)
-
     def short_rows(x, y, w, sign, factor, layout, first, last):
-        """Strips first to last. Streamed results are put together beside the tile: rows do not end where vectors do."""
+        """Strips first to last."""
         n, inner, vectors = word(layout, N), last_row_dim(layout), word(layout, STRIP)
         x_step, y_step, w_step = last_row_steps(layout)
         most = vectors * lanes
@@ -143,8 +126,7 @@ def make_short_rows(spec: Spec) -> Callable:
         scale = scale_of(sign, factor)
         wide = online.widen_scale(scale)
         tile_size = -(-n // lanes) * most * VECTOR_BYTES
-        results_size = most * y_step + 2 * VECTOR_BYTES if streaming else 0
-        scratch = np.empty(VECTOR_BYTES + sums_size + vectors * kept_size + tile_size + results_size, np.uint8)
+        scratch = np.empty(VECTOR_BYTES + sums_size + vectors * kept_size + tile_size, np.uint8)
         room = aligned_address(scratch) + sums_size
         tile, step = room + vectors * kept_size, vectors * VECTOR_BYTES
         for task in range(first, last):
@@ -153,7 +135,8 @@ def make_short_rows(spec: Spec) -> Callable:
             width = min(most, inner - row)
             there = -(-width // lanes)
             load_rows(x + x_at, w + w_at, x_step, w_step, n, width, tile, step, room, scale)
-            fold_tile(tile, n, there, step, room, row_at, x + x_at + most * x_step, lanes * x_size, scale)
+            following, x_vector, y_vector = x + x_at + most * x_step, lanes * x_size, lanes * y_size
+            fold_tile(tile, n, there, step, room, row_at, following, x_vector, y + y_at, y_vector, scale)
             if reduces:
                 for c in range(there):
                     results = row_results(room + c * kept_size, wide)
@@ -161,14 +144,7 @@ def make_short_rows(spec: Spec) -> Callable:
                         store(y_format, y + y_at + (c * lanes + i) * y_step, lane(results, i))
             else:
                 finish_tile(tile, n, there, step, room, scale)
-                if streaming:
-                    results = tile + tile_size + (y + y_at) % VECTOR_BYTES
-                    write_rows(results, w + w_at, y_step, w_step, n, width, tile, step)
-                    copy_past_caches(results, y + y_at, width * y_step)
-                else:
-                    write_rows(y + y_at, w + w_at, y_step, w_step, n, width, tile, step)
-        if streaming:
-            fence(y)
+                write_rows(y + y_at, w + w_at, y_step, w_step, n, width, tile, step)
         release(scratch)
 
     return short_rows
@@ -235,7 +211,7 @@ def make_packed_columns(spec: Spec) -> Callable:
                 at = tile + (group - begin) * inner * size
                 pack(x + x_at, w + w_at, x_step, w_step, n, inner, at, step, scale)
             find_maxima(tile, step, n, there, room)
-            fold_tile(tile, n, there, step, room, row_at, 0, 0, scale)
+            fold_tile(tile, n, there, step, room, row_at, 0, 0, 0, 0, scale)
             if reduces:
                 for c in range(there):
                     store(own, tile + c * VECTOR_BYTES, convert(number, row_results(room + c * kept_size, wide)))
