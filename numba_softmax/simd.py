@@ -47,8 +47,8 @@ from .lanewise import (
 __all__ = [
     "Stored", "Vec", "bitcast", "convert", "divide", "exchange", "fence", "first_lanes", "fma", "lane",
     "lanes_between", "largest_lane", "like", "load", "load_first", "load_where", "maximum", "prefetch",
-    "prefetch_to_write", "select",
-    "splat", "store", "store_first", "store_where", "stream", "transpose", "widen", "with_lane",
+    "prefetch_to_write", "select", "splat", "store", "store_first", "store_where", "stream", "transpose",
+    "widen", "with_lane",
 ]  # fmt: skip
 
 

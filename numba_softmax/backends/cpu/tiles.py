@@ -20,6 +20,7 @@ from ...simd import (
     load_first,
     maximum,
     prefetch,
+    prefetch_to_write,
     select,
     splat,
     store,
@@ -32,6 +33,9 @@ BLOCK = 8192
 
 AHEAD = 8192
 """At least so many bytes before their use elements are asked for, while others are computed with."""
+
+AHEAD_TO_WRITE = 2048
+"""How many bytes before their use lines of results are asked for, unless they are written past the caches."""
 
 VECTOR_BYTES = 64
 """On every CPU: LLVM splits vectors where registers are narrower, and the bits stay."""
@@ -297,6 +301,9 @@ def make_tiles(spec: Spec, x_format: Stored) -> Tiles:
         both = (count - head) // (2 * lanes) * (2 * lanes)
         for j in range(0, both, 2 * lanes):
             ask_ahead(x, j, ahead)
+            if not streaming:
+                for line in range(0, 2 * lanes * y_size, VECTOR_BYTES):
+                    prefetch_to_write(y + j * y_size + AHEAD_TO_WRITE + line)
             a, b = read(x, w, j, lanes, scale), read(x, w, j + lanes, lanes, scale)
             finish_vector(z, wz, y, head + j, lanes, prepared, scale, streaming)
             finish_vector(z, wz, y, head + j + lanes, lanes, prepared, scale, streaming)
