@@ -185,7 +185,7 @@ def warmup(
 ) -> int:
     """Compile all kernels that calls of some kinds may need, or load them from the disk cache.
 
-    A kernel is compiled when the first call needs it, in a second or three.
+    A kernel is compiled when the first call needs it, in one to four seconds.
     After this function, no call of these kinds has to wait, whatever the shape,
     axis and memory layout.
 
@@ -216,7 +216,7 @@ def warmup(
     -----
     Arrays in the other byte order, and scales that float32 cannot hold, need
     kernels of their own, which this does not compile. The first time, a kind
-    takes about half a minute; from the disk cache, a tenth of a second.
+    takes about a minute; from the disk cache, a quarter of a second.
 
     Examples
     --------
