@@ -128,11 +128,6 @@ def narrow_exp(d):
     return select(d < fmt.floor, 0.0, polynomial(f, (1.0, 1.0, *NARROW_Q)) * _power(t, fmt))
 
 
-def _nearest_power(d, fmt):
-    """The integer next to ``d / ln2``."""
-    return fma(d, LOG2_E, fmt.magic) - fmt.magic
-
-
 def _power(t, fmt):
     """``up * 2**n`` from ``n + magic``."""
     return bitcast(t.type, bitcast(with_element(t.type, fmt.integer), t) << fmt.mantissa_bits)
@@ -145,8 +140,8 @@ def exp_pair(d, error):
     If `error` is None, in one part, a float64, and None.
     """
     fmt = FLOAT64
-    n = _nearest_power(d, fmt)
-    t = n + fmt.magic
+    t = fma(d, LOG2_E, fmt.magic)
+    n = t - fmt.magic
     if error is None:
         f = fma(n, -fmt.ln2_lo, fma(n, -fmt.ln2_hi, d))
         return select(d < fmt.floor, 0.0, polynomial(f, (1.0, 1.0, *fmt.q)) * _power(t, fmt) * (1 / fmt.up)), None

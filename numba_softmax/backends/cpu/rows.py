@@ -208,15 +208,9 @@ def make_rows(spec: Spec) -> Callable:
         for row in range(first, last):
             x_at, y_at, w_at = row_offsets(layout, row)
             for start in range(0, n, BLOCK):
-                i = row - begin + start // BLOCK
-                xb, yb, wb, count = (
-                    x + x_at + start * x_size,
-                    y + y_at + start * y_size,
-                    w + w_at + start,
-                    min(BLOCK, n - start),
-                )
-                z = weights_of(room, n, row - begin, start) if uses_weights else xb
-                finish_block(z, wb, yb, count, prepared_at(room, i), scale)
+                z = weights_of(room, n, row - begin, start) if uses_weights else x + x_at + start * x_size
+                prepared, count = prepared_at(room, row - begin + start // BLOCK), min(BLOCK, n - start)
+                finish_block(z, w + w_at + start, y + y_at + start * y_size, count, prepared, scale)
 
     @jit
     def weigh_again(x, w, room, n, scale, ahead):
