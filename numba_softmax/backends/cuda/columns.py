@@ -1,0 +1,164 @@
+"""The kernels with threads across rows that are neighbours in memory: the axis is not the last one.
+
+A vector has an element each of several rows. The threads of a block stand side by side across
+rows, and in some ranks along them; those of a column of ranks meet in shared memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from numba import int32, int64
+
+from ... import online
+from ...lanewise import Value, lanewise
+from ...simd import like, select
+from ..spec import Spec
+from . import device
+from .rows import make_first_state, make_scale
+from .tiles import Geometry, Scale, State, Sums, Tile
+
+
+class Strip(Tile):
+    """The functions over a thread's part of some columns; `thread` is its rank along them."""
+
+    def __init__(self, spec: Spec, geometry: Geometry) -> None:
+        super().__init__(spec, geometry)
+        self.summed = 1
+
+    def begin(self, n: Value, dims: tuple[Value, ...]) -> tuple[tuple[Value, ...], Value, Value, Value]:
+        """Where this thread's columns begin in x, result and mask, how many there are, and its rank and column."""
+        g = self.geometry
+        inner, width = dims[4 * (g.row_dims - 1)], g.across * g.elements
+        rank, column = device.quotient_and_rest(device.thread_of(n), g.across)
+        strips = device.quotient_and_rest(inner + (width - 1), width)[0]
+        outer, strip = device.quotient_and_rest(device.block_of(n).cast(int64), strips)
+        first = strip * width + (column * g.elements).cast(int64)
+        sizes = self.x_format.bytes, self.y_format.bytes, 1
+        starts = self.offsets(dims, 0, g.row_dims - 1, outer)
+        at = tuple(start + first * size for start, size in zip(starts, sizes, strict=True))
+        return at, (inner - first).cast(int32), rank, column
+
+    def place(self, k: int, thread: Value, start: Value, stop: Any) -> tuple[Value, Value]:
+        """The position of a thread's vector `k`, and how many columns are there; `stop` has both their numbers."""
+        end, columns = stop
+        position = start + (thread + self.geometry.threads * k).cast(start.type)
+        return position, select(position < end, columns, 0)
+
+    def element_offsets(self, dims: tuple[Value, ...], position: Value) -> tuple[Value, Value, Value]:
+        """Where an element of a column lies, from the column's beginning on: in x, result and mask."""
+        return self.offsets(dims, self.geometry.row_dims, 1, position.cast(int64))
+
+    def _of_all_ranks(self, vectors: dict[str, Value], rank: Value, column: Value) -> list[list[Value]]:
+        """The vectors of each rank of this thread's columns, by way of shared memory; each name serves once."""
+        g = self.geometry
+        rooms = [device.shared_memory(rank, name, self.number, g.threads * g.across * g.elements) for name in vectors]
+        for room, v in zip(rooms, vectors.values(), strict=True):
+            device.write_shared(room, (rank * g.across + column) * g.elements, v)
+        device.barrier(rank)
+        places = [(column + r * g.across) * g.elements for r in range(g.threads)]
+        return [[device.read_shared(self.vec, room, place) for room in rooms] for place in places]
+
+    def maximum_of_ranks(self, m: Value, rank: Value, column: Value) -> Value:
+        """The maxima of columns, in each of their threads."""
+        if self.geometry.threads > 1:
+            (m,), *others = self._of_all_ranks({"maxima": m}, rank, column)
+            for (other,) in others:
+                m = device.larger(m, other)
+        return m
+
+    def sums_of_ranks(self, sums: Sums, rank: Value, column: Value) -> Sums:
+        """The sums of columns, in each of their threads, added in the order of ranks."""
+        if self.geometry.threads > 1:
+            vectors = {name: v for name, v in sums._asdict().items() if v is not None}
+            first, *others = self._of_all_ranks(vectors, rank, column)
+            total, lost, *ones = first
+            for other_total, other_lost, *other_ones in others:
+                total, lost = online.add_sums(total, lost, other_total, other_lost)
+                ones = [a + b for a, b in zip(ones, other_ones, strict=True)]
+            sums = Sums(total, lost, *(ones or [None]))
+        return sums
+
+    def merge_ranks(self, state: State, rank: Value, column: Value, scale: Scale) -> State:
+        """The states of columns from those of their threads, in each of them."""
+        if self.geometry.threads == 1:
+            return state
+        m = self.maximum_of_ranks(state[0], rank, column)
+        return online.joined(m, *self.sums_of_ranks(Sums(*online.against(state, m, scale)), rank, column))
+
+    def store_columns(self, y: Value, state: State, scale: Scale, rank: Value, columns: Value) -> None:
+        """Write the one number of each column, in the threads of the first rank."""
+        g, result = self.geometry, self.spec.op.finish_row(state, scale)
+        count = select(rank == 0, columns, 0)
+        device.store_raw(self.y_format, y, result, count, g.widths[1], g.ragged, g.bfloat16)
+
+
+def make_columns(spec: Spec, geometry: Geometry) -> Callable:
+    """The kernel for columns that fit the registers of their threads: each element is read once."""
+    strip, scale_of = Strip(spec, geometry), make_scale(spec)
+
+    @lanewise
+    def compute(x, y, w, sign, factor, n, dims):
+        scale = scale_of(sign, factor)
+        (x_at, y_at, w_at), columns, rank, column = strip.begin(n, dims)
+        parts = strip.load(x + x_at, w + w_at, dims, rank, like(rank, 0), (n.cast(int32), columns))
+        values = [strip.values(part, scale) for part in parts]
+        m = strip.maximum_of_ranks(strip.maximum(values), rank, column)
+        sums, weights = strip.sums(values, m, scale)
+        state = strip.state(m, strip.sums_of_ranks(sums, rank, column))
+        if spec.op.reduces:
+            strip.store_columns(y + y_at, state, scale, rank, columns)
+            return
+        if strip.keeps_weights:
+            results = strip.results_of_weights(weights, None, state, scale)
+        else:
+            results = strip.results(values, state, scale)
+        for part, result in zip(parts, results, strict=True):
+            strip.store(y + y_at, dims, part, result)
+
+    def columns_kernel(x, y, w, states, sign, factor, rows, n, chunk, dims):
+        compute(x, y, w, sign, factor, n, dims)
+
+    return columns_kernel
+
+
+def make_long_columns(spec: Spec, geometry: Geometry) -> Callable:
+    """The kernel for columns of any length: a pass for the state, and one that weighs again and writes."""
+    strip, size, reduces = Strip(spec, geometry), geometry.threads * geometry.vectors, spec.op.reduces
+    scale_of, first_state = make_scale(spec), make_first_state(strip)
+
+    @lanewise
+    def begin(x, y, w, n, dims):
+        (x_at, y_at, w_at), columns, rank, column = strip.begin(n, dims)
+        return x + x_at, y + y_at, w + w_at, columns, rank, column
+
+    @lanewise
+    def fold_tile(state, x, w, start, stop, columns, sign, factor, dims, rank):
+        return strip.fold(state, strip.load(x, w, dims, rank, start, (stop, columns)), scale_of(sign, factor))
+
+    @lanewise
+    def merge(state, y, columns, sign, factor, rank, column):
+        scale = scale_of(sign, factor)
+        state = strip.merge_ranks(state, rank, column, scale)
+        if reduces:
+            strip.store_columns(y, state, scale, rank, columns)
+        return state
+
+    @lanewise
+    def write_tile(state, x, y, w, start, stop, columns, sign, factor, dims, rank):
+        parts = strip.load(x, w, dims, rank, start, (stop, columns))
+        strip.store_results(y, dims, parts, state, scale_of(sign, factor))
+
+    def long_columns(x, y, w, states, sign, factor, rows, n, chunk, dims):
+        x, y, w, columns, rank, column = begin(x, y, w, n, dims)
+        state = first_state(sign)
+        for start in range(0, n, size):
+            state = fold_tile(state, x, w, start, n, columns, sign, factor, dims, rank)
+        state = merge(state, y, columns, sign, factor, rank, column)
+        if not reduces:
+            for i in range(0, n, size):
+                start = (n - 1) // size * size - i  # the last elements are the most likely to be in the cache still
+                write_tile(state, x, y, w, start, n, columns, sign, factor, dims, rank)
+
+    return long_columns
