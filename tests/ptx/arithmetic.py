@@ -1,0 +1,399 @@
+"""Arithmetic, comparisons and bit operations: each a `Formula` of arrays."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from . import floats
+from .decoding import DECODERS, DTYPES, decodes
+from .parser import SIZES, immediate
+
+ROUNDINGS = ("rn", "rz", "rm", "rp")
+FLOATS = ("f16", "f32", "f64")
+
+
+@dataclass
+class Formula:
+    """What an instruction computes: `function` of arrays of the types `sources`, an array of the type `result`.
+
+    If `approximate`, the function takes the launch's setting for that first.
+    """
+
+    result: str
+    sources: tuple[str, ...]
+    function: object
+    approximate: bool = False
+    operands: list[str] | None = field(default=None)
+
+
+def formula(*heads):
+    """Enter a function that makes a `Formula` of an `Opcode` into the table of decoders."""
+
+    def enter(make):
+        def decode(scope, op):
+            f = make(op)
+            operands = f.operands or op.instruction.operands
+            write = scope.writer(operands[0], f.result)
+            sources = zip(operands[1:], f.sources, strict=True)
+            return step_of(f, write, [source_reader(scope, o, t) for o, t in sources])
+
+        DECODERS.update(dict.fromkeys(heads, decode))
+        return make
+
+    return enter
+
+
+def source_reader(scope, text, type_):
+    """The reader of an operand, which for a predicate may be negated."""
+    if text.startswith("!"):
+        read = scope.reader(text[1:], type_)
+        return lambda batch, at: ~read(batch, at)
+    return scope.reader(text, type_)
+
+
+def step_of(f, write, readers):
+    """A step that applies a formula to its operands."""
+    function = f.function
+    if f.approximate:
+        return lambda b, active: write(
+            b, active.at, np.asarray(function(b.settings.approximation, *[r(b, active.at) for r in readers]))
+        )
+    if len(readers) == 1:
+        (read,) = readers
+        return lambda b, active: write(b, active.at, function(read(b, active.at)))
+    if len(readers) == 2:
+        left, right = readers
+        return lambda b, active: write(b, active.at, function(left(b, active.at), right(b, active.at)))
+    return lambda b, active: write(b, active.at, function(*[r(b, active.at) for r in readers]))
+
+
+def flushing(op, type_, function):
+    """The function with subnormal operands and results as zeros, if the opcode says so and it is of float32."""
+    if not op.take("ftz") or type_ != "f32":
+        return function
+    return lambda *args: floats.flushed(function(*(floats.flushed(a) for a in args)))
+
+
+def saturating(op, function):
+    """The function with float results in [0, 1], NaN as 0, if the opcode says so."""
+    if not op.take("sat"):
+        return function
+
+    def saturated(*args):
+        y = function(*args)
+        return np.where(np.isnan(y), y.dtype.type(0), np.clip(y, y.dtype.type(0), y.dtype.type(1)))
+
+    return saturated
+
+
+def _float_type(op):
+    type_ = op.type()
+    if type_ not in FLOATS:
+        op.unknown(f"is not supported for {type_}")
+    return type_
+
+
+# ---------------------------------------------------------------- sums and products
+
+
+def _integer_product(op, type_, part):
+    """The function for the low half, the high half or all of a product of integers."""
+    wide = f"{type_[0]}{16 * SIZES[type_]}"
+    if part == "lo":
+        return type_, np.multiply
+    if part == "wide":
+        return wide, lambda a, b: a.astype(DTYPES[wide]) * b.astype(DTYPES[wide])
+    if part != "hi":
+        op.unknown()
+    if SIZES[type_] < 8:
+        bits = 8 * SIZES[type_]
+        return type_, lambda a, b: (a.astype(DTYPES[wide]) * b.astype(DTYPES[wide]) >> bits).astype(DTYPES[type_])
+    return type_, _high_product_signed if type_[0] == "s" else _high_product
+
+
+def _high_product(a, b):
+    """The upper 64 bits of the products of uint64."""
+    low, half = np.uint64(0xFFFFFFFF), np.uint64(32)
+    a_lo, a_hi, b_lo, b_hi = a & low, a >> half, b & low, b >> half
+    first = a_hi * b_lo + (a_lo * b_lo >> half)
+    second = a_lo * b_hi + (first & low)
+    return a_hi * b_hi + (first >> half) + (second >> half)
+
+
+def _high_product_signed(a, b):
+    high = _high_product(a.astype(np.uint64), b.astype(np.uint64)).astype(np.int64)
+    return high - np.where(a < 0, b, 0) - np.where(b < 0, a, 0)
+
+
+@formula("add", "sub", "mul")
+def _arithmetic(op):
+    rounding = op.take(*ROUNDINGS, default="rn")
+    part = op.take("lo", "hi", "wide")
+    type_ = op.type()
+    if type_ not in FLOATS:
+        if type_.startswith("bf") or "x2" in type_ or "sat" in op.words:
+            op.unknown()
+        if op.head == "mul":
+            result, function = _integer_product(op, type_, part)
+            return Formula(result, (type_,) * 2, function)
+        return Formula(type_, (type_,) * 2, np.add if op.head == "add" else np.subtract)
+    function = {"add": np.add, "sub": np.subtract, "mul": np.multiply}[op.head]
+    if rounding != "rn":
+        function = lambda a, b: floats.directed(op.head, a, b, rounding)  # noqa: E731
+    return Formula(type_, (type_,) * 2, saturating(op, flushing(op, type_, function)))
+
+
+@formula("mad", "fma")
+def _multiply_add(op):
+    rounding = op.take(*ROUNDINGS, default="rn")
+    part = op.take("lo", "hi", "wide")
+    type_ = op.type()
+    if type_ in FLOATS:
+        if type_ == "f64" and rounding != "rn":
+            op.unknown()
+        fma = flushing(op, type_, lambda a, b, c: floats.fma(a, b, c, rounding))
+        return Formula(type_, (type_,) * 3, saturating(op, lambda *args: fma(*_arrays(args))))
+    result, product = _integer_product(op, type_, part)
+    return Formula(result, (type_, type_, result), lambda a, b, c: product(a, b) + c)
+
+
+def _arrays(args):
+    return np.broadcast_arrays(*(np.atleast_1d(a) for a in args))
+
+
+@formula("div")
+def _divide(op):
+    approximate, rounding = op.take("approx", "full"), op.take(*ROUNDINGS)
+    type_ = op.type()
+    if type_ not in FLOATS:
+        return Formula(type_, (type_,) * 2, _integer_quotient)
+    if approximate:
+        return Formula(type_, (type_,) * 2, _approximation(op, "div", np.divide, type_), approximate=True)
+    if rounding not in (None, "rn"):
+        op.unknown()
+    return Formula(type_, (type_,) * 2, flushing(op, type_, np.divide))
+
+
+def _integer_quotient(a, b):
+    """Rounded towards zero; all ones for a divisor of zero, which PTX leaves open."""
+    if a.dtype.kind == "u":
+        return np.where(b == 0, ~np.zeros_like(a), a // np.where(b == 0, b.dtype.type(1), b))
+    unsigned = a.dtype.str.replace("i", "u")
+    size_a, size_b = (np.where(x < 0, -x, x).astype(unsigned) for x in (a, b))
+    q = _integer_quotient(size_a, size_b).astype(a.dtype)
+    return np.where((a < 0) != (b < 0), -q, q)
+
+
+@formula("rem")
+def _remainder(op):
+    type_ = op.type()
+    return Formula(type_, (type_,) * 2, lambda a, b: a - _integer_quotient(a, b) * b)
+
+
+# ------------------------------------------------------------------ one operand
+
+
+@formula("neg", "abs")
+def _sign(op):
+    type_ = op.type()
+    function = np.negative if op.head == "neg" else np.abs
+    return Formula(type_, (type_,), flushing(op, type_, function))
+
+
+@formula("copysign")
+def _copysign(op):
+    type_ = op.type()
+    return Formula(type_, (type_,) * 2, lambda a, b: np.copysign(b, a))
+
+
+EXACT = {
+    "ex2": np.exp2,
+    "lg2": np.log2,
+    "rcp": lambda x: 1 / x,
+    "rsqrt": lambda x: 1 / np.sqrt(x),
+    "sqrt": np.sqrt,
+    "sin": np.sin,
+    "cos": np.cos,
+    "tanh": np.tanh,
+}
+"""What approximate instructions compute, in float64."""
+
+
+@formula("ex2", "lg2", "tanh", "rsqrt", "rcp", "sqrt")
+def _function(op):
+    approximate, rounding = op.take("approx"), op.take(*ROUNDINGS)
+    type_ = _float_type(op)
+    if approximate and type_ == "f64" and op.head == "rcp":
+        op.take("ftz")
+        return Formula(type_, (type_,), _gross_reciprocal, approximate=True)
+    if approximate and type_ == "f32":
+        return Formula(type_, (type_,), _approximation(op, op.head, EXACT[op.head], type_), approximate=True)
+    if approximate or rounding != "rn" or op.head not in ("rcp", "sqrt"):
+        op.unknown()
+    one = DTYPES[type_].type(1)
+    return Formula(type_, (type_,), flushing(op, type_, np.sqrt if op.head == "sqrt" else lambda x: one / x))
+
+
+def _approximation(op, name, exact, type_):
+    """A function of the launch's setting and the operands."""
+    if type_ != "f32":
+        op.unknown()
+    ftz = op.take("ftz")
+
+    def approximate(setting, *args):
+        args = _arrays(args)
+        if ftz:
+            args = [floats.flushed(a) for a in args]
+        true = exact(*(a.astype(np.float64) for a in args))
+        result = floats.approximate(name, true, floats.nudges(setting, args[0]))
+        return floats.flushed(result) if ftz else result
+
+    return approximate
+
+
+def _gross_reciprocal(setting, x):
+    """rcp.approx.ftz.f64: of the upper 32 bits of a float64, and no more than those of the result."""
+    bits = np.atleast_1d(x).view(np.int64)
+    upper = 1 / (bits >> 32 << 32).view(np.float64)
+    nudge = np.rint(floats.nudges(setting, x)).astype(np.int64)
+    result = (((upper.view(np.int64) + (1 << 31)) >> 32) + nudge) << 32
+    plain = ~np.isfinite(upper) | (upper == 0)
+    return floats.flushed(np.where(plain, upper, result.view(np.float64)))
+
+
+# ------------------------------------------------------- comparisons and choices
+
+
+@formula("min", "max")
+def _extremum(op):
+    nan = op.take("NaN")
+    type_ = op.type()
+    if type_ not in FLOATS:
+        return Formula(type_, (type_,) * 2, np.minimum if op.head == "min" else np.maximum)
+    names = ("minimum", "maximum") if nan else ("fmin", "fmax")
+    choose = getattr(np, names[op.head == "max"])
+    return Formula(type_, (type_,) * 2, flushing(op, type_, lambda a, b: _with_signed_zeros(op.head, choose, a, b)))
+
+
+def _with_signed_zeros(head, choose, a, b):
+    """PTX has ``-0 < +0`` here; NumPy takes either."""
+    y = choose(a, b)
+    zeros = (a == 0) & (b == 0)
+    if zeros.any():
+        signs = np.signbit(a) | np.signbit(b) if head == "min" else np.signbit(a) & np.signbit(b)
+        y = np.where(zeros, np.where(signs, -y.dtype.type(0), y.dtype.type(0)), y)
+    return y
+
+
+ORDERED = {"eq": np.equal, "ne": np.not_equal, "lt": np.less, "le": np.less_equal, "gt": np.greater,
+           "ge": np.greater_equal, "lo": np.less, "ls": np.less_equal, "hi": np.greater,
+           "hs": np.greater_equal}  # fmt: skip
+
+
+def comparison(name, is_float):
+    """The function of a comparison; those of floats are false for NaN, or true if their names end in u."""
+    if name == "num":
+        return lambda a, b: ~(np.isnan(a) | np.isnan(b))
+    if name == "nan":
+        return lambda a, b: np.isnan(a) | np.isnan(b)
+    if name == "ne" and is_float:
+        return lambda a, b: (a < b) | (a > b)
+    if name in ORDERED:
+        return ORDERED[name]
+    opposite = {"equ": None, "neu": "eq", "ltu": "ge", "leu": "gt", "gtu": "le", "geu": "lt"}[name]
+    if opposite is None:
+        return lambda a, b: ~((a < b) | (a > b))
+    return lambda a, b: ~ORDERED[opposite](a, b)
+
+
+COMPARISONS = (*ORDERED, "equ", "neu", "ltu", "leu", "gtu", "geu", "num", "nan")
+COMBINING = {"and": np.logical_and, "or": np.logical_or, "xor": np.logical_xor}
+
+
+def _compared(op):
+    """The comparison, combined with a third operand if there is one; and the operands' types."""
+    name = op.take(*COMPARISONS) or op.unknown()
+    combining = op.take(*COMBINING)
+    return name, COMBINING.get(combining)
+
+
+@decodes("setp")
+def _set_predicate(scope, op):
+    name, combine = _compared(op)
+    type_ = op.type()
+    compare = comparison(name, type_ in FLOATS)
+    ftz = op.take("ftz") and type_ == "f32"
+    results, *sources = op.instruction.operands
+    result, _, complement = results.partition("|")
+    write, write_complement = scope.writer(result, "pred"), scope.writer(complement or "_", "pred")
+    left, right = (scope.reader(s, type_) for s in sources[:2])
+    third = source_reader(scope, sources[2], "pred") if combine else None
+
+    def step(batch, active):
+        a, b = left(batch, active.at), right(batch, active.at)
+        if ftz:
+            a, b = floats.flushed(a), floats.flushed(b)
+        holds = compare(a, b)
+        if not combine:
+            write(batch, active.at, holds)
+            write_complement(batch, active.at, ~holds)
+        else:
+            c = third(batch, active.at)
+            write(batch, active.at, combine(holds, c))
+            write_complement(batch, active.at, combine(~holds, c))
+
+    return step
+
+
+@formula("set")
+def _set(op):
+    name, combine = _compared(op)
+    result, type_ = op.type(), op.type()
+    compare = comparison(name, type_ in FLOATS)
+    one = DTYPES[result].type(1) if result == "f32" else ~DTYPES[result].type(0)
+    sources = (type_, type_, "pred") if combine else (type_, type_)
+
+    def choose(a, b, *c):
+        holds = compare(a, b)
+        return np.where(combine(holds, *c) if combine else holds, one, DTYPES[result].type(0))
+
+    return Formula(result, sources, flushing(op, type_, choose) if not combine else choose)
+
+
+@formula("selp")
+def _select(op):
+    type_ = op.type()
+    return Formula(type_, (type_, type_, "pred"), lambda a, b, p: np.where(p, a, b))
+
+
+@formula("slct")
+def _select_by_sign(op):
+    type_, sign = op.type(), op.type()
+    op.take("ftz")
+    return Formula(type_, (type_, type_, sign), lambda a, b, c: np.where(c >= 0, a, b))
+
+
+@formula("testp")
+def _test(op):
+    name = op.take("finite", "infinite", "number", "notanumber", "normal", "subnormal")
+    type_ = op.type()
+    tiny = np.finfo(DTYPES[type_]).smallest_normal
+    tests = {
+        "finite": np.isfinite,
+        "infinite": np.isinf,
+        "number": lambda x: ~np.isnan(x),
+        "notanumber": np.isnan,
+        "normal": lambda x: np.isfinite(x) & (np.abs(x) >= tiny),
+        "subnormal": lambda x: (x != 0) & (np.abs(x) < tiny),
+    }
+    return Formula("pred", (type_,), tests[name])
+
+
+def unsigned_of(type_):
+    """The unsigned type of the same size."""
+    return f"u{8 * SIZES[type_]}"
+
+
+def number(text):
+    """An operand that must be a constant."""
+    return int(immediate(text, "u32"))
