@@ -307,6 +307,8 @@ def share(state):
     if l_lo is not None:
         q = divide(1.0, l)
         return q, (fma(-q, l, 1.0) - q * l_lo) * q
+    if element(l.type) == float32:
+        return divide(1.0, l), None
     # A division in float32 and a step of Newton's: float64 divisions take several times as long, and 2**-46 will do.
     q = widen(divide(1.0, convert(float32, l)))
     return fma(q, fma(-q, l, 1.0), q), None

@@ -13,11 +13,11 @@ from numba import int32, int64
 
 from ... import online
 from ...lanewise import Value, lanewise
-from ...simd import like, select
+from ...simd import from_memory, like, select
 from ..spec import Spec
 from . import device
-from .rows import make_first_state, make_scale
-from .tiles import Geometry, Scale, State, Sums, Tile
+from .rows import end_of, make_first_state, make_scale, quotient_up
+from .tiles import STATE_NUMBERS, Geometry, Scale, State, Sums, Tile
 
 
 class Strip(Tile):
@@ -27,18 +27,25 @@ class Strip(Tile):
         super().__init__(spec, geometry)
         self.summed = 1
 
-    def begin(self, n: Value, dims: tuple[Value, ...]) -> tuple[tuple[Value, ...], Value, Value, Value]:
-        """Where this thread's columns begin in x, result and mask, how many there are, and its rank and column."""
+    def begin(
+        self, n: Value, chunk: Value, dims: tuple[Value, ...]
+    ) -> tuple[Value, tuple[Value, ...], Value, Value, Value, Value]:
+        """What this thread works on.
+
+        Gives the number of the chunk, where the thread's columns begin in x,
+        result and mask, the number of the first one as a row and how many there
+        are, and the thread's rank and its place in the rank.
+        """
         g = self.geometry
         inner, width = dims[4 * (g.row_dims - 1)], g.across * g.elements
         rank, column = device.quotient_and_rest(device.thread_of(n), g.across)
-        strips = device.quotient_and_rest(inner + (width - 1), width)[0]
-        outer, strip = device.quotient_and_rest(device.block_of(n).cast(int64), strips)
+        block, c = device.quotient_and_rest(device.block_of(n).cast(int64), quotient_up(n, chunk))
+        outer, strip = device.quotient_and_rest(block, quotient_up(inner, like(inner, width)))
         first = strip * width + (column * g.elements).cast(int64)
         sizes = self.x_format.bytes, self.y_format.bytes, 1
         starts = self.offsets(dims, 0, g.row_dims - 1, outer)
         at = tuple(start + first * size for start, size in zip(starts, sizes, strict=True))
-        return at, (inner - first).cast(int32), rank, column
+        return c, at, outer * inner + first, (inner - first).cast(int32), rank, column
 
     def place(self, k: int, thread: Value, start: Value, stop: Any) -> tuple[Value, Value]:
         """The position of a thread's vector `k`, and how many columns are there; `stop` has both their numbers."""
@@ -72,12 +79,11 @@ class Strip(Tile):
         """The sums of columns, in each of their threads, added in the order of ranks."""
         if self.geometry.threads > 1:
             vectors = {name: v for name, v in sums._asdict().items() if v is not None}
-            first, *others = self._of_all_ranks(vectors, rank, column)
-            total, lost, *ones = first
-            for other_total, other_lost, *other_ones in others:
-                total, lost = online.add_sums(total, lost, other_total, other_lost)
-                ones = [a + b for a, b in zip(ones, other_ones, strict=True)]
-            sums = Sums(total, lost, *(ones or [None]))
+            first, *others = (dict(zip(vectors, vs, strict=True)) for vs in self._of_all_ranks(vectors, rank, column))
+            sums = Sums(first["total"], first.get("lost"), first.get("ones"))
+            for other in others:
+                total, lost = online.add_sums(sums.total, sums.lost, other["total"], other.get("lost"))
+                sums = Sums(total, lost, None if sums.ones is None else sums.ones + other["ones"])
         return sums
 
     def merge_ranks(self, state: State, rank: Value, column: Value, scale: Scale) -> State:
@@ -86,6 +92,25 @@ class Strip(Tile):
             return state
         m = self.maximum_of_ranks(state[0], rank, column)
         return online.joined(m, *self.sums_of_ranks(Sums(*online.against(state, m, scale)), rank, column))
+
+    def _state_places(self, states: Value, rows: Value, c: Value, row: Value) -> list[Value]:
+        """Where the numbers of the states of columns of a chunk are in temporary memory."""
+        first = c.cast(int64) * STATE_NUMBERS
+        return [states + ((first + i) * rows + row) * self.own.bytes for i in range(3 if self.two_parts else 2)]
+
+    def load_states(self, states: Value, rows: Value, c: Value, row: Value, columns: Value) -> State:
+        """The states of a thread's columns in a chunk."""
+        raws = (
+            device.load_raw(self.vec, self.own, place, columns, self.own.bytes, True)
+            for place in self._state_places(states, rows, c, row)
+        )
+        return self.state_of([from_memory(raw, self.own, self.vec) for raw in raws])
+
+    def store_states(self, states: Value, state: State, rows: Value, c: Value, row: Value, count: Value) -> None:
+        """Leave the states of the first columns of a thread for a chunk."""
+        numbers = (v for v in state if v is not None)
+        for place, v in zip(self._state_places(states, rows, c, row), numbers, strict=True):
+            device.store_raw(self.own, place, v, count, self.own.bytes, True, False)
 
     def store_columns(self, y: Value, state: State, scale: Scale, rank: Value, columns: Value) -> None:
         """Write the one number of each column, in the threads of the first rank."""
@@ -101,7 +126,7 @@ def make_columns(spec: Spec, geometry: Geometry) -> Callable:
     @lanewise
     def compute(x, y, w, sign, factor, n, dims):
         scale = scale_of(sign, factor)
-        (x_at, y_at, w_at), columns, rank, column = strip.begin(n, dims)
+        _, (x_at, y_at, w_at), _, columns, rank, column = strip.begin(n, n, dims)
         parts = strip.load(x + x_at, w + w_at, dims, rank, like(rank, 0), (n.cast(int32), columns))
         values = [strip.values(part, scale) for part in parts]
         m = strip.maximum_of_ranks(strip.maximum(values), rank, column)
@@ -114,8 +139,7 @@ def make_columns(spec: Spec, geometry: Geometry) -> Callable:
             results = strip.results_of_weights(weights, None, state, scale)
         else:
             results = strip.results(values, state, scale)
-        for part, result in zip(parts, results, strict=True):
-            strip.store(y + y_at, dims, part, result)
+        strip.store_all(y + y_at, dims, parts, results)
 
     def columns_kernel(x, y, w, states, sign, factor, rows, n, chunk, dims):
         compute(x, y, w, sign, factor, n, dims)
@@ -123,22 +147,55 @@ def make_columns(spec: Spec, geometry: Geometry) -> Callable:
     return columns_kernel
 
 
-def make_long_columns(spec: Spec, geometry: Geometry) -> Callable:
-    """The kernel for columns of any length: a pass for the state, and one that weighs again and writes."""
-    strip, size, reduces = Strip(spec, geometry), geometry.threads * geometry.vectors, spec.op.reduces
+def make_fold_columns(spec: Spec, geometry: Geometry) -> Callable:
+    """The kernel that leaves the states of chunks of columns in temporary memory; a block has a strip of a chunk."""
+    strip, size = Strip(spec, geometry), geometry.threads * geometry.vectors
     scale_of, first_state = make_scale(spec), make_first_state(strip)
 
     @lanewise
-    def begin(x, y, w, n, dims):
-        (x_at, y_at, w_at), columns, rank, column = strip.begin(n, dims)
-        return x + x_at, y + y_at, w + w_at, columns, rank, column
+    def begin(x, w, n, chunk, dims):
+        c, (x_at, _, w_at), row, columns, rank, column = strip.begin(n, chunk, dims)
+        start = c * chunk
+        return x + x_at, w + w_at, start, end_of(start, n, chunk), c, row, columns, rank, column
 
     @lanewise
     def fold_tile(state, x, w, start, stop, columns, sign, factor, dims, rank):
-        return strip.fold(state, strip.load(x, w, dims, rank, start, (stop, columns)), scale_of(sign, factor))
+        return strip.fold(state, strip.load(x, w, dims, rank, start, (stop, columns)), scale_of(sign, factor))[0]
 
     @lanewise
-    def merge(state, y, columns, sign, factor, rank, column):
+    def end(state, states, sign, factor, rows, c, row, columns, rank, column):
+        state = strip.merge_ranks(state, rank, column, scale_of(sign, factor))
+        strip.store_states(states, state, rows, c, row, select(rank == 0, columns, 0))
+
+    def fold_columns(x, y, w, states, sign, factor, rows, n, chunk, dims):
+        x, w, start, stop, c, row, columns, rank, column = begin(x, w, n, chunk, dims)
+        state = first_state(sign)
+        while start < stop:
+            state = fold_tile(state, x, w, start, stop, columns, sign, factor, dims, rank)
+            start += size
+        end(state, states, sign, factor, rows, c, row, columns, rank, column)
+
+    return fold_columns
+
+
+def make_finish_columns(spec: Spec, geometry: Geometry) -> Callable:
+    """The kernel that merges the states of chunks of columns; a block then writes a strip of a chunk, or of results."""
+    strip, size, reduces = Strip(spec, geometry), geometry.threads * geometry.vectors, spec.op.reduces
+    scale_of, first_state, threads = make_scale(spec), make_first_state(strip), geometry.threads
+
+    @lanewise
+    def begin(x, y, w, n, chunk, dims):
+        c, (x_at, y_at, w_at), row, columns, rank, column = strip.begin(n, n if reduces else chunk, dims)
+        start = c * chunk
+        chunks = quotient_up(n, chunk).cast(int32)
+        return x + x_at, y + y_at, w + w_at, start, end_of(start, n, chunk), chunks, row, columns, rank, column
+
+    @lanewise
+    def fold_state(state, states, sign, factor, rows, c, row, columns):
+        return online.merge(state, strip.load_states(states, rows, c, row, columns), scale_of(sign, factor))
+
+    @lanewise
+    def merge(state, y, sign, factor, columns, rank, column):
         scale = scale_of(sign, factor)
         state = strip.merge_ranks(state, rank, column, scale)
         if reduces:
@@ -150,15 +207,15 @@ def make_long_columns(spec: Spec, geometry: Geometry) -> Callable:
         parts = strip.load(x, w, dims, rank, start, (stop, columns))
         strip.store_results(y, dims, parts, state, scale_of(sign, factor))
 
-    def long_columns(x, y, w, states, sign, factor, rows, n, chunk, dims):
-        x, y, w, columns, rank, column = begin(x, y, w, n, dims)
+    def finish_columns(x, y, w, states, sign, factor, rows, n, chunk, dims):
+        x, y, w, start, stop, chunks, row, columns, rank, column = begin(x, y, w, n, chunk, dims)
         state = first_state(sign)
-        for start in range(0, n, size):
-            state = fold_tile(state, x, w, start, n, columns, sign, factor, dims, rank)
-        state = merge(state, y, columns, sign, factor, rank, column)
+        for c in range(rank, chunks, threads):
+            state = fold_state(state, states, sign, factor, rows, c, row, columns)
+        state = merge(state, y, sign, factor, columns, rank, column)
         if not reduces:
-            for i in range(0, n, size):
-                start = (n - 1) // size * size - i  # the last elements are the most likely to be in the cache still
-                write_tile(state, x, y, w, start, n, columns, sign, factor, dims, rank)
+            while start < stop:
+                write_tile(state, x, y, w, start, stop, columns, sign, factor, dims, rank)
+                start += size
 
-    return long_columns
+    return finish_columns

@@ -14,7 +14,7 @@ from numba.core import types
 from numba.cuda.extending import models, register_model
 
 from ...lanewise import Value, Vec, alike, call_llvm, constant, lanewise, llvm_type, with_element
-from ...simd import Stored, convert, lane, raw_type, to_memory, with_lane
+from ...simd import Stored, convert, from_memory, lane, raw_type, to_memory, with_lane
 
 WARP = 32
 """Threads that run in step and can read each other's registers."""
@@ -149,6 +149,58 @@ def _shared_pointer(v: types.Type, array: ir.Value, index: Value) -> tuple[ir.Va
     return index.builder.bitcast(at, t.as_pointer(_SHARED)), min(WIDEST, lanes * number.bitwidth // 8)
 
 
+# ------------------------------------------------------------- numbers of 16 bits
+
+# They are moved and converted two at a time, in words of 32 bits. Left to itself, the compiler takes their vectors
+# apart into narrower accesses and, where float16 is widened, loads halves as if they were float32.
+
+_UNPACK_FLOAT16 = "{ .reg .b16 %lo, %hi; mov.b32 {%lo, %hi}, $2; cvt.f32.f16 $0, %lo; cvt.f32.f16 $1, %hi; }"
+_PACK_FLOAT16 = "{ .reg .b16 %lo, %hi; cvt.rn.f16.f32 %lo, $1; cvt.rn.f16.f32 %hi, $2; mov.b32 $0, {%lo, %hi}; }"
+_PACK_BFLOAT16 = "cvt.rn.bf16x2.f32 $0, $2, $1;"
+
+
+def _comes_in_pairs(stored: Stored, lanes: int) -> bool:
+    return stored.number in ("float16", "bfloat16") and not stored.swapped and lanes > 1
+
+
+def numbers(v: Vec, raw: Value, stored: Stored) -> Value:
+    """Raw integers, as they came from memory, as a `v`."""
+    if not _comes_in_pairs(stored, v.lanes):
+        return from_memory(raw, stored, v)
+    builder, f32 = raw.builder, ir.FloatType()
+    words = builder.bitcast(raw.ir, ir.VectorType(_INT, v.lanes // 2))
+    unpack = ir.InlineAsm(ir.FunctionType(ir.LiteralStructType([f32, f32]), [_INT]), _UNPACK_FLOAT16, "=f,=f,r")
+    result = ir.Constant(ir.VectorType(f32, v.lanes), ir.Undefined)
+    for i in range(v.lanes // 2):
+        word = builder.extract_element(words, _INT(i))
+        if stored.number == "float16":
+            both = builder.call(unpack, [word])
+            pair = [builder.extract_value(both, 0), builder.extract_value(both, 1)]
+        else:  # the upper half of a float32
+            pair = [builder.shl(word, _INT(16)), builder.and_(word, _INT(0xFFFF0000))]
+            pair = [builder.bitcast(half, f32) for half in pair]
+        for j in range(2):
+            result = builder.insert_element(result, pair[j], _INT(2 * i + j))
+    return convert(v, raw.emit(v.of(types.float32), result))
+
+
+def _packed(value: Value, stored: Stored, has_bfloat16: bool) -> Value:
+    """Numbers as the raw integers that go to memory, rounded to nearest even."""
+    lanes = value.type.lanes
+    if not _comes_in_pairs(stored, lanes) or (stored.number == "bfloat16" and not has_bfloat16):
+        return to_memory(value, stored)
+    value = convert(types.float32, value)
+    builder, pair = value.builder, ir.FunctionType(_INT, [ir.FloatType()] * 2)
+    assembly = _PACK_FLOAT16 if stored.number == "float16" else _PACK_BFLOAT16
+    pack = ir.InlineAsm(pair, assembly, "=r,f,f")
+    words = ir.Constant(ir.VectorType(_INT, lanes // 2), ir.Undefined)
+    for i in range(lanes // 2):
+        word = builder.call(pack, [lane(value, 2 * i).ir, lane(value, 2 * i + 1).ir])
+        words = builder.insert_element(words, word, _INT(i))
+    raw = value.type.of(types.int16)
+    return value.emit(raw, builder.bitcast(words, llvm_type(raw)))
+
+
 # ------------------------------------------------------------------ global memory
 
 
@@ -167,7 +219,7 @@ def load_raw(v: Vec, stored: Stored, address: Value, count: Value, width: int, r
         inside = builder.block
     result = _either(result, before, loaded, inside)
     for i in range(v.lanes if ragged else 0):
-        result = _load_one(result, i, stored, address, count)
+        result = _load_one(result, i, stored, address, count, width)
     return result
 
 
@@ -175,8 +227,7 @@ def store_raw(
     stored: Stored, address: Value, value: Value, count: Value, width: int, ragged: bool, has_bfloat16: bool
 ) -> None:
     """Write the first `count` elements of `value` to `address`, as `load_raw` reads them."""
-    in_hardware = has_bfloat16 and stored.number == "bfloat16" and not stored.swapped and value.type.lanes > 1
-    raw = _to_bfloat16(value) if in_hardware else to_memory(value, stored)
+    raw = _packed(value, stored, has_bfloat16)
     builder, lanes = value.builder, raw.type.lanes
     with builder.if_then(_all_there(count, lanes, ragged)):
         _store_pieces(builder, address, raw, *_pieces(raw.type, stored, width))
@@ -188,25 +239,11 @@ def store_raw(
                     builder.store(lane(raw, i).ir, pointer, align=min(width, stored.bytes))
 
 
-def _to_bfloat16(value: Value) -> Value:
-    """The bits of numbers rounded to bfloat16, two at a time."""
-    value = convert(types.float32, value)
-    builder, lanes = value.builder, value.type.lanes
-    pair = ir.FunctionType(_INT, [ir.FloatType()] * 2)
-    round_two = ir.InlineAsm(pair, "cvt.rn.bf16x2.f32 $0, $1, $2;", "=r,f,f")
-    words = ir.Constant(ir.VectorType(_INT, lanes // 2), ir.Undefined)
-    for i in range(0, lanes, 2):
-        word = builder.call(round_two, [lane(value, i + 1).ir, lane(value, i).ir])
-        words = builder.insert_element(words, word, _INT(i // 2))
-    raw = value.type.of(types.int16)
-    return value.emit(raw, builder.bitcast(words, llvm_type(raw)))
-
-
 def _all_there(count: Value, lanes: int, ragged: bool) -> ir.Value:
     return count.builder.icmp_signed(">=", count.ir, _INT(lanes if ragged else 1))
 
 
-def _load_one(result: Value, i: int, stored: Stored, address: Value, count: Value) -> Value:
+def _load_one(result: Value, i: int, stored: Stored, address: Value, count: Value, width: int) -> Value:
     """`result` with element `i` from memory, if a vector of which a part is there has it."""
     builder, before = address.builder, address.builder.block
     there = builder.icmp_signed(">", count.ir, _INT(i))
@@ -214,7 +251,8 @@ def _load_one(result: Value, i: int, stored: Stored, address: Value, count: Valu
     with builder.if_then(builder.and_(there, cut)):
         element = result.ir.type.element
         pointer = _pointer(builder, address, i * stored.bytes, element)
-        one = with_lane(result, i, address.emit(result.type.element, builder.load(pointer, align=stored.bytes)))
+        loaded = address.emit(result.type.element, builder.load(pointer, align=min(width, stored.bytes)))
+        one = with_lane(result, i, loaded)
         inside = builder.block
     return _either(result, before, one, inside)
 

@@ -13,10 +13,10 @@ from numba import float64, int32, int64
 
 from ... import online
 from ...lanewise import Value, lanewise
-from ...simd import convert, like, select
+from ...simd import convert, like, raw_type, select
 from ..spec import Spec
 from . import device
-from .tiles import BLOCK, Geometry, Scale, Tile
+from .tiles import BLOCK, Geometry, Part, Scale, State, Tile
 
 
 def make_scale(spec: Spec) -> Callable[[Value, Value], Scale]:
@@ -68,8 +68,7 @@ def make_rows(spec: Spec, geometry: Geometry) -> Callable:
             results = tile.results_of_weights(weights, m if geometry.warps > 1 else None, state, scale)
         else:
             results = tile.results(values, state, scale)
-        for part, result in zip(parts, results, strict=True):
-            tile.store(y + y_at, dims, part, result)
+        tile.store_all(y + y_at, dims, parts, results)
 
     def rows_kernel(x, y, w, states, sign, factor, rows, n, chunk, dims):
         compute(x, y, w, sign, factor, rows, n, dims)
@@ -82,34 +81,33 @@ def make_staged_rows(spec: Spec, geometry: Geometry) -> Callable:
 
     A thread reads no more of shared memory than it has written: there is nothing to wait for.
     """
-    tile, size, reduces = Tile(spec, geometry), geometry.tile, spec.op.reduces
-    scale_of, first_state = make_scale(spec), make_first_state(tile)
+    stage, size, reduces = Stage(spec, geometry), geometry.tile, spec.op.reduces
+    scale_of, first_state = make_scale(spec), make_first_state(stage)
 
     @lanewise
     def begin(x, y, w, n, dims):
-        x_at, y_at, w_at = tile.row_offsets(dims, device.block_of(n).cast(int64))
+        x_at, y_at, w_at = stage.row_offsets(dims, device.block_of(n).cast(int64))
         return x + x_at, y + y_at, w + w_at, n.cast(int32)
 
     @lanewise
     def fold_tile(state, x, w, start, n, sign, factor, dims, thread):
-        scale = scale_of(sign, factor)
-        parts = tile.load(x, w, dims, thread, start, n)
+        parts = stage.load(x, w, dims, thread, start, n)
+        state, weights, m = stage.fold(state, parts, scale_of(sign, factor))
         if not reduces:
-            tile.keep_in_shared(parts, thread, start)
-        return tile.fold(state, parts, scale)
+            stage.keep(parts, weights, m, thread, start, n)
+        return state
 
     @lanewise
     def write_tile(state, y, w, start, n, sign, factor, dims, thread):
-        scale = scale_of(sign, factor)
-        parts = tile.load_from_shared(w, dims, thread, start, n)
-        tile.store_results(y, dims, parts, state, scale)
+        parts = stage.load_masks(w, dims, thread, start, n)
+        stage.store_all(y, dims, parts, stage.kept_results(parts, state, thread, start, n, scale_of(sign, factor)))
 
     @lanewise
     def merge(state, y, sign, factor, thread):
         scale = scale_of(sign, factor)
-        state = tile.merge_threads(state, thread, scale)
+        state = stage.merge_threads(state, thread, scale)
         if reduces:
-            tile.store_result(y, spec.op.finish_row(state, scale), thread == 0)
+            stage.store_result(y, spec.op.finish_row(state, scale), thread == 0)
         return state
 
     def staged_rows(x, y, w, states, sign, factor, rows, n, chunk, dims):
@@ -126,6 +124,56 @@ def make_staged_rows(spec: Spec, geometry: Geometry) -> Callable:
     return staged_rows
 
 
+class Stage(Tile):
+    """The functions over a thread's part of a row, of which it keeps in shared memory what results are made of.
+
+    That is the weights, with the maxima they were taken against, or else the elements.
+    """
+
+    def __init__(self, spec: Spec, geometry: Geometry) -> None:
+        super().__init__(spec, geometry)
+        number = spec.number if self.keeps_weights else raw_type(self.vec, self.x_format).element
+        self.kept = self.vec.of(number)
+
+    def room(self, n: int) -> int:
+        """The bytes of shared memory for a row of `n` elements."""
+        tiles = -(-n // self.geometry.tile)
+        maxima = self.geometry.threads * self.own.bytes if self.keeps_weights else 0
+        return tiles * (self.geometry.tile * self.kept.element.bitwidth // 8 + maxima)
+
+    def keep(self, parts: list[Part], weights: list[Value], m: Value, thread: Value, start: Value, stop: Value) -> None:
+        """Keep a thread's part of the tile that begins at `start`."""
+        room = device.dynamic_shared_memory(thread)
+        vectors = weights if self.keeps_weights else [part.raw for part in parts]
+        for k, v in enumerate(vectors):
+            device.write_shared(room, self._place(k, thread, start), v)
+        if self.keeps_weights:
+            device.write_shared(room, self._place_of_maximum(thread, start, stop), m)
+
+    def kept_results(
+        self, parts: list[Part], state: State, thread: Value, start: Value, stop: Value, scale: Scale
+    ) -> list[Value]:
+        """The results of what `keep` has kept."""
+        room = device.dynamic_shared_memory(thread)
+        vectors = [device.read_shared(self.kept, room, self._place(k, thread, start)) for k in range(len(parts))]
+        if self.keeps_weights:
+            m = device.read_shared(self.number, room, self._place_of_maximum(thread, start, stop))
+            return self.results_of_weights(vectors, m, state, scale)
+        parts = [part._replace(raw=raw) for part, raw in zip(parts, vectors, strict=True)]
+        return self.results([self.values(part, scale) for part in parts], state, scale)
+
+    def _place(self, k: int, thread: Value, start: Value) -> Value:
+        """Where in shared memory vector `k` lies, in bytes: those that a warp reads at once are neighbours."""
+        g = self.geometry
+        return (start + (thread + g.threads * k) * g.elements) * (self.kept.element.bitwidth // 8)
+
+    def _place_of_maximum(self, thread: Value, start: Value, stop: Value) -> Value:
+        """Where the maximum of a thread's part of a tile lies: behind all vectors."""
+        tile, number_bytes = self.geometry.tile, self.own.bytes
+        tiles, index = quotient_up(stop, like(stop, tile)), device.quotient_and_rest(start, tile)[0]
+        return (tiles * tile + index * self.geometry.threads + thread) * number_bytes
+
+
 def make_fold_chunks(spec: Spec, geometry: Geometry) -> Callable:
     """The kernel that leaves the state of each chunk of each row in temporary memory; a block has a chunk."""
     tile, size = Tile(spec, geometry), geometry.tile
@@ -135,11 +183,11 @@ def make_fold_chunks(spec: Spec, geometry: Geometry) -> Callable:
     def begin(x, w, n, chunk, dims, block):
         row, start = _chunk_of(block, n, chunk)
         x_at, _, w_at = tile.row_offsets(dims, row)
-        return x + x_at, w + w_at, start, _end_of(start, n, chunk)
+        return x + x_at, w + w_at, start, end_of(start, n, chunk)
 
     @lanewise
     def fold_tile(state, x, w, start, stop, sign, factor, dims, thread):
-        return tile.fold(state, tile.load(x, w, dims, thread, start, stop), scale_of(sign, factor))
+        return tile.fold(state, tile.load(x, w, dims, thread, start, stop), scale_of(sign, factor))[0]
 
     @lanewise
     def end(state, states, sign, factor, block, thread):
@@ -172,10 +220,10 @@ def make_finish_chunks(spec: Spec, geometry: Geometry) -> Callable:
             row = block.cast(int64)
             start = like(row, 0)
         else:
-            row, start = _chunk_of(rows * _chunks(n, chunk) - 1 - block.cast(int64), n, chunk)
+            row, start = _chunk_of(rows * quotient_up(n, chunk) - 1 - block.cast(int64), n, chunk)
         x_at, y_at, w_at = tile.row_offsets(dims, row)
-        chunks = _chunks(n, chunk)
-        return x + x_at, y + y_at, w + w_at, row * chunks, chunks.cast(int32), start, _end_of(start, n, chunk)
+        chunks = quotient_up(n, chunk)
+        return x + x_at, y + y_at, w + w_at, row * chunks, chunks.cast(int32), start, end_of(start, n, chunk)
 
     @lanewise
     def fold_state(state, states, i, sign, factor):
@@ -211,18 +259,18 @@ def make_finish_chunks(spec: Spec, geometry: Geometry) -> Callable:
     return finish_chunks
 
 
-def _chunks(n: Value, chunk: Value) -> Value:
-    """How many chunks a row has."""
-    return device.quotient_and_rest(n + chunk - 1, chunk)[0]
+def quotient_up(a: Value, b: Value) -> Value:
+    """``a / b`` rounded up."""
+    return device.quotient_and_rest(a + b - 1, b)[0]
 
 
 def _chunk_of(index: Value, n: Value, chunk: Value) -> tuple[Value, Value]:
     """The row of a chunk, and where in it the chunk begins."""
-    row, c = device.quotient_and_rest(index.cast(int64), _chunks(n, chunk))
+    row, c = device.quotient_and_rest(index.cast(int64), quotient_up(n, chunk))
     return row, c * chunk
 
 
-def _end_of(start: Value, n: Value, chunk: Value) -> Value:
+def end_of(start: Value, n: Value, chunk: Value) -> Value:
     """Where the chunk ends."""
     end = start + chunk
     return select(n < end, n, end)

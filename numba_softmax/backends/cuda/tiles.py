@@ -18,16 +18,19 @@ from numba import int32, int64
 from ... import online
 from ...expmath import LOG2_E, float_format, two_sum
 from ...lanewise import Value, Vec
-from ...simd import Stored, convert, first_lanes, fma, from_memory, halvings, lane, like, raw_type, select, splat
+from ...simd import Stored, convert, first_lanes, fma, from_memory, halvings, lane, like, select, splat
 from ...simd import exchange as exchange_lanes
 from ..spec import Spec, stored
 from . import device
 
-State = tuple[Value, Value, Value]
+State = tuple[Value, Value, Value | None]
 Scale = tuple[Value, Value, Value] | None
 
 BLOCK = 128
 """Threads in a block, where that is enough for a row."""
+
+STATE_NUMBERS = 3
+"""Numbers of a state in temporary memory, at most."""
 
 NARROW_LOG2_UP = 16.0
 """Weights for 16-bit results are so much larger that even a subnormal bfloat16 comes from a normal number."""
@@ -63,14 +66,14 @@ class Sums(NamedTuple):
     """A sum of weights with the errors of its additions beside it, without the terms that `ones` counts."""
 
     total: Value
-    lost: Value
+    lost: Value | None
     ones: Value | None
 
 
 class Part(NamedTuple):
     """A vector of a row in registers, as it came from memory."""
 
-    raw: Value
+    raw: Value | None
     keep: Value | None  # the bytes of the mask
     position: Value  # of its first element
     count: Value  # how many elements are there; others may be less than none
@@ -83,9 +86,10 @@ class Tile:
         self.spec, self.geometry = spec, geometry
         self.number = spec.number
         self.vec = Vec(spec.number, geometry.elements)
-        self.x_format, self.y_format = stored(spec.x), stored(spec.y)
+        self.x_format, self.y_format, self.own = stored(spec.x), stored(spec.y), Stored(spec.number.name)
         self.up = 2.0**NARROW_LOG2_UP if spec.narrow else float_format(spec.number).up
         self.keeps_weights = spec.op.uses_weights and not spec.narrow
+        self.two_parts = not spec.narrow  # of the sums of states
         self.summed = geometry.elements  # lanes of a vector that belong to one row
 
     # -------------------------------------------------------------- memory
@@ -122,6 +126,10 @@ class Tile:
 
         return self._parts(read, w, dims, thread, start, stop)
 
+    def load_masks(self, w: Value, dims: tuple[Value, ...], thread: Value, start: Value, stop: Any) -> list[Part]:
+        """What `load` gives, without the elements."""
+        return self._parts(lambda k, position, count: None, w, dims, thread, start, stop)
+
     def _parts(
         self, read: Callable, w: Value, dims: tuple[Value, ...], thread: Value, start: Value, stop: Any
     ) -> list[Part]:
@@ -142,28 +150,6 @@ class Tile:
         position = start + ((thread + g.threads * k) * g.elements).cast(start.type)
         return position, (stop - position).cast(int32)
 
-    def keep_in_shared(self, parts: list[Part], thread: Value, start: Value) -> None:
-        """Keep the elements of a thread's parts, of which the first begins where `load` started, in shared memory."""
-        room = device.dynamic_shared_memory(thread)
-        for k, part in enumerate(parts):
-            device.write_shared(room, self._room_of(k, thread, start), part.raw)
-
-    def load_from_shared(
-        self, w: Value, dims: tuple[Value, ...], thread: Value, start: Value, stop: Value
-    ) -> list[Part]:
-        """What `load` gave and `keep_in_shared` kept; but the mask comes from its own memory."""
-        room = device.dynamic_shared_memory(thread)
-
-        def read(k: int, position: Value, count: Value) -> Value:
-            return device.read_shared(raw_type(self.vec, self.x_format), room, self._room_of(k, thread, start))
-
-        return self._parts(read, w, dims, thread, start, stop)
-
-    def _room_of(self, k: int, thread: Value, start: Value) -> Value:
-        """Where in shared memory a part lies, in bytes: those that a warp reads at once are neighbours."""
-        g = self.geometry
-        return (start.cast(int32) + (thread + g.threads * k) * g.elements) * self.x_format.bytes
-
     def _bits_of_minus_infinity(self) -> int | None:
         """What elements that are not there are read as; None if that cannot be minus infinity."""
         if self.spec.scaled or self.spec.masked:
@@ -172,7 +158,7 @@ class Tile:
 
     def values(self, part: Part, scale: Scale) -> Value:
         """The elements of a part in the type to compute in, with the scale's sign; those that do not count are -inf."""
-        v = from_memory(part.raw, self.x_format, self.vec)
+        v = device.numbers(self.vec, part.raw, self.x_format)
         if self.spec.scaled:
             v = v * scale[0]
         if self.spec.masked:  # where nothing was read, the mask is 0
@@ -225,7 +211,7 @@ class Tile:
             ties = total
             for v, w in zip(values, weights, strict=True):
                 total, lost, ties = online.add_other(total, lost, ties, w, v, m)
-        elif self.spec.narrow:  # few additions, for results of 11 bits
+        elif self.spec.narrow:
             for w in weights:
                 total = total + w
         else:
@@ -234,6 +220,8 @@ class Tile:
                 total, lost = online.add_weight(total, lost, w)
             total, error = two_sum(total, like(total, -self.up))
             lost = lost + error
+        if not self.two_parts:  # a few dozen additions, for results of 11 bits
+            lost = None
         return _added(Sums(total, lost, ties), exchange_lanes, self.summed, self._of_lanes), weights
 
     def state(self, m: Value, sums: Sums) -> State:
@@ -241,11 +229,12 @@ class Tile:
         pair = online.times((sums.total, sums.lost), 1.0 / self.up)
         return online.block_state(m, pair, like(m, 1.0) if sums.ones is None else 1.0 - sums.ones)
 
-    def fold(self, state: State, parts: list[Part], scale: Scale) -> State:
-        """A thread's state with the elements of its parts."""
+    def fold(self, state: State, parts: list[Part], scale: Scale) -> tuple[State, list[Value], Value]:
+        """A thread's state with the elements of its parts; their weights, and the maximum these are taken against."""
         values = [self.values(part, scale) for part in parts]
         m = self.maximum(values)
-        return online.merge(state, self.state(m, self.sums(values, m, scale)[0]), scale)
+        sums, weights = self.sums(values, m, scale)
+        return online.merge(state, self.state(m, sums), scale), weights, m
 
     # ---------------------------------------------------------- threads of a row
 
@@ -273,15 +262,21 @@ class Tile:
         if warps == 1:
             return state
         rows = max(1, BLOCK // self.geometry.threads)
-        slots = [device.shared_memory(thread, f"slots_{i}", self.number, rows * warps) for i in range(len(state))]
+        numbers = [number for number in state if number is not None]
+        slots = [device.shared_memory(thread, f"slots_{i}", self.number, rows * warps) for i in range(len(numbers))]
         warp, lane_number = device.quotient_and_rest(thread, device.WARP)
         with thread.builder.if_then((lane_number == 0).ir):
-            for slot, number in zip(slots, state, strict=True):
+            for slot, number in zip(slots, numbers, strict=True):
                 device.write_shared(slot, row * warps + warp, number)
         device.barrier(thread)
         mine = row * warps + (lane_number & (warps - 1))
-        theirs = tuple(device.read_shared(self.number, slot, mine) for slot in slots)
+        theirs = self.state_of([device.read_shared(self.number, slot, mine) for slot in slots])
         return self.merge_lanes(theirs, warps, scale)
+
+    def state_of(self, numbers: list[Value]) -> State:
+        """The state with these two numbers, or three."""
+        m, rest, *rest_lo = numbers
+        return m, rest, rest_lo[0] if rest_lo else None
 
     def merge_threads(self, state: State, thread: Value, scale: Scale) -> State:
         """The state of the states of all threads of a block, in each of them."""
@@ -291,22 +286,28 @@ class Tile:
         """The state of nothing; `v` is any number."""
         zero = like(convert(self.number, v), 0.0)
         zero = zero if self.geometry.across == 1 else splat(self.vec, zero)
-        return online.identity(zero, zero)
+        return online.identity(zero, zero if self.two_parts else None)
 
     def load_state(self, states: Value, index: Value) -> State:
         """State number `index` in temporary memory."""
-        own, v = Stored(self.number.name), Vec(self.number, 1)
-        start, one = states + index * 3 * own.bytes, device.integer(index, 1)
-        raw = (device.load_raw(v, own, start + i * own.bytes, one, own.bytes, False) for i in range(3))
-        m, rest, rest_lo = (lane(from_memory(r, own, v), 0) for r in raw)
-        return m, rest, rest_lo
+        v, one = Vec(self.number, 1), device.integer(index, 1)
+        raws = (
+            device.load_raw(v, self.own, place, one, self.own.bytes, False)
+            for place in self._places_of_state(states, index)
+        )
+        return self.state_of([lane(from_memory(raw, self.own, v), 0) for raw in raws])
 
     def store_state(self, states: Value, index: Value, state: State, here: Value) -> None:
         """Leave a state in temporary memory, in one thread."""
-        own, v = Stored(self.number.name), Vec(self.number, 1)
-        start, count = states + index.cast(int64) * 3 * own.bytes, here.cast(int32)
-        for i, number in enumerate(state):
-            device.store_raw(own, start + i * own.bytes, splat(v, number), count, own.bytes, False, False)
+        v, count = Vec(self.number, 1), here.cast(int32)
+        numbers = (number for number in state if number is not None)
+        for place, number in zip(self._places_of_state(states, index), numbers, strict=True):
+            device.store_raw(self.own, place, splat(v, number), count, self.own.bytes, False, False)
+
+    def _places_of_state(self, states: Value, index: Value) -> list[Value]:
+        size = self.own.bytes
+        start = states + index.cast(int64) * (STATE_NUMBERS * size)
+        return [start + i * size for i in range(3 if self.two_parts else 2)]
 
     # --------------------------------------------------------------- results
 
@@ -323,7 +324,10 @@ class Tile:
 
     def store_results(self, y: Value, dims: tuple[Value, ...], parts: list[Part], state: State, scale: Scale) -> None:
         """Write the results of a thread's parts from the row's state."""
-        results = self.results([self.values(part, scale) for part in parts], state, scale)
+        self.store_all(y, dims, parts, self.results([self.values(part, scale) for part in parts], state, scale))
+
+    def store_all(self, y: Value, dims: tuple[Value, ...], parts: list[Part], results: list[Value]) -> None:
+        """Write the results of a thread's parts."""
         for part, result in zip(parts, results, strict=True):
             self.store(y, dims, part, result)
 
@@ -355,6 +359,8 @@ def _added(sums: Sums, exchange: Callable, lanes: int, of: Callable = lambda v: 
     """Sums over lanes that `exchange` can reach, added in halves: both sides of an addition get the same."""
     total, lost, ones = sums
     for step in halvings(lanes):
-        total, lost = online.add_sums(total, lost, exchange(total, step), exchange(lost, step))
+        total, lost = online.add_sums(
+            total, lost, exchange(total, step), None if lost is None else exchange(lost, step)
+        )
         ones = None if ones is None else ones + exchange(ones, step)
-    return Sums(of(total), of(lost), None if ones is None else of(ones))
+    return Sums(of(total), None if lost is None else of(lost), None if ones is None else of(ones))
