@@ -60,11 +60,6 @@ class Machine(NamedTuple):
     capability: tuple[int, int]
     shared_memory: int  # bytes that a block can have
 
-    @property
-    def target(self) -> tuple[int, int]:
-        """The virtual architecture to compile for; there are two, and newer machines run the newer one's code."""
-        return (8, 0) if self.capability >= (8, 0) else (7, 5)
-
 
 class Kernel(NamedTuple):
     """What is compiled."""
@@ -120,6 +115,9 @@ class _Planner:
             return self._columns()
         return self._rows(along)
 
+    def _rounds_to_bfloat16(self) -> bool:
+        return self.y.number == "bfloat16" and self.machine.capability >= (8, 0)
+
     def _elements(self, across: bool) -> int:
         """Elements of a vector: 16 bytes of elements or results, and not too many numbers to compute with."""
         y_bytes = self.y.bytes if across or not self.spec.op.reduces else 1
@@ -128,11 +126,11 @@ class _Planner:
     def _widths(self, elements: int, dims: Iterable[tuple[int, ...]]) -> tuple[int, int, int]:
         """The widest accesses to elements, results and mask that all vectors are aligned to."""
         steps = list(zip(*(dim[1:] for dim in dims), strict=True)) or [()] * 3
-        sizes = self.x.bytes, self.y.bytes, 1
+        sizes = self.x.bytes, self.y.bytes, int(self.spec.masked)
         x, y, w = (
             math.gcd(elements * size, place, *by) for size, place, by in zip(sizes, self.places, steps, strict=True)
         )
-        return x, y, w
+        return x, y, w if self.spec.masked else 0
 
     # ------------------------------------------------------------------- rows
 
@@ -142,7 +140,7 @@ class _Planner:
         dims = (*layout.row_dims, *(() if along else layout.reduced_dims))
         geometry = Geometry(
             1, 1, elements, self._widths(elements, dims), n % elements != 0,
-            len(layout.row_dims), 0 if along else len(layout.reduced_dims), self.machine.capability >= (8, 0),
+            len(layout.row_dims), 0 if along else len(layout.reduced_dims), self._rounds_to_bfloat16(),
         )  # fmt: skip
         vectors = max(1, math.ceil(n / elements))
         for threads, each in _shares(elements):
@@ -183,7 +181,7 @@ class _Planner:
         dims = (*layout.row_dims, *layout.reduced_dims)
         geometry = Geometry(
             1, 1, elements, self._widths(elements, (*layout.row_dims[:-1], *layout.reduced_dims)),
-            inner % elements != 0, len(layout.row_dims), 1, self.machine.capability >= (8, 0), 2,
+            inner % elements != 0, len(layout.row_dims), 1, self._rounds_to_bfloat16(), 2,
         )  # fmt: skip
         most = min(VECTORS, VALUES // elements)
         for threads, across in RANKS:
@@ -228,3 +226,37 @@ def _shares(elements: int) -> Iterable[tuple[int, int]]:
 def _narrowed(across: int, vectors: int) -> int:
     """Threads across rows: at least 2, and not many more than there are vectors."""
     return min(across, max(2, 1 << (vectors - 1).bit_length()))
+
+
+def kernels_for(op: Op, x: str, y: str, masked: bool, scaled: bool, machine: Machine) -> list[Kernel]:
+    """All kernels that may serve arrays in these formats whose rows are aligned, and the last one of each kind if not.
+
+    The shortest kinds of rows come first.
+    """
+    found: dict[Kernel, None] = {}
+    for layout, places in _samples(op, x, y, masked):
+        for launch in plan(op, layout, machine, scaled, False, places).launches:
+            found.setdefault(launch.kernel)
+    return list(found)
+
+
+def _samples(op: Op, x: str, y: str, masked: bool) -> Iterable[tuple[Layout, tuple[int, int, int]]]:
+    """Layouts for which plans differ, with addresses."""
+    x_size, y_size = stored(x).bytes, stored(y).bytes
+    lengths = [*(1 << k for k in range(15)), *(3 << k for k in range(3, 13)), 1 << 20]
+
+    def layout(rows: int, n: int, row_steps: tuple[int, ...], steps: tuple[int, ...]) -> Layout:
+        sizes = x_size, y_size, int(masked)
+        row, reduced = (tuple(step * size for step, size in zip(by, sizes, strict=True)) for by in (row_steps, steps))
+        if op.reduces:
+            reduced = (reduced[0], 0, reduced[2])
+        return Layout(x, y, masked, rows, n, ((rows, *row),), ((n, *reduced),))
+
+    for n in lengths:
+        yield layout(1024, n, (n, 1 if op.reduces else n, n), (1, 1, 1)), (0, 0, 0)
+        yield layout(1024, n, (1, 1, 1), (1024, 1024, 1024)), (0, 0, 0)
+    for n in (1 << 13, 1 << 15, 1 << 20):
+        yield layout(1023, n - 1, (n - 1, 1 if op.reduces else n - 1, n - 1), (1, 1, 1)), (x_size, y_size, 1)
+        yield layout(1023, n - 1, (2 * n, 1 if op.reduces else n, n), (2, 1, 1)), (0, 0, 0)
+    for n in (16, 256, 1 << 20):
+        yield layout(1023, n - 1, (1, 1, 1), (1023, 1023, 1023)), (x_size, y_size, 1)
