@@ -19,7 +19,7 @@ def call(
     if type(x) is not np.ndarray or device is not None or stream is not None:
         place, elsewhere = dispatch.place_of(x, device, stream)
         if elsewhere is not None:
-            return _call_elsewhere(elsewhere, name, place, axis, where, scale, keepdims, dtype, out)
+            return _call_elsewhere(name, place, elsewhere, axis, where, scale, keepdims, dtype, out)
         x = arrays.as_input(x)
     if type(axis) is not int:  # 1.0 would pass for 1
         axis = arrays.as_axes(axis, x.ndim)
@@ -62,15 +62,7 @@ def call(
 
 
 def _call_elsewhere(
-    elsewhere: Any,
-    name: str,
-    place: str | None,
-    axis: Any,
-    where: Any,
-    scale: Any,
-    keepdims: bool,
-    dtype: Any,
-    out: Any,
+    name: str, place: Any, elsewhere: Any, axis: Any, where: Any, scale: Any, keepdims: bool, dtype: Any, out: Any
 ) -> Any:
     """The same for an array that is not NumPy's, nor in its reach, through what `dispatch` gives for it."""
     x, reduces = elsewhere.x, OPS[name].reduces

@@ -73,7 +73,8 @@ def backend_of(place: str | None) -> ModuleType:
 
 
 def _lies_on_gpu(array: Any) -> bool:
-    return _question(type(array))(array)
+    kind: Any = type(array)
+    return _question(kind)(array)
 
 
 @functools.lru_cache(maxsize=256)

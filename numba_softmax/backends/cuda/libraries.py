@@ -226,9 +226,15 @@ _LIBRARIES: dict[tuple[str, str], Library] = {
 _OTHER = Other()
 
 
+def library_of(array: Any) -> Library:
+    """The library that an array belongs to."""
+    kind: Any = type(array)
+    return _library_of_type(kind)
+
+
 @functools.lru_cache(maxsize=256)
-def library_of(kind: Any) -> Library:
-    """The library that a type of arrays belongs to, which its base classes tell."""
+def _library_of_type(kind: Any) -> Library:
+    """The library of a type of arrays, which its base classes tell."""
     for base in kind.__mro__:
         library = _LIBRARIES.get((base.__module__.partition(".")[0], base.__name__))
         if library is not None:

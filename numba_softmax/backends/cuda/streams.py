@@ -23,7 +23,7 @@ class GpuCall:
     """
 
     def __init__(self, x: Any, stream: Any) -> None:
-        self._library = library_of(type(x))
+        self._library = library_of(x)
         self._asked = None if stream is None else handle_of(stream)
         self.x = self._library.view(x, "x", self._asked)
         self.queue = Queue(self.x.ordinal, _same(self.x.stream if self._asked is None else self._asked))
@@ -33,7 +33,7 @@ class GpuCall:
 
     def view(self, array: Any, name: str) -> View:
         """Another argument, on the same device."""
-        view = library_of(type(array)).view(array, name, self.queue.stream)
+        view = library_of(array).view(array, name, self.queue.stream)
         if view.ordinal != self.queue.ordinal and 0 not in view.shape:
             raise ValueError(f"{name} lies on GPU {view.ordinal}, but x on GPU {self.queue.ordinal}: move one of them")
         return view
@@ -77,7 +77,7 @@ class GpuCall:
         if self._asked is not None:
             for view in views:
                 if _same(view.stream) != stream:
-                    library_of(type(view.array)).used_in(view, stream)
+                    library_of(view.array).used_in(view, stream)
             return
         for other in others:
             driver.wait(Queue(ordinal, other), stream)
