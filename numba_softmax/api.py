@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
-from numpy.typing import ArrayLike, DTypeLike
+from numpy.typing import DTypeLike
 
 from . import arrays, dispatch
+from .calls import call
 from .ops import OPS
 
 
 def softmax(
-    x: ArrayLike,
+    x: Any,
     axis: int | tuple[int, ...] | None = -1,
     *,
-    where: ArrayLike | None = None,
+    where: Any = None,
     scale: float | None = None,
     dtype: DTypeLike | None = None,
-    out: np.ndarray | None = None,
+    out: Any = None,
     device: str | None = None,
+    stream: Any = None,
 ) -> Any:
     """Softmax: ``exp(scale * x)`` over its sum along `axis`.
 
@@ -78,18 +78,19 @@ def softmax(
     >>> ns.softmax([1.0, 2.0, 3.0], where=[True, False, True]).round(4)
     array([0.1192, 0.    , 0.8808])
     """
-    return _call("softmax", x, axis, where, scale, False, dtype, out, device)
+    return call("softmax", x, axis, where, scale, False, dtype, out, device, stream)
 
 
 def log_softmax(
-    x: ArrayLike,
+    x: Any,
     axis: int | tuple[int, ...] | None = -1,
     *,
-    where: ArrayLike | None = None,
+    where: Any = None,
     scale: float | None = None,
     dtype: DTypeLike | None = None,
-    out: np.ndarray | None = None,
+    out: Any = None,
     device: str | None = None,
+    stream: Any = None,
 ) -> Any:
     """Logarithm of the softmax, precise also where that is nearly 1 or too small for a float.
 
@@ -122,19 +123,20 @@ def log_softmax(
     >>> ns.log_softmax([0.0, -40.0])
     array([-4.24835426e-18, -4.00000000e+01])
     """
-    return _call("log_softmax", x, axis, where, scale, False, dtype, out, device)
+    return call("log_softmax", x, axis, where, scale, False, dtype, out, device, stream)
 
 
 def logsumexp(
-    x: ArrayLike,
+    x: Any,
     axis: int | tuple[int, ...] | None = -1,
     *,
-    where: ArrayLike | None = None,
+    where: Any = None,
     scale: float | None = None,
     keepdims: bool = False,
     dtype: DTypeLike | None = None,
-    out: np.ndarray | None = None,
+    out: Any = None,
     device: str | None = None,
+    stream: Any = None,
 ) -> Any:
     """``log(sum(exp(scale * x)))`` along `axis`, without overflow.
 
@@ -172,7 +174,7 @@ def logsumexp(
     >>> ns.logsumexp([[0.0, 1.0], [2.0, 3.0]], axis=0, keepdims=True).round(4)
     array([[2.1269, 3.1269]])
     """
-    return _call("logsumexp", x, axis, where, scale, bool(keepdims), dtype, out, device)
+    return call("logsumexp", x, axis, where, scale, bool(keepdims), dtype, out, device, stream)
 
 
 def warmup(
@@ -233,7 +235,8 @@ def warmup(
         arrays.check_input_dtype(x_dtype)
         y_dtype = arrays.as_output_dtype(dtype, x_dtype, None)
         formats.append((str(arrays.format_name(x_dtype)), str(arrays.format_name(y_dtype))))
-    backend = dispatch.backend_of(None if device is None else dispatch.device_of(np.empty(0), device))
+    place, _ = dispatch.place_of((), device, None)
+    backend = dispatch.backend_of(place)
     steps = [
         step
         for name in ops or OPS
@@ -245,95 +248,3 @@ def warmup(
     for step in tqdm(steps, desc="compiling", delay=1, leave=False, disable=None):
         step()
     return len(steps)
-
-
-def _call(
-    name: str, x: Any, axis: Any, where: Any, scale: Any, keepdims: bool, dtype: Any, out: Any, device: str | None
-) -> Any:
-    """Any of the functions. What shapes, steps and dtypes decide is left to `_prepared`, which remembers it."""
-    if type(x) is not np.ndarray or device is not None:
-        device = dispatch.device_of(x, device)
-        x = arrays.as_input(x)
-    if type(axis) is not int:  # 1.0 would pass for 1
-        axis = arrays.as_axes(axis, x.ndim)
-    mask = w_steps = factor = None
-    w = 0
-    if where is not None:
-        mask = arrays.as_mask(where, x.shape)
-        w, w_steps = arrays.address_of(mask), mask.strides
-    if scale is not None:
-        factor = arrays.as_scale(scale)
-
-    if out is None:
-        start, shape, _ = _prepared(name, device, keepdims, axis, x.shape, x.dtype, x.strides, w_steps)
-        if start is not None and dtype is None:
-            result = np.empty(shape, x.dtype)
-            start(arrays.address_of(x), arrays.address_of(result), w, factor)
-        else:
-            y_dtype = arrays.as_output_dtype(dtype, x.dtype, None)
-            result = np.empty(shape, y_dtype) if OPS[name].reduces else np.empty_like(x, y_dtype, subok=False)
-            _call(name, x, axis, where, scale, keepdims, None, result, device)
-        return result if shape else result[()]
-
-    if type(out) is not np.ndarray:
-        arrays.check_kind_of_out(out)
-    start, _, near = _prepared(
-        name, device, keepdims, axis, x.shape, x.dtype, x.strides, w_steps,
-        out.shape, out.dtype, out.strides, out.flags.writeable,
-    )  # fmt: skip
-    if dtype is not None:
-        arrays.as_output_dtype(dtype, x.dtype, out)
-    x_at, y_at = arrays.address_of(x), arrays.address_of(out)
-    if (y_at - x_at in near or mask is not None) and arrays.needs_temporary(x, out, mask, OPS[name].reduces):
-        out[...] = _call(name, x, axis, where, scale, keepdims, out.dtype, None, device)
-    else:
-        start(x_at, y_at, w, factor)
-    return out
-
-
-class _Prepared(NamedTuple):
-    """What is known of a call before memory is looked at."""
-
-    start: Any  # what computes it, as `dispatch` describes; None if the result has to be laid out first
-    shape: tuple[int, ...]  # of the result
-    near: range  # the distances from x to the result at which they may overlap
-
-
-@functools.lru_cache(maxsize=4096)
-def _prepared(
-    name: str,
-    device: str | None,
-    keepdims: bool,
-    axis: int | tuple[int, ...],
-    x_shape: tuple[int, ...],
-    x_dtype: np.dtype,
-    x_steps: tuple[int, ...],
-    w_steps: tuple[int, ...] | None,
-    y_shape: tuple[int, ...] | None = None,
-    y_dtype: np.dtype | None = None,
-    y_steps: tuple[int, ...] = (),
-    y_writeable: bool = True,
-) -> _Prepared:
-    """Check a call and have it planned, once for all calls of its kind; errors are not remembered.
-
-    Without `y_shape` a new result is meant, in C order and of the dtype of `x`
-    where that is what it would be; any other is for NumPy to lay out.
-    """
-    op = OPS[name]
-    arrays.check_input_dtype(x_dtype)
-    axes = arrays.as_axes(axis, len(x_shape))
-    shape = x_shape
-    if op.reduces:
-        kept = tuple(1 if i in axes else size for i, size in enumerate(shape))
-        shape = kept if keepdims else tuple(size for i, size in enumerate(shape) if i not in axes)
-    if y_shape is None or y_dtype is None:
-        y_dtype, y_steps = x_dtype, arrays.steps_in_c_order(shape, x_dtype.itemsize)
-        if arrays.as_output_dtype(None, x_dtype, None) != x_dtype or not (op.reduces or x_steps == y_steps):
-            return _Prepared(None, shape, range(0))
-    else:
-        arrays.check_out(y_shape, y_dtype, y_writeable, shape)
-    near = arrays.near(x_shape, x_steps, x_dtype.itemsize, shape, y_steps, y_dtype.itemsize)
-    if op.reduces:
-        y_steps = arrays.steps_with_reduced(y_steps, axes, len(x_shape))
-    layout = arrays.layout_of(x_shape, axes, x_dtype, x_steps, y_dtype, y_steps, w_steps)
-    return _Prepared(dispatch.backend_of(device).starter(op, layout), shape, near)

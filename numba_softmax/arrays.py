@@ -65,11 +65,17 @@ def layout_of(
     dims = list(zip(shape, x_steps, y_steps, w_steps or (0,) * len(shape), strict=True))
     row_dims = [d for i, d in enumerate(dims) if i not in axes]
     reduced_dims = [dims[i] for i in sorted(axes)]
-    row_dims.sort(key=lambda d: max(abs(d[1]), abs(d[2])), reverse=True)
+    x, y = str(format_name(x_dtype)), str(format_name(y_dtype))
+    return layout_of_dims(x, y, w_steps is not None, row_dims, reduced_dims)
+
+
+def layout_of_dims(x: str, y: str, masked: bool, row_dims: list[Dim], reduced_dims: list[Dim]) -> Layout:
+    """The layout with these dimensions, or with fewer that mean the same."""
+    row_dims = sorted(row_dims, key=lambda d: max(abs(d[1]), abs(d[2])), reverse=True)
     return Layout(
-        str(format_name(x_dtype)),
-        str(format_name(y_dtype)),
-        w_steps is not None,
+        x,
+        y,
+        masked,
         math.prod(d[0] for d in row_dims),
         math.prod(d[0] for d in reduced_dims),
         _merged(row_dims),
@@ -84,6 +90,12 @@ def steps_in_c_order(shape: tuple[int, ...], size: int) -> tuple[int, ...]:
         steps.append(size)
         size *= count
     return tuple(reversed(steps))
+
+
+@functools.lru_cache(maxsize=1024)
+def order_in_memory(steps: tuple[int, ...]) -> tuple[int, ...]:
+    """The axes from the largest step to the smallest, which is the order that NumPy's `empty_like` keeps."""
+    return tuple(sorted(range(len(steps)), key=lambda i: -abs(steps[i])))
 
 
 def _merged(dims: list[Dim]) -> tuple[Dim, ...]:
@@ -202,6 +214,14 @@ def as_mask(where: Any, shape: tuple[int, ...]) -> np.ndarray:
         raise ValueError(f"where has shape {mask.shape}, which does not broadcast to the shape of x, {shape}") from None
 
 
+@functools.lru_cache(maxsize=1024)
+def mask_steps(
+    shape: tuple[int, ...], dtype: np.dtype, steps: tuple[int, ...], x_shape: tuple[int, ...]
+) -> tuple[int, ...]:
+    """The steps of a mask along the axes of `x`, where it is no array of NumPy's."""
+    return as_mask(stand_in(1, shape, dtype, steps), x_shape).strides
+
+
 def as_scale(scale: Any) -> float | None:
     """`scale` as a finite float; None for 1."""
     if type(scale) is float and math.isfinite(scale):
@@ -253,11 +273,26 @@ address_of = _choose_address()
 """The address of an array's first element, as an integer."""
 
 
+class _Memory:
+    def __init__(self, **interface: Any) -> None:
+        self.__array_interface__ = {"version": 3, **interface}
+
+
+def stand_in(
+    address: int, shape: tuple[int, ...], dtype: np.dtype, steps: tuple[int, ...], writeable: bool = False
+) -> np.ndarray:
+    """An array at that address.
+
+    Without memory of this process there, it can be asked for all but its elements.
+    """
+    return np.asarray(_Memory(data=(address, not writeable), shape=shape, typestr=dtype.str, strides=steps))
+
+
 def needs_temporary(x: np.ndarray, out: np.ndarray, where: np.ndarray | None, reduces: bool) -> bool:
     """Whether writing to `out` could change what is still to be read."""
     if out is x and out.flags.forc and where is None:
         return False
-    if _may_overlap_itself(out.shape, out.strides, out.itemsize):
+    if may_overlap_itself(out.shape, out.strides, out.itemsize):
         return True
     if where is not None and _share_memory(where, out):
         return True
@@ -278,7 +313,8 @@ def _share_memory(a: np.ndarray, b: np.ndarray) -> bool:
         return True
 
 
-def _may_overlap_itself(shape: tuple[int, ...], steps: tuple[int, ...], size: int) -> bool:
+def may_overlap_itself(shape: tuple[int, ...], steps: tuple[int, ...], size: int) -> bool:
+    """Whether two elements may lie in the same memory."""
     if 0 in shape:
         return False
     extent = size
@@ -297,13 +333,13 @@ def near(
 
     At others `needs_temporary` need not look, but for a mask.
     """
-    if _may_overlap_itself(y_shape, y_steps, y_size):
+    if may_overlap_itself(y_shape, y_steps, y_size):
         return range(-(1 << 64), 1 << 64)
-    (x_first, x_end), (y_first, y_end) = _extent(x_shape, x_steps, x_size), _extent(y_shape, y_steps, y_size)
+    (x_first, x_end), (y_first, y_end) = extent(x_shape, x_steps, x_size), extent(y_shape, y_steps, y_size)
     return range(x_first - y_end + 1, x_end - y_first)
 
 
-def _extent(shape: tuple[int, ...], steps: tuple[int, ...], size: int) -> tuple[int, int]:
+def extent(shape: tuple[int, ...], steps: tuple[int, ...], size: int) -> tuple[int, int]:
     """Where an array's memory begins and ends, from its first element's address on."""
     if 0 in shape:
         return 0, 0

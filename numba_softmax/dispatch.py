@@ -5,33 +5,95 @@ A backend is a module with ``starter(op, layout)``, which gives a function
 elements, the results and the mask (0 for none), and the scale or None; and with
 ``warm(op, x, y, masked, scaled)``, functions that compile one kernel each for
 elements and results in those formats.
+
+A backend for memory out of NumPy's reach has ``start(x, y, w, scale, queue)``,
+and besides it needs something to stand between it and the arrays of other
+libraries. For a call on such an array, that is an object with
+
+- ``x``: the array's ``address``, ``shape``, ``dtype``, ``strides`` in bytes, and
+  whether it is ``writeable``;
+- ``view(array, name)``: the same of another array in the same memory;
+- ``dtype(dtype)``: a dtype of the library as one of NumPy's;
+- ``empty(shape, dtype)``, ``empty_like(dtype)``: a new array, as the user gets
+  it, and its view;
+- ``run(start, y, mask, scale, copies)``: start it on these views, on copies of
+  the elements and of the mask if `copies`.
 """
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
+import numpy as np
+
 DEVICES = ("cpu", "cuda")
+_CUDA_IN_DLPACK = (2, 13)  # the device, and memory that it shares with the host
 
 
-def device_of(x: Any, device: str | None) -> str:
-    """The device for `x`: where it lies, if `device` is None. NumPy arrays need not be asked for."""
+def place_of(x: Any, device: str | None, stream: Any) -> tuple[str | None, Any]:
+    """Where a call computes: a name for `backend_of`, and what reads the arrays if they are out of NumPy's reach.
+
+    That is where `x` lies, if `device` is None. NumPy arrays need not be asked for.
+    """
     if device is not None and device not in DEVICES:
         raise ValueError(f"device is {device!r}: it must be one of {', '.join(map(repr, DEVICES))} or None")
-    on_gpu = hasattr(x, "__cuda_array_interface__")
-    if device == "cuda" or (on_gpu and device is None):
-        raise NotImplementedError(
-            "device 'cuda' is not available: this version of numba_softmax has no CUDA backend. "
-            "Pass a NumPy array, with device='cpu' or None, or install a later version that has one"
-        )
-    if on_gpu:
-        raise TypeError("x is on a GPU: device='cpu' needs an array in host memory, for instance x.get()")
-    return "cpu"
+    if _lies_on_gpu(x):
+        if device == "cpu":
+            raise TypeError("x is on a GPU: device='cpu' needs an array in host memory, for instance x.get()")
+        from .backends.cuda.streams import GpuCall
+
+        return "cuda", GpuCall(x, stream)
+    if stream is not None:
+        raise ValueError("stream orders work on arrays that lie on a GPU, but x is in host memory: leave stream out")
+    return ("staged" if device == "cuda" else None), None
 
 
-def backend_of(device: str | None) -> ModuleType:
-    """The backend for a device, imported on first use; None is where NumPy arrays lie."""
-    from .backends import cpu
+def check_in_host_memory(array: Any, name: str) -> None:
+    """Refuse an array on a GPU as an argument beside one in host memory."""
+    if _lies_on_gpu(array):
+        raise TypeError(f"{name} is on a GPU, but x is in host memory: pass both on the GPU, or both in host memory")
 
-    return cpu
+
+def backend_of(place: str | None) -> ModuleType:
+    """The backend for a place, imported on first use; None is where NumPy arrays lie."""
+    if place is None or place == "cpu":
+        from .backends import cpu
+
+        return cpu
+    if place == "staged":
+        from .backends.cuda import staging
+
+        return staging
+    from .backends import cuda
+
+    return cuda
+
+
+def _lies_on_gpu(array: Any) -> bool:
+    kind: Any = type(array)
+    return _question(kind)(array)
+
+
+@functools.lru_cache(maxsize=256)
+def _question(kind: Any) -> Callable[[Any], bool]:
+    """How to find out whether an array of that type lies on a GPU; for the known libraries, fast."""
+    if issubclass(kind, (np.ndarray, np.generic)):
+        return lambda array: False
+    for base in kind.__mro__:
+        if (base.__module__, base.__name__) == ("torch", "Tensor"):
+            return lambda array: array.is_cuda
+        if (base.__module__.partition(".")[0], base.__name__) in (("cupy", "ndarray"), ("numba", "DeviceNDArray")):
+            return lambda array: True
+    return _asked
+
+
+def _asked(array: Any) -> bool:
+    if hasattr(array, "__cuda_array_interface__"):
+        return True
+    try:
+        return array.__dlpack_device__()[0] in _CUDA_IN_DLPACK
+    except Exception:  # whatever NumPy can take is taken, though it be on no one device
+        return False

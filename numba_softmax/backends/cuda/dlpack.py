@@ -1,0 +1,90 @@
+"""Arrays handed over by DLPack: what a capsule says of them. Layouts of dlpack.h, versions 0 and 1."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+import numpy as np
+
+from ... import arrays
+
+CUDA_DEVICES = (2, 13)
+"""Numbers of the devices kDLCUDA and kDLCUDAManaged."""
+
+_READ_ONLY = 1
+_KINDS = {0: "int", 1: "uint", 2: "float", 4: "bfloat", 5: "complex", 6: "bool"}
+
+
+class _Tensor(ctypes.Structure):
+    _fields_ = (
+        ("data", ctypes.c_void_p),
+        ("device_type", ctypes.c_int32),
+        ("device_id", ctypes.c_int32),
+        ("ndim", ctypes.c_int32),
+        ("code", ctypes.c_uint8),
+        ("bits", ctypes.c_uint8),
+        ("lanes", ctypes.c_uint16),
+        ("shape", ctypes.POINTER(ctypes.c_int64)),
+        ("strides", ctypes.POINTER(ctypes.c_int64)),
+        ("byte_offset", ctypes.c_uint64),
+    )
+
+
+class _Managed(ctypes.Structure):
+    _fields_ = (("tensor", _Tensor), ("context", ctypes.c_void_p), ("deleter", ctypes.c_void_p))
+
+
+class _ManagedVersioned(ctypes.Structure):
+    _fields_ = (
+        ("major", ctypes.c_uint32),
+        ("minor", ctypes.c_uint32),
+        ("context", ctypes.c_void_p),
+        ("deleter", ctypes.c_void_p),
+        ("flags", ctypes.c_uint64),
+        ("tensor", _Tensor),
+    )
+
+
+_api = ctypes.pythonapi
+_pointer = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object, ctypes.c_char_p)(("PyCapsule_GetPointer", _api))
+_is_valid = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.py_object, ctypes.c_char_p)(("PyCapsule_IsValid", _api))
+
+
+def capsule_of(array: Any, stream: int) -> Any:
+    """An array's capsule, with its memory ready for what is queued in the stream from now on.
+
+    It is never marked as used, so its end, whenever that comes, is the end of the loan.
+    """
+    try:
+        return array.__dlpack__(stream=stream, max_version=(1, 0))
+    except TypeError:  # a library from before versions
+        return array.__dlpack__(stream=stream)
+
+
+def read(capsule: Any) -> tuple[int, tuple[int, ...], np.dtype, tuple[int, ...], bool, int]:
+    """Address, shape, dtype, steps in bytes, whether it can be written to, and the device's number."""
+    writeable = True
+    managed: _ManagedVersioned | _Managed
+    if _is_valid(capsule, b"dltensor_versioned"):
+        managed = _ManagedVersioned.from_address(_pointer(capsule, b"dltensor_versioned"))
+        if managed.major != 1:
+            raise TypeError(f"an array speaks version {managed.major} of DLPack: this package knows versions 0 and 1")
+        writeable = not managed.flags & _READ_ONLY
+    else:
+        managed = _Managed.from_address(_pointer(capsule, b"dltensor"))
+    tensor = managed.tensor
+    dtype = _dtype(tensor.code, tensor.bits, tensor.lanes)
+    shape = tuple(tensor.shape[: tensor.ndim])
+    if tensor.strides:
+        steps = tuple(step * dtype.itemsize for step in tensor.strides[: tensor.ndim])
+    else:
+        steps = arrays.steps_in_c_order(shape, dtype.itemsize)
+    return (tensor.data or 0) + tensor.byte_offset, shape, dtype, steps, writeable, tensor.device_id
+
+
+def _dtype(code: int, bits: int, lanes: int) -> np.dtype:
+    kind = _KINDS.get(code)
+    if lanes != 1 or kind is None:
+        raise TypeError(f"an array has elements of DLPack type ({code}, {bits}, {lanes}): they must be real numbers")
+    return arrays.as_dtype(kind if kind == "bool" else f"{kind}{bits}")

@@ -1,0 +1,398 @@
+"""What is asked of the CUDA driver: devices, kernels, streams, memory; and its errors as exceptions.
+
+It works in the primary context of a device, which PyTorch, CuPy and Numba use
+too, and leaves a thread's current context as it was. The bindings come with
+numba-cuda. They are loaded by the first question to the driver, and so is the
+driver: importing this module needs neither.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import importlib.util
+import os
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+INSTALL = "pip install 'numba-softmax[cu13]', or [cu12] for a driver of CUDA 12"
+
+LEGACY_STREAM, PER_THREAD_STREAM = 1, 2
+"""Handles that stand for default streams. The first one is the same stream as 0."""
+
+# Numbers of the driver's interface, which do not change.
+_OUT_OF_MEMORY, _NOT_INITIALIZED, _NO_DEVICE, _INVALID_VALUE = 2, 3, 100, 1
+_CORRUPTING = (214, 220, 700, 702, 710, *range(714, 720))
+"""Errors after which no call of a process can use the device: a kernel, anyone's, did something that it must not do."""
+_NON_BLOCKING, _NO_TIMING, _PORTABLE = 1, 2, 1
+
+
+class CudaError(RuntimeError):
+    """CUDA cannot be used, or the driver refused something."""
+
+
+class Queue(NamedTuple):
+    """Where work is queued: a device, and the handle of one of its streams."""
+
+    ordinal: int
+    stream: int
+
+
+@dataclass(frozen=True)
+class Device:
+    """A GPU."""
+
+    ordinal: int
+    name: str
+    capability: tuple[int, int]
+    processors: int
+    shared_memory: int  # bytes that a block can have
+    l2: int  # bytes
+    memory: int  # bytes
+    has_pools: bool  # whether memory can be allocated in the order of a stream
+    context: int  # the handle of its primary context
+
+
+# ----------------------------------------------------------------------- loading
+
+
+class _Unready:
+    """Stands for the bindings until they are needed."""
+
+    def __getattr__(self, name: str) -> Any:
+        global _cuda
+        _cuda = _initialized()
+        return getattr(_cuda, name)
+
+
+class _Forked:
+    """Stands for the bindings in a process forked from one that had loaded them."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise CudaError(
+            "this process was forked from one that had used CUDA, and CUDA does not work in such a process: "
+            "start it by multiprocessing.get_context('spawn')"
+        )
+
+
+_cuda: Any = _Unready()
+
+
+def _after_fork() -> None:
+    global _cuda
+    if not isinstance(_cuda, _Unready):
+        _cuda = _Forked()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+def _bindings() -> Any:
+    """The module of bindings."""
+    if importlib.util.find_spec("numba_cuda") is None:
+        raise CudaError(f"CUDA needs numba-cuda, which is not installed: {INSTALL}")
+    try:
+        from cuda.bindings import driver
+    except ImportError as error:
+        raise CudaError(f"CUDA needs the bindings that come with numba-cuda ({error}): {INSTALL}") from None
+    return driver
+
+
+def _initialized() -> Any:
+    bindings = _bindings()
+    try:
+        (error,) = bindings.cuInit(0)
+    except Exception as problem:  # each release of the bindings has another type for it
+        raise CudaError(f"CUDA needs an NVIDIA driver, and none was found on this machine: {problem}") from None
+    if error == _NO_DEVICE:
+        raise CudaError("the NVIDIA driver finds no GPU that this process may use (CUDA_ERROR_NO_DEVICE)")
+    if error:
+        raise _exception(bindings, error, "starting CUDA")
+    return bindings
+
+
+# ------------------------------------------------------------------------ errors
+
+
+def _exception(bindings: Any, error: int, doing: str) -> Exception:
+    """What to raise for an error of the driver."""
+    known, name = bindings.cuGetErrorName(error)
+    _, text = bindings.cuGetErrorString(error)
+    said = f"{name.decode()}: {text.decode()}" if not known else f"error {int(error)}"
+    if error == _OUT_OF_MEMORY:
+        return MemoryError(f"{doing}: the GPU is out of memory ({said})")
+    if error in _CORRUPTING:
+        said += "; some kernel of this process failed before, and none can run any more: start a new process"
+    elif error == _NOT_INITIALIZED:
+        said += "; if this process was forked from one that had used CUDA, start it by 'spawn' instead"
+    return CudaError(f"{doing}: {said}")
+
+
+def _ask(doing: str, function: str, *arguments: Any) -> Any:
+    """What a function of the driver gives: nothing, or one value."""
+    error, *values = getattr(_cuda, function)(*arguments)
+    if error:
+        raise _exception(_cuda, error, doing)
+    return values[0] if values else None
+
+
+def _tell(function: str, *arguments: Any) -> None:
+    """Have something released. There is nothing to be done about an error, and often one is being raised already."""
+    getattr(_cuda, function)(*arguments)
+
+
+# ----------------------------------------------------------------------- devices
+
+
+def version() -> tuple[int, int]:
+    """The CUDA version that the driver knows."""
+    number = _ask("asking the driver for its version", "cuDriverGetVersion")
+    return number // 1000, number % 1000 // 10
+
+
+def count() -> int:
+    """How many devices there are."""
+    return _ask("counting GPUs", "cuDeviceGetCount")
+
+
+@functools.cache
+def device(ordinal: int) -> Device:
+    """A device, ready for use."""
+    doing = f"asking for GPU {ordinal}"
+    handle = _ask(doing, "cuDeviceGet", ordinal)
+
+    def fact(name: str) -> int:
+        attribute = getattr(_cuda.CUdevice_attribute, f"CU_DEVICE_ATTRIBUTE_{name}")
+        return _ask(doing, "cuDeviceGetAttribute", attribute, handle)
+
+    return Device(
+        ordinal,
+        _ask(doing, "cuDeviceGetName", 128, handle).split(b"\0")[0].decode(),
+        (fact("COMPUTE_CAPABILITY_MAJOR"), fact("COMPUTE_CAPABILITY_MINOR")),
+        fact("MULTIPROCESSOR_COUNT"),
+        fact("MAX_SHARED_MEMORY_PER_BLOCK_OPTIN"),
+        fact("L2_CACHE_SIZE"),
+        _ask(doing, "cuDeviceTotalMem", handle),
+        bool(fact("MEMORY_POOLS_SUPPORTED")),
+        int(_ask(doing, "cuDevicePrimaryCtxRetain", handle)),
+    )
+
+
+def current_ordinal() -> int:
+    """The thread's current device, which is the first one if it has chosen none."""
+    error, handle = _cuda.cuCtxGetDevice()
+    return 0 if error else int(handle)
+
+
+def ordinal_of(address: int) -> int | None:
+    """The device on which memory lies; None if CUDA does not know the address."""
+    attribute = _cuda.CUpointer_attribute.CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL
+    error, ordinal = _cuda.cuPointerGetAttribute(attribute, address)
+    if error == _INVALID_VALUE:
+        return None
+    if error:
+        raise _exception(_cuda, error, f"asking where address {address:#x} lies")
+    return ordinal if ordinal >= 0 else None
+
+
+@contextmanager
+def current(ordinal: int) -> Iterator[None]:
+    """A device's context is the thread's current one."""
+    context = device(ordinal).context
+    if int(_ask("asking for the current context", "cuCtxGetCurrent")) == context:
+        yield
+        return
+    _ask(f"turning to GPU {ordinal}", "cuCtxPushCurrent", context)
+    try:
+        yield
+    finally:
+        _tell("cuCtxPopCurrent")
+
+
+# ----------------------------------------------------------------------- kernels
+
+
+def assemble(ptx: str, capability: tuple[int, int]) -> tuple[bytes, str]:
+    """Machine code for a capability, and the assembler's report on its registers and memory. It needs no GPU."""
+    from cuda.bindings import nvjitlink
+
+    major, minor = capability
+    text = ptx.encode()
+    handle = None
+    try:
+        handle = nvjitlink.create(2, [f"-arch=sm_{major}{minor}", "-verbose"])
+        nvjitlink.add_data(handle, nvjitlink.InputType.PTX, text, len(text), "numba_softmax")
+        nvjitlink.complete(handle)
+        cubin = bytearray(nvjitlink.get_linked_cubin_size(handle))
+        nvjitlink.get_linked_cubin(handle, cubin)
+        return bytes(cubin), _log(nvjitlink, handle, "info")
+    except nvjitlink.nvJitLinkError as error:
+        said = "" if handle is None else ": " + _log(nvjitlink, handle, "error")
+        raise CudaError(f"assembling a kernel for capability {major}.{minor}: {error}{said}") from None
+    finally:
+        if handle is not None:
+            nvjitlink.destroy(handle)
+
+
+def _log(nvjitlink: Any, handle: int, kind: str) -> str:
+    log = bytearray(getattr(nvjitlink, f"get_{kind}_log_size")(handle))
+    getattr(nvjitlink, f"get_{kind}_log")(handle, log)
+    return log.decode(errors="replace").rstrip("\0\n")
+
+
+def load(ordinal: int, cubin: bytes, entry: str) -> Any:
+    """A kernel of that name, loaded for good."""
+    with current(ordinal):
+        module = _ask(f"loading {entry} on GPU {ordinal}", "cuModuleLoadData", cubin)
+        return _ask(f"loading {entry} on GPU {ordinal}", "cuModuleGetFunction", module, entry.encode())
+
+
+_HEAD = struct.Struct("3q2d")
+
+
+class Launch:
+    """A kernel and how it is launched, but for what differs between calls.
+
+    The kernel's parameters are the int64 x, y, w, the float64 sign and factor,
+    and then int64 ones that are always the same.
+    """
+
+    def __init__(self, function: Any, grid: int, threads: int, fixed: tuple[int, ...]) -> None:
+        self._function = function
+        self._how = function, grid, 1, 1, threads, 1, 1, 0
+        self._parameters = [*(0,) * 5, *fixed]
+        self._blocks: list[_Block] = []  # those that no launch is using
+
+    def launch(self, queue: Queue, x: int, y: int, w: int, sign: float, factor: float) -> None:
+        """Queue the kernel. It returns before the kernel has run."""
+        try:
+            block = self._blocks.pop()
+        except IndexError:
+            block = _Block(self._parameters)
+        try:
+            _HEAD.pack_into(block.values, 0, x, y, w, sign, factor)
+            if int(_cuda.cuCtxGetCurrent()[1]) == device(queue.ordinal).context:
+                error = _cuda.cuLaunchKernel(*self._how, queue.stream, block.pointers, 0)[0]
+            else:
+                with current(queue.ordinal):
+                    error = _cuda.cuLaunchKernel(*self._how, queue.stream, block.pointers, 0)[0]
+        finally:
+            self._blocks.append(block)
+        if error:
+            raise _exception(_cuda, error, f"launching a kernel on GPU {queue.ordinal}, stream {queue.stream:#x}")
+
+
+class _Block:
+    """The parameters of a launch in memory, and their addresses, as the driver wants them."""
+
+    def __init__(self, parameters: list[int]) -> None:
+        self.values = (ctypes.c_int64 * len(parameters))(*parameters)
+        first, size = ctypes.addressof(self.values), ctypes.sizeof(ctypes.c_int64)
+        self._addresses = (ctypes.c_void_p * len(parameters))(*(first + i * size for i in range(len(parameters))))
+        self.pointers = ctypes.addressof(self._addresses)
+
+
+# ----------------------------------------------------------------------- streams
+
+
+@contextmanager
+def new_stream(ordinal: int) -> Iterator[Queue]:
+    """A stream that no other one waits for. What is queued is waited for at the end."""
+    with current(ordinal):
+        stream = int(_ask(f"creating a stream on GPU {ordinal}", "cuStreamCreate", _NON_BLOCKING))
+    try:
+        yield Queue(ordinal, stream)
+    finally:
+        drain(Queue(ordinal, stream))
+        with current(ordinal):
+            _tell("cuStreamDestroy", stream)
+
+
+def check_stream(queue: Queue) -> None:
+    """Refuse a stream that is gone, or one of another device."""
+    if queue.stream <= PER_THREAD_STREAM:
+        return
+    context = int(_ask(f"asking for stream {queue.stream:#x}", "cuStreamGetCtx", queue.stream))
+    if context != device(queue.ordinal).context:
+        raise ValueError(f"stream {queue.stream:#x} is not one of GPU {queue.ordinal}, where x lies")
+
+
+def wait(queue: Queue, stream: int) -> None:
+    """Have all that is queued from now on wait for what another stream of the device holds now."""
+    doing = f"having stream {queue.stream:#x} wait for stream {stream:#x}"
+    with current(queue.ordinal):
+        event = _ask(doing, "cuEventCreate", _NO_TIMING)
+        try:
+            _ask(doing, "cuEventRecord", event, stream)
+            _ask(doing, "cuStreamWaitEvent", queue.stream, event, 0)
+        finally:
+            _tell("cuEventDestroy", event)  # which the driver does when it has come
+
+
+def drain(queue: Queue) -> None:
+    """Wait as `synchronize` does, with no word of errors."""
+    with current(queue.ordinal):
+        _tell("cuStreamSynchronize", queue.stream)
+
+
+def synchronize(queue: Queue) -> None:
+    """Wait until all is done that is queued."""
+    with current(queue.ordinal):
+        _ask(f"waiting for GPU {queue.ordinal}", "cuStreamSynchronize", queue.stream)
+
+
+# ------------------------------------------------------------------------ memory
+
+
+@contextmanager
+def scratch(queue: Queue, nbytes: int) -> Iterator[int]:
+    """Memory on the device for what is queued meanwhile, allocated and freed in the order of the stream."""
+    ordinal, stream = queue
+    doing, pools = f"allocating {nbytes} bytes on GPU {ordinal}", device(ordinal).has_pools
+    with current(ordinal):
+        address = int(_ask(doing, "cuMemAllocAsync", nbytes, stream) if pools else _ask(doing, "cuMemAlloc", nbytes))
+    try:
+        yield address
+    finally:
+        with current(ordinal):
+            if pools:
+                _tell("cuMemFreeAsync", address, stream)
+            else:
+                drain(queue)
+                _tell("cuMemFree", address)
+
+
+@contextmanager
+def pinned(ordinal: int, nbytes: int) -> Iterator[int]:
+    """Memory of the host that the device copies from and to by itself. Its users are done with it at the end."""
+    with current(ordinal):
+        address = int(_ask(f"pinning {nbytes} bytes of host memory", "cuMemHostAlloc", nbytes, _PORTABLE))
+    try:
+        yield address
+    finally:
+        with current(ordinal):
+            _tell("cuMemFreeHost", address)
+
+
+def copy_to_device(queue: Queue, to: int, pinned_address: int, nbytes: int) -> None:
+    """Queue a copy from pinned memory."""
+    _copy("cuMemcpyHtoDAsync", queue, to, pinned_address, nbytes)
+
+
+def copy_to_host(queue: Queue, to: int, address: int, nbytes: int) -> None:
+    """Queue a copy to pinned memory."""
+    _copy("cuMemcpyDtoHAsync", queue, to, address, nbytes)
+
+
+def copy_on_device(queue: Queue, to: int, address: int, nbytes: int) -> None:
+    """Queue a copy within the device."""
+    _copy("cuMemcpyDtoDAsync", queue, to, address, nbytes)
+
+
+def _copy(function: str, queue: Queue, to: int, address: int, nbytes: int) -> None:
+    with current(queue.ordinal):
+        _ask(f"copying {nbytes} bytes, GPU {queue.ordinal}", function, to, address, nbytes, queue.stream)

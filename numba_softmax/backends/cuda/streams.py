@@ -1,0 +1,122 @@
+"""A call on arrays that lie on a GPU: in which order its work is done, and where."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import numpy as np
+
+from ...arrays import extent
+from . import driver
+from .driver import Queue
+from .libraries import View, library_of
+
+
+class GpuCall:
+    """What `calls.py` asks for while it serves a call on the array `x`, as `dispatch` describes it.
+
+    The work is queued in the stream that is asked for, else in the one in which
+    the library of `x` uses it. It waits for the streams of all arrays, and these wait for it,
+    but for a stream that was asked for: it is for the user to wait for that one.
+    """
+
+    def __init__(self, x: Any, stream: Any) -> None:
+        self._library = library_of(x)
+        self._asked = None if stream is None else handle_of(stream)
+        self.x = self._library.view(x, "x", self._asked)
+        self.queue = Queue(self.x.ordinal, _same(self.x.stream if self._asked is None else self._asked))
+        driver.device(self.x.ordinal)
+        if self._asked is not None:
+            driver.check_stream(self.queue)
+
+    def view(self, array: Any, name: str) -> View:
+        """Another argument, on the same device."""
+        view = library_of(array).view(array, name, self.queue.stream)
+        if view.ordinal != self.queue.ordinal and 0 not in view.shape:
+            raise ValueError(f"{name} lies on GPU {view.ordinal}, but x on GPU {self.queue.ordinal}: move one of them")
+        return view
+
+    def dtype(self, dtype: Any) -> Any:
+        """A dtype that may be one of the library's."""
+        return self._library.dtype(dtype)
+
+    def empty(self, shape: tuple[int, ...], dtype: np.dtype) -> tuple[Any, View]:
+        """A new array of the library, in C order."""
+        return self._new(self._library.empty(self.x, shape, dtype, self._apart))
+
+    def empty_like(self, dtype: np.dtype) -> tuple[Any, View]:
+        """A new array of the library, of the shape of `x`."""
+        return self._new(self._library.empty_like(self.x, dtype, self._apart))
+
+    @property
+    def _apart(self) -> int | None:
+        """The stream that was asked for, if it is not the one in which the library of `x` uses it."""
+        return None if self._asked is None or self.queue.stream == _same(self.x.stream) else self.queue.stream
+
+    def _new(self, array: Any) -> tuple[Any, View]:
+        # Some libraries never write to an array that there is. This one nobody else has.
+        return array, self.view(array, "the result")._replace(writeable=True)
+
+    def run(self, start: Callable, y: View, mask: View | None, factor: float | None, copies: bool) -> None:
+        """Queue the work; with `copies`, on copies of `x` and of the mask, which the result would overwrite."""
+        views = (self.x, y) if mask is None else (self.x, y, mask)
+        queue, (ordinal, stream) = self.queue, self.queue
+        others = {other for view in views if (other := _same(view.stream)) != stream and view.stream is not None}
+        for other in others:
+            driver.wait(queue, other)
+        w = 0 if mask is None else mask.address
+        if copies:
+            with ExitStack() as stack:
+                x_at = stack.enter_context(_copied(queue, self.x))
+                w_at = 0 if mask is None else stack.enter_context(_copied(queue, mask))
+                start(x_at, y.address, w_at, factor, queue)
+        else:
+            start(self.x.address, y.address, w, factor, queue)
+        if self._asked is not None:
+            for view in views:
+                if _same(view.stream) != stream:
+                    library_of(view.array).used_in(view, stream)
+            return
+        for other in others:
+            driver.wait(Queue(ordinal, other), stream)
+        if any(view.stream is None for view in views):
+            driver.synchronize(queue)
+
+
+@contextmanager
+def _copied(queue: Queue, view: View) -> Iterator[int]:
+    """The address of the first element in a copy of all the memory from an array's first byte to its last."""
+    first, end = extent(view.shape, view.strides, view.dtype.itemsize)
+    with driver.scratch(queue, end - first) as copy:
+        driver.copy_on_device(queue, copy, view.address + first, end - first)
+        yield copy - first
+
+
+def _same(stream: int | None) -> int:
+    """The handle by which a stream goes here: the default stream, which goes by two, is 0."""
+    return 0 if stream is None or stream == driver.LEGACY_STREAM else stream
+
+
+def handle_of(stream: Any) -> int:
+    """The handle of a stream of any library.
+
+    An int is one. CuPy has it as `ptr`, PyTorch as `cuda_stream`, Numba as
+    `handle`, and others by the protocol ``__cuda_stream__``.
+    """
+    handle = stream
+    if hasattr(stream, "__cuda_stream__"):
+        handle = stream.__cuda_stream__
+        handle = (handle() if callable(handle) else handle)[1]
+    else:
+        for name in ("ptr", "cuda_stream", "handle"):
+            handle = getattr(stream, name, handle)
+    value = getattr(handle, "value", handle)  # of a ctypes pointer, which is None for 0
+    try:
+        handle = 0 if value is None and handle is not None else int(value)
+    except (TypeError, ValueError):
+        handle = -1
+    if isinstance(stream, (bool, float, str)) or handle < 0:
+        raise TypeError(f"stream is {stream!r}: it must be a stream of a GPU library or its handle, an int")
+    return handle
