@@ -1,0 +1,130 @@
+"""The CUDA kernels are right: their PTX, run by the interpreter or on a GPU, gives what the definitions say."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from naive import BFLOAT16, FLOATS, NAMES, assert_right, naive, same_bits
+from test_edges import CASES, row_of
+
+pytest.importorskip("numba.cuda.compiler", reason="numba-cuda is not installed: pip install 'numba-softmax[cu13]'")
+
+from gpus import Interpreter, RealGpu
+
+from numba_softmax.ops import OPS
+
+each_op = pytest.mark.parametrize("name", NAMES)
+each_dtype = pytest.mark.parametrize("dtype", FLOATS)
+
+# The lengths at the ends of the kinds of kernels, and one within each that no vector divides.
+ROW_LENGTHS = (1, 3, 4, 8, 29, 64, 200, 256, 511, 1000, 1024, 1501, 4096, 8192, 8193, 20_001)
+LONG = 300_000
+COLUMN_LENGTHS = (1, 2, 7, 8, 30, 64, 100, 256, 300, 2000)
+
+
+@pytest.fixture(params=["interpreted", pytest.param("real", marks=pytest.mark.gpu)])
+def gpu(request, monkeypatch):
+    """A GPU, of either kind."""
+    return Interpreter(monkeypatch) if request.param == "interpreted" else RealGpu()
+
+
+@pytest.fixture
+def interpreted(monkeypatch):
+    """A GPU that counts what its kernels do."""
+    return Interpreter(monkeypatch)
+
+
+def normal(shape, dtype, seed=0, deviation=4):
+    return np.random.default_rng(seed).normal(0, deviation, shape).astype(FLOATS[dtype])
+
+
+def mask_of(shape, share=0.7):
+    return np.random.default_rng(5).random(shape) < share
+
+
+def rows_of(n):
+    """Few rows of a long kind, more of a short one: not a whole number of blocks."""
+    return max(1, min(33, 12_000 // n))
+
+
+# ------------------------------------------------------------------------ results
+
+
+@each_op
+@each_dtype
+@pytest.mark.parametrize("n", ROW_LENGTHS)
+def test_rows_of_any_length(gpu, name, dtype, n):
+    x = normal((rows_of(n), n), dtype)
+    assert_right(name, gpu.call(name, x), x)
+
+
+@each_op
+@each_dtype
+def test_rows_too_long_for_shared_memory(gpu, name, dtype):
+    x = normal((1, LONG), dtype)
+    assert_right(name, gpu.call(name, x), x)
+
+
+@each_op
+@each_dtype
+@pytest.mark.parametrize("n", COLUMN_LENGTHS)
+def test_columns_of_any_length(gpu, name, dtype, n):
+    x = normal((2, n, 75), dtype)
+    assert_right(name, gpu.call(name, x, 1), x, 1)
+
+
+@each_op
+@each_dtype
+@pytest.mark.parametrize("n", [7, 300, 5000, 20_001])
+def test_masked_and_scaled_rows(gpu, name, dtype, n):
+    x, keep = normal((rows_of(n), n), dtype), mask_of((rows_of(n), n))
+    for options in ({"where": keep}, {"where": keep, "scale": -1.7}, {"scale": 0.125}):
+        assert_right(name, gpu.call(name, x, **options), x, **options)
+
+
+@each_op
+@each_dtype
+@pytest.mark.parametrize("n", [7, 100, 600])
+def test_masked_and_scaled_columns(gpu, name, dtype, n):
+    x, options = normal((n, 70), dtype), {"where": mask_of((n, 70)), "scale": 0.3}
+    assert_right(name, gpu.call(name, x, 0, **options), x, 0, **options)
+
+
+@each_op
+@each_dtype
+@pytest.mark.parametrize("off", range(1, 8))
+@pytest.mark.parametrize("n", [37, 9001])
+def test_memory_that_is_not_aligned(gpu, name, dtype, off, n):
+    x, size = normal((2, n), dtype), FLOATS[dtype].itemsize
+    keep = mask_of(x.shape)
+    result = gpu.call(name, x, where=keep, offsets=(off * size, (16 - off) * size, off))
+    assert_right(name, result, x, where=keep)
+
+
+@each_op
+@each_dtype
+def test_elements_that_are_not_neighbours(gpu, name, dtype):
+    wide = normal((20, 2 * 37), dtype)
+    cube = normal((6, 5, 7, 4), dtype)
+    for x, axis in [(wide[:, ::2], 1), (wide[:, ::-1], 1), (wide[::3, ::2], 0), (cube, (0, 2)), (cube, None), (cube, 1)]:
+        assert_right(name, gpu.call(name, x, axis), x, axis)
+    few = normal((3000, 3), dtype)
+    assert_right(name, gpu.call(name, few, 0), few, 0)
+
+
+@each_op
+@each_dtype
+@pytest.mark.parametrize("layout", ["rows", "columns", "strided"])
+@pytest.mark.parametrize("case", CASES)
+def test_the_contract_of_the_edges(gpu, name, dtype, layout, case):
+    elements, keep, *_ = row_of(case)
+    x = np.stack([elements, elements[::-1]] * 20).astype(FLOATS[dtype])
+    keep = None if keep is None else np.stack([keep, keep[::-1]] * 20)
+    axis = 1
+    if layout == "columns":
+        x, keep, axis = np.ascontiguousarray(x.T), None if keep is None else np.ascontiguousarray(keep.T), 0
+    elif layout == "strided":
+        x = np.repeat(x, 2, axis=1)[:, ::2]
+    assert_right(name, gpu.call(name, x, axis, where=keep), x, axis, where=keep)
