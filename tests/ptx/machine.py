@@ -19,7 +19,7 @@ from .program import EXIT, Program
 from .spaces import Spaces
 
 WARP = 32
-LANES = 8192
+LANES = 16384
 PARKED = EXIT - 1  # waits for others
 PATIENCE = 200
 """So many times lanes may go backward before others that could run get a turn, for whom they may be waiting."""
@@ -317,7 +317,7 @@ def run(module, grid, block, args, memory, *, entry=None, shared_bytes=0, **sett
     _check_launch(program, grid, block, threads)
     parameters = _packed(program, args)
     for allocation in memory.allocations:
-        allocation.forget()
+        allocation.start()
     addresses = _addresses(program, memory)
     counts = Counts(threads * int(np.prod(grid)), int(np.prod(grid)), instructions=Counter())
     shared_size = program.shared_size
