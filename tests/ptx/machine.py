@@ -90,7 +90,7 @@ class Batch:
         self.everybody = np.flatnonzero(self.key == 0)
         self.live = np.full(len(ids), threads)
         self.waits_at = np.full(self.n, -1)
-        self.arrived = np.zeros(len(ids), np.int64)
+        self.arrived, self.barrier_names = np.zeros(len(ids), np.int64), np.zeros(len(ids), np.int64)
         self.epoch, self.warp_epoch = np.zeros(len(ids), np.int64), np.zeros(self.n // WARP, np.int64)
         junk = {d: np.frombuffer(b"\xa5" * (d.itemsize * self.n), d) for d in set(program.dtypes) if d.kind != "b"}
         junk[np.dtype(bool)] = np.frombuffer(bytes(self.n), bool)
@@ -191,15 +191,21 @@ class Batch:
         self.key[lanes] = PARKED
         self.waits_at[lanes] = number
 
-    def barrier(self, number, active):
+    def barrier(self, number, active, name):
         """Let lanes wait at a barrier until all of their blocks have arrived; gives those that need not."""
         self.executed[number] += len(active.lanes)
         if len(active.lanes) == len(self.everybody):
             self.executed[number] -= len(active.lanes)  # they will be counted as they go on
             self._pass(self.live > 0)
             return active
+        blocks = self.block_of[active.lanes]
+        others = (self.arrived[blocks] > 0) & (self.barrier_names[blocks] != name)
+        if others.any():
+            lane = active.lanes[np.argmax(others)]
+            raise DeadlockError(f"{self.name(lane)} is at barrier {name}, others of its block are at another")
+        self.barrier_names[blocks] = name
         self.park(active.lanes, number)
-        self.arrived += np.bincount(self.block_of[active.lanes], minlength=len(self.live))
+        self.arrived += np.bincount(blocks, minlength=len(self.live))
         self._release()
         return None
 

@@ -239,8 +239,10 @@ def _initial(text, type_, size):
 
 
 def immediate(text, type_):
-    """The number that an operand is, or None; a float's bits are read as such."""
+    """The number that an operand is, or None; a float in an integer's place stands for its bits."""
     sign, digits = (-1, text[1:]) if text.startswith("-") else (1, text)
+    if "f" not in type_ and re.fullmatch(r"0[fF][0-9a-fA-F]{8}|0[dD][0-9a-fA-F]{16}", text):
+        return int(text[2:], 16)
     if re.fullmatch(r"0[fF][0-9a-fA-F]{8}", digits):
         return sign * struct.unpack(">f", bytes.fromhex(digits[2:]))[0]
     if re.fullmatch(r"0[dD][0-9a-fA-F]{16}", digits):
