@@ -316,7 +316,9 @@ def test_constants_and_dynamic_shared_memory_are_there():
     body = f"""{MY_WORD} and.b32 %r4, %r1, 3; mul.wide.u32 %rd2, %r4, 4; mov.u64 %rd3, weights;
     add.s64 %rd3, %rd3, %rd2; ld.const.u32 %r5, [%rd3]; ld.global.u16 %rs1, [bytes]; cvt.u32.u16 %r6, %rs1;
     add.u32 %r5, %r5, %r6; mov.u32 %r7, dynamic; mad.lo.u32 %r7, %r1, 4, %r7;
-    st.shared.u32 [%r7], %r5; ld.shared.u32 %r5, [%r7]; mov.u32 %r8, %dynamic_smem_size; add.u32 %r5, %r5, %r8; st.global.u32 [%rd1], %r5;"""
+    st.shared.u32 [%r7], %r5; ld.shared.u32 %r5, [%r7];
+    mov.u32 %r8, %dynamic_smem_size;
+    add.u32 %r5, %r5, %r8; st.global.u32 [%rd1], %r5;"""
     _, out = launch(body, words(32), head=head, shared_bytes=128)
     assert out[:4].tolist() == [511 + 128 + w for w in (1, 2, 16, 7)]
     with pytest.raises(ptx.OutOfBoundsError):

@@ -130,6 +130,8 @@ def _arithmetic(op):
     rounding = op.take(*ROUNDINGS, default="rn")
     part = op.take("lo", "hi", "wide")
     type_ = op.type()
+    if type_ == "f32x2":
+        return _of_pairs(op, 2, {"add": np.add, "sub": np.subtract, "mul": np.multiply}[op.head], rounding)
     if type_ not in FLOATS:
         if type_.startswith("bf") or "x2" in type_ or "sat" in op.words:
             op.unknown()
@@ -148,6 +150,8 @@ def _multiply_add(op):
     rounding = op.take(*ROUNDINGS, default="rn")
     part = op.take("lo", "hi", "wide")
     type_ = op.type()
+    if type_ == "f32x2":
+        return _of_pairs(op, 3, floats.fma, rounding)
     if type_ in FLOATS:
         if type_ == "f64" and rounding != "rn":
             op.unknown()
@@ -159,6 +163,18 @@ def _multiply_add(op):
 
 def _arrays(args):
     return np.broadcast_arrays(*(np.atleast_1d(a) for a in args))
+
+
+def _of_pairs(op, arity, function, rounding):
+    """The formula for 64 bits that hold two float32."""
+    if rounding != "rn":
+        op.unknown()
+    function = flushing(op, "f32", function)
+
+    def apply(*args):
+        return function(*(np.ascontiguousarray(a).view(np.float32) for a in _arrays(args))).view(np.uint64)
+
+    return Formula("b64", ("b64",) * arity, apply)
 
 
 @formula("div")

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from .errors import ParseError
 
 SIZES = {"b8": 1, "u8": 1, "s8": 1, "b16": 2, "u16": 2, "s16": 2, "f16": 2, "bf16": 2, "b32": 4, "u32": 4, "s32": 4,
-         "f32": 4, "f16x2": 4, "bf16x2": 4, "b64": 8, "u64": 8, "s64": 8, "f64": 8, "b128": 16, "pred": 1}  # fmt: skip
+         "f32": 4, "f16x2": 4, "bf16x2": 4, "f32x2": 8, "b64": 8, "u64": 8, "s64": 8, "f64": 8,
+         "b128": 16, "pred": 1}  # fmt: skip
 """Bytes of a number, by the name of its type."""
 
 LINKING = {"visible", "extern", "weak", "common", "attribute", "managed"}

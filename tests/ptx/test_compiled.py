@@ -14,8 +14,8 @@ from . import LaunchError, Memory, parse, run
 
 pytest.importorskip("numba_cuda", reason="numba-cuda compiles these kernels")
 
-from numba import cuda  # noqa: E402 - Numba's own, where numba-cuda is missing, finds no compiler
-from numba.cuda import dispatcher  # noqa: E402
+from numba import cuda
+from numba.cuda import dispatcher
 
 FLOATS = {"f4": numba.float32, "f8": numba.float64}
 ADDRESS = numba.int64
@@ -127,7 +127,7 @@ def test_vectors_compute_the_same_bits_as_on_the_cpu(dtype, lanes):
     def of_address(x, out):
         d = simd.load(v, stored, x)
         top = top_of(simd.like(d, -0.5), None)
-        hi, lo = exp_pair(simd.widen(d), None)
+        hi, _ = exp_pair(simd.widen(d), None)
         simd.store(stored, out, exp_over(d, None, top) + simd.convert(number, hi))
 
     on_gpu, on_cpu = cuda.jit(device=True)(of_address), numba.njit(of_address)
@@ -150,5 +150,5 @@ def test_vectors_compute_the_same_bits_as_on_the_cpu(dtype, lanes):
     loop(x.ctypes.data, want.ctypes.data, x.size)
     memory = Memory()
     address, out = memory.put(x), memory.allocate(x.nbytes)
-    run(compiled(kernel, *[ADDRESS] * 3), x.size // lanes // 32 + 1, 32, [address, out, x.size], memory)
+    run(compiled(kernel, *[ADDRESS] * 3, cc=(10, 0)), x.size // lanes // 32 + 1, 32, [address, out, x.size], memory)
     assert np.array_equal(memory.get(out, x.size, dtype), want, equal_nan=True)

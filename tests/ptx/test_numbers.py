@@ -186,6 +186,13 @@ def test_integers_wrap_and_divide_towards_zero(op, type_):
     assert got.tolist() == wrapped([exact(x, y) for x, y in zip(a.tolist(), b.tolist(), strict=True)], dtype)
 
 
+def test_pairs_of_floats_are_computed_apart():
+    a, b, c = np.random.default_rng(6).normal(size=(3, 128)).astype("f4")
+    pairs = [x.view("u8") for x in (a, b, c)]
+    assert np.array_equal(computed("fma.rn.f32x2 d, a, b, c;", "b64", *pairs).view("f4"), floats.fma(a, b, c))
+    assert np.array_equal(computed("mul.rn.f32x2 d, a, b;", "b64", *pairs[:2]).view("f4"), a * b)
+
+
 def test_wide_products_and_sums_keep_all_bits():
     a, b, c = integers("i4"), integers("i4")[::-1].copy(), integers("i8")
     got = computed("mad.wide.s32 d, a, b, c;", "s64", a, b, c)
