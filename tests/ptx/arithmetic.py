@@ -156,7 +156,7 @@ def _multiply_add(op):
         if type_ == "f64" and rounding != "rn":
             op.unknown()
         fma = flushing(op, type_, lambda a, b, c: floats.fma(a, b, c, rounding))
-        return Formula(type_, (type_,) * 3, saturating(op, lambda *args: fma(*_arrays(args))))
+        return Formula(type_, (type_,) * 3, saturating(op, fma))
     result, product = _integer_product(op, type_, part)
     return Formula(result, (type_, type_, result), lambda a, b, c: product(a, b) + c)
 
