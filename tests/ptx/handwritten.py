@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from .machine import run
+from .launch import run
 from .memory import Memory
 from .parser import parse
 
