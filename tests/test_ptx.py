@@ -261,6 +261,14 @@ def test_launches_that_do_not_fit_raise():
     ptx.run(module, 1, (8, 8), [0], memory)
 
 
+def test_grids_and_blocks_have_three_dimensions():
+    body = """mov.u32 %r4, %tid.y; mov.u32 %r5, %tid.z; mov.u32 %r6, %ctaid.y; mov.u32 %r8, %nctaid.x;
+    mad.lo.u32 %r4, %r4, 4, %r1; mad.lo.u32 %r4, %r5, 8, %r4; mad.lo.u32 %r9, %r6, %r8, %r2;
+    mad.lo.u32 %r9, %r9, 24, %r4; mul.wide.u32 %rd1, %r9, 4; add.s64 %rd1, %rd10, %rd1; st.global.u32 [%rd1], %r9;"""
+    _, out = launch(body, np.zeros(144, "u4"), grid=(3, 2), block=(4, 2, 3))
+    assert out.tolist() == list(range(144))
+
+
 # ------------------------------------------------------------------------- counts
 
 
@@ -308,6 +316,41 @@ def test_generic_addresses_reach_every_space():
     ld.u32 %r8, [%rd6]; add.u32 %r8, %r8, %r5; cvta.to.shared.u64 %rd7, %rd5; sub.s64 %rd7, %rd7, %rd4;
     cvt.u32.u64 %r9, %rd7; add.u32 %r8, %r8, %r9; st.u32 [%rd1], %r8;"""
     assert launch(body, words(32), head=SHARED)[1].tolist() == list(range(0, 64, 2))
+
+
+def test_spaces_are_told_apart():
+    body = f"""{MY_WORD} mov.u64 %rd2, tile; cvta.shared.u64 %rd2, %rd2;
+    isspacep.shared %p1, %rd2; isspacep.global %p2, %rd2; isspacep.global %p3, %rd1;
+    selp.u32 %r4, 1, 0, %p1; selp.u32 %r5, 2, 0, %p2; selp.u32 %r6, 4, 0, %p3;
+    or.b32 %r4, %r4, %r5; or.b32 %r4, %r4, %r6; st.global.u32 [%rd1], %r4;"""
+    assert set(launch(body, words(32), head=SHARED)[1].tolist()) == {5}
+
+
+@pytest.mark.parametrize(
+    ("vector", "registers"),
+    [
+        ("v2.b64", "{%rd4, %rd5}"),
+        ("v4.b32", "{%r4, %r5, %r6, %r7}"),
+        ("v4.u16", "{%rs1, %rs2, %rs3, %rs4}"),
+        ("v2.f64", "{%fd1, %fd2}"),
+    ],
+)
+def test_vectors_are_loaded_and_stored_whole(vector, registers):
+    size = int(vector[1]) * int(vector[-2:]) // 8
+    body = f"""mul.wide.u32 %rd1, %r0, {size}; add.s64 %rd2, %rd10, %rd1; add.s64 %rd3, %rd11, %rd1;
+    ld.global.{vector} {registers}, [%rd2]; st.global.{vector} [%rd3], {registers};"""
+    x = np.random.default_rng(0).integers(0, 256, 32 * size, "u1")
+    counts, _, y = launch(body, x, np.zeros_like(x))
+    assert np.array_equal(x, y)
+    assert (counts.loads.share(size), counts.stores.share(size)) == (1, 1)
+
+
+def test_warps_that_wait_for_later_ones_get_what_they_wait_for():
+    body = """setp.ge.u32 %p1, %r1, 32; @%p1 bra RAISE;
+    WAIT: ld.volatile.global.u32 %r4, [%rd10]; setp.eq.u32 %p2, %r4, 0; @%p2 bra WAIT; bra.uni END;
+    RAISE: setp.ne.u32 %p3, %r1, 32; @%p3 bra END; st.volatile.global.u32 [%rd10], 1; END:"""
+    for warps in ("together", "forward", "reverse"):
+        launch(body, np.zeros(1, "u4"), block=64, warps=warps)
 
 
 def test_constants_and_dynamic_shared_memory_are_there():

@@ -130,7 +130,7 @@ def _addresses(program, memory):
         if space == "shared" and place is None:
             place = FIRST_OFFSET + -(-program.shared_size // program.dynamic) * program.dynamic
         elif space in ("global", "const"):
-            known = id(program.module), key
+            known = program.module, key
             if known not in memory.symbols:
                 initial = place.initial or bytes(place.size)
                 memory.symbols[known] = memory.put(np.frombuffer(initial, np.uint8), name=place.name)

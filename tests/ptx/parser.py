@@ -67,7 +67,7 @@ class Function:
     targets: dict[str, list[str]] = field(default_factory=dict)
 
 
-@dataclass
+@dataclass(eq=False)
 class Module:
     """All that one PTX text defines; `variables` lie outside the functions."""
 

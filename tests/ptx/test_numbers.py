@@ -243,6 +243,50 @@ def test_operations_on_bits_agree_with_their_definition(op):
     assert got.tolist() == wrapped([BIT_OPS[op](x, y) for x, y in zip(a.tolist(), b.tolist(), strict=True)], "u4")
 
 
+SELECTIONS = {
+    "slct.f32.s32 d, a, b, c;": lambda a, b, c: np.where(c >= 0, a, b),
+    "copysign.f32 d, a, b;": lambda a, b, c: np.copysign(b, a),
+    "abs.f32 d, a;": lambda a, b, c: np.abs(a),
+    "neg.f32 d, a;": lambda a, b, c: -a,
+    "set.gt.f32.f32 d, a, b;": lambda a, b, c: (a > b).astype("f4"),
+    "add.sat.f32 d, a, b;": lambda a, b, c: np.clip(np.nan_to_num(a + b, nan=0.0, posinf=1.0, neginf=0.0), 0, 1),
+    "cvt.rzi.f32.f32 d, a;": lambda a, b, c: np.trunc(a),
+    "cvt.sat.f32.f32 d, a;": lambda a, b, c: np.clip(np.nan_to_num(a, nan=0.0, posinf=1.0, neginf=0.0), 0, 1),
+    "div.rn.f32 d, a, b;": lambda a, b, c: a / b,
+    "sqrt.rn.f32 d, a;": lambda a, b, c: np.sqrt(a),
+    "rcp.rn.f32 d, a;": lambda a, b, c: 1 / a,
+    "{ .reg .pred p; testp.finite.f32 p, a; selp.f32 d, a, b, p; }": lambda a, b, c: np.where(np.isfinite(a), a, b),
+    "{ .reg .pred p; testp.normal.f32 p, a; selp.f32 d, 0f3F800000, 0f00000000, p; }": (
+        lambda a, b, c: (np.isfinite(a) & (np.abs(a) >= 2.0**-126)).astype("f4")
+    ),
+}
+
+
+@pytest.mark.parametrize("op", SELECTIONS)
+def test_functions_of_floats_agree_with_their_definition(op):
+    a, b = pairs("f4")
+    a[-3:] = 1e-40
+    c = np.arange(len(a), dtype="i4") - 40
+    with np.errstate(all="ignore"):
+        want = SELECTIONS[op](a, b, c).astype("f4")
+    assert same(computed(op, "f32", a, b, c), want)
+
+
+def test_comparisons_give_masks():
+    a, b = integers("i4"), integers("i4")[::-1].copy()
+    assert computed("set.lt.u32.s32 d, a, b;", "u32", a, b).tolist() == np.where(a < b, 2**32 - 1, 0).tolist()
+    assert computed("cnot.b32 d, a;", "b32", a, types=["b32"]).tolist() == (a == 0).tolist()
+
+
+def test_the_highest_bit_is_that_which_differs_from_the_sign():
+    a = integers("i4")
+    want = [max(v, ~v).bit_length() - 1 for v in a.tolist()]
+    assert computed("bfind.s32 d, a;", "u32", a).tolist() == [w % 2**32 for w in want]
+    unsigned = integers("u8")
+    want = [v.bit_length() - 1 for v in unsigned.tolist()]
+    assert computed("bfind.u64 d, a;", "u32", unsigned).tolist() == [w % 2**32 for w in want]
+
+
 def test_registers_are_packed_and_unpacked():
     a, b = integers("u4"), integers("u8")
     got = computed("{ .reg .b32 x, y; mov.b64 {x, y}, b; mov.b64 d, {y, a}; }", "u64", a, b)
