@@ -34,9 +34,9 @@ class Gpu:
         mask = None if where is None else np.broadcast_to(where, x.shape)
         mask_steps = None if mask is None else mask.strides
         layout = arrays.layout_of(x.shape, axes, x.dtype, x.strides, dtype, steps, mask_steps)
-        x_at, _ = self._moved(x, offsets[0])
-        y_at, fetch = self._moved(out, offsets[1])
-        w_at = 0 if mask is None else self._moved(mask, offsets[2])[0]
+        x_at, _ = self._moved("x", x, offsets[0])
+        y_at, fetch = self._moved("y", out, offsets[1])
+        w_at = 0 if mask is None else self._moved("w", mask, offsets[2])[0]
         cuda.starter(op, layout)(x_at, y_at, w_at, arrays.as_scale(scale) if scale is not None else None, self.queue)
         return fetch().view(dtype).reshape(shape)
 
@@ -60,7 +60,7 @@ class Interpreter(Gpu):
 
     def __init__(self, monkeypatch, capability=(9, 0)):
         self.capability, self.settings = capability, {}
-        self.arrays, self.launched = {}, []
+        self.arrays, self.launched = {}, []  # addresses and memory by name; kernels and their counts
         self.driver = _Driver(self)
         monkeypatch.setitem(FACTS, "COMPUTE_CAPABILITY_MAJOR", capability[0])
         monkeypatch.setitem(FACTS, "COMPUTE_CAPABILITY_MINOR", capability[1])
@@ -87,13 +87,13 @@ class Interpreter(Gpu):
         self.launched.clear()
         return super().call(*arguments, **options)
 
-    def _moved(self, array, offset):
+    def _moved(self, name, array, offset):
         span, start = span_of(array)
         room = np.full(len(span) + 3 * GAP, POISON, np.uint8)
         first = -room.ctypes.data % GAP + GAP + (offset - start) % 16
         memory = room[first : first + len(span)]
         memory[:] = span
-        self.arrays[memory.ctypes.data] = memory
+        self.arrays[name] = memory.ctypes.data, memory
         return memory.ctypes.data + start, lambda: memory
 
 
@@ -107,8 +107,10 @@ class _Driver(Driver):
     def cuLaunchKernel(self, kernel, *numbers):  # noqa: N802
         *sizes, shared, _, pointers, _ = numbers
         memory = ptx.Memory()
-        for address, allocated in (self.gpu.arrays | self.memory).items():
-            memory.map(allocated, address)
+        for name, (address, array) in self.gpu.arrays.items():
+            memory.map(array, address, name=name)
+        for address, temporary in self.memory.items():
+            memory.map(temporary, address, name="temporary")
         g, values = kernel.geometry, ctypes.cast(pointers, ctypes.POINTER(ctypes.c_void_p))
         words = [ctypes.c_int64.from_address(values[i]).value for i in range(9 + 4 * (g.row_dims + g.reduced_dims))]
         words[4:6] = [ctypes.c_double.from_address(values[i]).value for i in (4, 5)]
@@ -121,7 +123,7 @@ class _Driver(Driver):
 class RealGpu(Gpu):
     """The first GPU of this machine."""
 
-    def _moved(self, array, offset):
+    def _moved(self, name, array, offset):
         from numba.cuda import device_array
 
         span, start = span_of(array)

@@ -1,19 +1,15 @@
 """The CUDA kernels are right: their PTX, run by the interpreter or on a GPU, gives what the definitions say."""
 
-import math
-
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from naive import BFLOAT16, FLOATS, NAMES, assert_right, naive, same_bits
+from naive import FLOATS, NAMES, assert_right
 from test_edges import CASES, row_of
 
 pytest.importorskip("numba.cuda.compiler", reason="numba-cuda is not installed: pip install 'numba-softmax[cu13]'")
 
 from gpus import Interpreter, RealGpu
-
-from numba_softmax.ops import OPS
 
 each_op = pytest.mark.parametrize("name", NAMES)
 each_dtype = pytest.mark.parametrize("dtype", FLOATS)
@@ -28,12 +24,6 @@ COLUMN_LENGTHS = (1, 2, 7, 8, 30, 64, 100, 256, 300, 2000)
 def gpu(request, monkeypatch):
     """A GPU, of either kind."""
     return Interpreter(monkeypatch) if request.param == "interpreted" else RealGpu()
-
-
-@pytest.fixture
-def interpreted(monkeypatch):
-    """A GPU that counts what its kernels do."""
-    return Interpreter(monkeypatch)
 
 
 def normal(shape, dtype, seed=0, deviation=4):
@@ -108,7 +98,14 @@ def test_memory_that_is_not_aligned(gpu, name, dtype, off, n):
 def test_elements_that_are_not_neighbours(gpu, name, dtype):
     wide = normal((20, 2 * 37), dtype)
     cube = normal((6, 5, 7, 4), dtype)
-    for x, axis in [(wide[:, ::2], 1), (wide[:, ::-1], 1), (wide[::3, ::2], 0), (cube, (0, 2)), (cube, None), (cube, 1)]:
+    for x, axis in [
+        (wide[:, ::2], 1),
+        (wide[:, ::-1], 1),
+        (wide[::3, ::2], 0),
+        (cube, (0, 2)),
+        (cube, None),
+        (cube, 1),
+    ]:
         assert_right(name, gpu.call(name, x, axis), x, axis)
     few = normal((3000, 3), dtype)
     assert_right(name, gpu.call(name, few, 0), few, 0)
@@ -128,3 +125,75 @@ def test_the_contract_of_the_edges(gpu, name, dtype, layout, case):
     elif layout == "strided":
         x = np.repeat(x, 2, axis=1)[:, ::2]
     assert_right(name, gpu.call(name, x, axis, where=keep), x, axis, where=keep)
+
+
+@each_op
+@pytest.mark.parametrize("x_dtype", ["bool", "int8", "uint8", "int16", "int32", "int64", "uint64"])
+def test_integers_are_computed_in_float64(gpu, name, x_dtype):
+    x = np.random.default_rng(0).integers(0, 2 if x_dtype == "bool" else 90, (7, 70)).astype(x_dtype)
+    for axis in (0, 1):
+        assert_right(name, gpu.call(name, x, axis), x, axis)
+
+
+@each_op
+@pytest.mark.parametrize("x_dtype", FLOATS)
+@pytest.mark.parametrize("y_dtype", FLOATS)
+def test_results_in_another_format(gpu, name, x_dtype, y_dtype):
+    x = normal((7, 70), x_dtype)
+    assert_right(name, gpu.call(name, x, dtype=FLOATS[y_dtype]), x)
+
+
+@each_op
+def test_scales_that_float32_cannot_hold(gpu, name):
+    x = normal((5, 40), "float32")
+    for scale, factor in ((1e-30, 1e30), (1e39, 1e-39), (0.0, 1.0), (1.0, 1.0)):
+        scaled = (x * np.float64(factor)).astype(np.float32)
+        assert_right(name, gpu.call(name, scaled, scale=scale), scaled, scale=scale)
+
+
+@each_op
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("deviation", [0.01, 30, 1000])
+@pytest.mark.parametrize("offset", [0, -1000, 1e30])
+def test_rows_of_any_scale_and_offset(gpu, name, dtype, deviation, offset):
+    for rows, n in ((30, 9), (6, 600), (2, 3000), (1, 10_000)):
+        x = (normal((rows, n), dtype, deviation=deviation) + FLOATS[dtype].type(offset)).astype(dtype)
+        assert_right(name, gpu.call(name, x), x)
+        x = np.sort(x)
+        assert_right(name, gpu.call(name, x), x)
+    assert_right(name, gpu.call(name, x.T, 0), x.T, 0)
+
+
+@each_op
+@each_dtype
+def test_rows_where_one_element_outweighs_the_others(gpu, name, dtype):
+    gaps = np.linspace(0, 750 if dtype == "float64" else 110, 500)
+    x = np.stack([gaps * 0, -gaps, -gaps - 0.7], axis=1).astype(FLOATS[dtype])
+    assert_right(name, gpu.call(name, x), x)
+    far = normal((1, 5000), dtype)  # whole warps far below the maximum
+    far[0, 4321] = gaps[-1] - 20
+    assert_right(name, gpu.call(name, far), far)
+    ends = normal((1, 20_001), dtype)
+    ends[0, -1] = gaps[-1] - 20
+    assert_right(name, gpu.call(name, ends), ends)
+
+
+@each_op
+@settings(max_examples=40)
+@given(data=st.data())
+def test_any_shape_axis_and_mask(name, data):
+    shape = tuple(data.draw(st.lists(st.integers(1, 40), min_size=1, max_size=3)))
+    axis = data.draw(st.sampled_from([*range(len(shape)), None]))
+    dtype = data.draw(st.sampled_from(list(FLOATS)))
+    seed = data.draw(st.integers(0, 99))
+    x = normal(shape, dtype, seed)
+    x[data.draw(st.sampled_from([x < -1e9, x > 6, x < -3]))] = -np.inf
+    where = mask_of(shape) if data.draw(st.booleans()) else None
+    with pytest.MonkeyPatch.context() as patch:
+        assert_right(name, Interpreter(patch).call(name, x, axis, where=where), x, axis, where=where)
+
+
+def test_rows_without_elements_and_no_rows(gpu):
+    assert (gpu.call("logsumexp", np.empty((3, 0), np.float32)) == -np.inf).all()
+    assert gpu.call("softmax", np.empty((3, 0), np.float32)).shape == (3, 0)
+    assert gpu.call("logsumexp", np.empty((0, 3), np.float32)).shape == (0,)
