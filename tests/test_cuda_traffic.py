@@ -66,12 +66,15 @@ def test_columns_that_fit_registers_are_read_once(gpu, name, dtype):
 
 @each_op
 @each_dtype
-def test_rows_with_a_ragged_end_or_in_unaligned_memory_are_read_once(gpu, name, dtype):
+def test_rows_that_begin_anywhere_are_read_once_but_for_vectors_at_the_ends_of_warps(gpu, name, dtype):
     size = FLOATS[dtype].itemsize
     for n in (5, 37, 1001, 5001, 20_001 if dtype != "float64" else 10_001):
         for offset in (0, size):
             gpu.call(name, normal((2, n), dtype), offsets=(offset, offset, 0))
-            assert_each_byte_once(gpu)
+            read, written = gpu.counts.traffic["x"].read, gpu.counts.traffic["y"].written
+            assert (read >= 1).all()
+            assert read.mean() <= 1.04
+            assert (written == 1).all()
 
 
 @each_op
@@ -102,6 +105,20 @@ def test_accesses_are_as_wide_as_can_be_and_fill_their_sectors(gpu, name, dtype)
     gpu.call(name, x, 0)
     assert gpu.counts.loads.share(WIDEST) == 1
     assert gpu.counts.loads.sectors == x.nbytes // SECTOR
+
+
+@each_op
+@each_dtype
+@pytest.mark.parametrize("n", [1001, 5001, 20_001, 300_001])
+def test_rows_that_begin_anywhere_are_moved_by_wide_accesses_too(gpu, name, dtype, n):
+    x = normal((max(1, 5000 // n), n), dtype)
+    for offset in range(1, 16 // x.itemsize):
+        gpu.call(name, x, offsets=(offset * x.itemsize, (offset + 1) * x.itemsize, 0))
+        assert gpu.launched[0][1].loads.share(WIDEST) > 0.98
+        if not OPS[name].reduces:
+            stores = gpu.launched[-1][1].stores
+            assert stores.share(WIDEST) > 0.95
+            assert stores.bytes == x.nbytes
 
 
 # ------------------------------------------------------------ barriers, banks, work

@@ -141,8 +141,9 @@ class Allocation(Cells):
             self._writers = np.full(self._granules(size), -1, np.int64)
         if size < self._granule:
             finer = np.repeat(self._writers, self._granule // size)
+            first = self.low // size - self.low // self._granule * (self._granule // size)
             self._granule = size
-            self._writers = finer[: self._granules(size)]
+            self._writers = finer[first : first + self._granules(size)]
         at = (address // self._granule - self.low // self._granule)[:, None] + np.arange(size // self._granule)
         before = self._writers[at]
         self._writers[at] = threads[:, None]

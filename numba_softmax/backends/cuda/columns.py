@@ -152,7 +152,7 @@ def make_columns(spec: Spec, geometry: Geometry) -> Callable:
             results = strip.results_of_weights(weights, None, state, scale)
         else:
             results = strip.results(values, state, scale)
-        strip.store_all(y + y_at, dims, parts, results)
+        strip.store_all(y + y_at, dims, rank, parts, results)
 
     def columns_kernel(x, y, w, states, sign, factor, rows, n, chunk, dims):
         compute(x, y, w, sign, factor, n, dims)
@@ -218,7 +218,7 @@ def make_finish_columns(spec: Spec, geometry: Geometry) -> Callable:
     @lanewise
     def write_tile(state, x, y, w, start, stop, columns, sign, factor, dims, rank):
         parts = strip.load(x, w, dims, rank, start, (stop, columns))
-        strip.store_results(y, dims, parts, state, scale_of(sign, factor))
+        strip.store_results(y, dims, rank, parts, state, scale_of(sign, factor))
 
     def finish_columns(x, y, w, states, sign, factor, rows, n, chunk, dims):
         x, y, w, start, stop, chunks, row, columns, rank, column = begin(x, y, w, n, chunk, dims)

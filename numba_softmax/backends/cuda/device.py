@@ -73,6 +73,21 @@ def quotient_and_rest(a, b):
     return q, a - q * b
 
 
+def funnel_right(low: Value, high: Value, bits: Value) -> Value:
+    """The word that begins `bits` after the first one of two words side by side."""
+    return _funnel("shf.r.wrap.b32 $0, $1, $2, $3;", low, high, bits)
+
+
+def funnel_left(low: Value, high: Value, bits: Value) -> Value:
+    """The word that begins `bits` before the second one of two words side by side."""
+    return _funnel("shf.l.wrap.b32 $0, $1, $2, $3;", low, high, bits)
+
+
+def _funnel(assembly: str, low: Value, high: Value, bits: Value) -> Value:
+    shift = ir.InlineAsm(ir.FunctionType(_INT, [_INT] * 3), assembly, "=r,r,r,r")
+    return low.emit(low.type, low.builder.call(shift, [low.ir, high.ir, bits.ir]))
+
+
 # -------------------------------------------------------------------------- lanes
 
 
@@ -114,17 +129,34 @@ def barrier(v):
     return v
 
 
+_DOWN, _UP, _ACROSS = 2, 1, 3
+"""Whose register a shuffle reads: of a lane further on, of one before, of the one whose number differs by a mask."""
+
+
 @lanewise
 def exchange(v, step):
     """The number of the thread whose lane differs by the bit `step`; all lanes of the warp take part."""
-    step = step if isinstance(step, Value) else integer(v, step)
+    return _shuffled(v, _ACROSS, step, WARP - 1)
+
+
+def from_next(v: Value) -> Value:
+    """The number of the next lane of the warp; of the last one, its own."""
+    return _shuffled(v, _DOWN, 1, WARP - 1)
+
+
+def from_previous(v: Value) -> Value:
+    """The number of the lane before; of the first one, its own."""
+    return _shuffled(v, _UP, 1, 0)
+
+
+def _shuffled(v: Value, mode: int, distance: int, limit: int) -> Value:
     bits = ir.IntType(v.type.bitwidth)
     words = v.builder.bitcast(v.builder.bitcast(v.ir, bits), ir.VectorType(_INT, bits.width // 32))
     result = words
     both = ir.LiteralStructType((_INT, _BIT))
     for i in range(words.type.count):
         word = v.builder.extract_element(words, _INT(i))
-        arguments = _INT(-1), _INT(3), word, step.ir, _INT(31)
+        arguments = _INT(-1), _INT(mode), word, _INT(distance), _INT(limit)
         got = v.builder.extract_value(call_llvm(v.builder, "llvm.nvvm.shfl.sync.i32", both, *arguments), 0)
         result = v.builder.insert_element(result, got, _INT(i))
     return v.emit(v.type, v.builder.bitcast(v.builder.bitcast(result, bits), v.ir.type))
@@ -203,7 +235,7 @@ def numbers(v: Vec, raw: Value, stored: Stored) -> Value:
     return convert(v, raw.emit(v.of(types.float32), result))
 
 
-def _packed(value: Value, stored: Stored, has_bfloat16: bool) -> Value:
+def packed(value: Value, stored: Stored, has_bfloat16: bool) -> Value:
     """Numbers as the raw integers that go to memory, rounded to nearest even."""
     lanes = value.type.lanes
     if not _comes_in_pairs(stored, lanes) or (stored.number == "bfloat16" and not has_bfloat16):
@@ -223,65 +255,102 @@ def _packed(value: Value, stored: Stored, has_bfloat16: bool) -> Value:
 # ------------------------------------------------------------------ global memory
 
 
-def load_raw(v: Vec, stored: Stored, address: Value, count: Value, width: int, ragged: bool, fill: int = 0) -> Value:
-    """The bits of the vector at `address`, of which the first `count` elements are there.
+def load_raw(
+    v: Vec,
+    stored: Stored,
+    address: Value,
+    count: Value,
+    width: int,
+    ragged: bool,
+    fill: int = 0,
+    first: Value | None = None,
+) -> Value:
+    """The bits of the vector at `address`, of which elements `first`, or 0, to `count` are there.
 
     Others are `fill`, and are not read. Accesses are `width` bytes wide. If not
     `ragged`, `count` is known to be no more than 0, or all lanes.
     """
     raw = raw_type(v, stored)
-    builder, before = address.builder, address.builder.block
-    result = address.emit(raw, constant(llvm_type(raw), fill))
-    with builder.if_then(_all_there(count, v.lanes, ragged)):
-        pieces = _pieces(raw, stored, width)
-        loaded = address.emit(raw, builder.bitcast(_load_pieces(builder, address, *pieces), llvm_type(raw)))
-        inside = builder.block
-    result = _either(result, before, loaded, inside)
-    for i in range(v.lanes if ragged else 0):
-        result = _load_one(result, i, stored, address, count, width)
-    return result
+    builder, own = address.builder, _own_words(raw, stored)
+    pattern = fill if stored.bytes >= 4 else sum(fill << 8 * stored.bytes * i for i in range(4 // stored.bytes))
+    result = constant(own, pattern if own != llvm_type(raw) else fill)
+    whole = _all_there(count, v.lanes, ragged)
+    if first is not None:
+        whole = builder.and_(whole, builder.icmp_signed("==", first.ir, _INT(0)))
+    with builder.if_else(whole) as (then, otherwise):
+        with then:
+            loaded = builder.bitcast(_load_pieces(builder, address, *_pieces(raw, stored, width)), own)
+            after_whole = builder.block
+        with otherwise:
+            for i in range(v.lanes if ragged else 0):
+                here = builder.icmp_signed(">", count.ir, _INT(i))
+                if first is not None:
+                    here = builder.and_(here, builder.icmp_signed("<=", first.ir, _INT(i)))
+                result = _load_one(result, i, stored, address, here, width)
+            after_parts = builder.block
+    result = _either(builder, loaded, after_whole, result, after_parts)
+    return address.emit(raw, builder.bitcast(result, llvm_type(raw)))
+
+
+def _own_words(raw: Vec, stored: Stored) -> ir.VectorType:
+    """A vector's bits in words that the compiler leaves together: those of short elements it would load one by one."""
+    in_words = stored.bytes < 4 and raw.lanes * stored.bytes % 4 == 0
+    return ir.VectorType(_INT, raw.lanes * stored.bytes // 4) if in_words else llvm_type(raw)
 
 
 def store_raw(
     stored: Stored, address: Value, value: Value, count: Value, width: int, ragged: bool, has_bfloat16: bool
 ) -> None:
     """Write the first `count` elements of `value` to `address`, as `load_raw` reads them."""
-    raw = _packed(value, stored, has_bfloat16)
+    raw = packed(value, stored, has_bfloat16)
     builder, lanes = value.builder, raw.type.lanes
     with builder.if_then(_all_there(count, lanes, ragged)):
-        _store_pieces(builder, address, raw, *_pieces(raw.type, stored, width))
+        store_words(address, raw, stored, width)
     if ragged:
         with builder.if_then(builder.icmp_signed("<", count.ir, _INT(lanes))):
             for i in range(lanes):
                 with builder.if_then(builder.icmp_signed(">", count.ir, _INT(i))):
-                    pointer = _pointer(builder, address, i * stored.bytes, raw.ir.type.element)
-                    builder.store(lane(raw, i).ir, pointer, align=min(width, stored.bytes))
+                    store_element(address, raw, i, stored, width)
+
+
+def store_words(address: Value, raw: Value, stored: Stored, width: int) -> None:
+    """Write all bits of a vector, by accesses of `width` bytes."""
+    _store_pieces(raw.builder, address, raw, *_pieces(raw.type, stored, width))
+
+
+def store_element(address: Value, raw: Value, i: int, stored: Stored, width: int = WIDEST) -> None:
+    """Write element `i` of the vector that belongs to `address`."""
+    pointer = _pointer(raw.builder, address, i * stored.bytes, raw.ir.type.element)
+    raw.builder.store(lane(raw, i).ir, pointer, align=min(width, stored.bytes))
 
 
 def _all_there(count: Value, lanes: int, ragged: bool) -> ir.Value:
     return count.builder.icmp_signed(">=", count.ir, _INT(lanes if ragged else 1))
 
 
-def _load_one(result: Value, i: int, stored: Stored, address: Value, count: Value, width: int) -> Value:
-    """`result` with element `i` from memory, if a vector of which a part is there has it."""
+def _load_one(words: ir.Value, i: int, stored: Stored, address: Value, here: ir.Value, width: int) -> ir.Value:
+    """The words with element `i` from memory, if that is `here`."""
     builder, before = address.builder, address.builder.block
-    there = builder.icmp_signed(">", count.ir, _INT(i))
-    cut = builder.icmp_signed("<", count.ir, _INT(result.type.lanes))
-    with builder.if_then(builder.and_(there, cut)):
-        element = result.ir.type.element
-        pointer = _pointer(builder, address, i * stored.bytes, element)
-        loaded = address.emit(result.type.element, builder.load(pointer, align=min(width, stored.bytes)))
-        one = with_lane(result, i, loaded)
+    element, word = ir.IntType(8 * stored.bytes), words.type.element
+    each = word.width // element.width
+    with builder.if_then(here):
+        one = builder.load(_pointer(builder, address, i * stored.bytes, element), align=min(width, stored.bytes))
+        if each > 1:
+            place = i % each * element.width
+            rest = word(~(((1 << element.width) - 1) << place) & 0xFFFFFFFF)
+            others = builder.and_(builder.extract_element(words, _INT(i // each)), rest)
+            one = builder.or_(others, builder.shl(builder.zext(one, word), word(place)))
+        changed = builder.insert_element(words, one, _INT(i // each))
         inside = builder.block
-    return _either(result, before, one, inside)
+    return _either(builder, words, before, changed, inside)
 
 
-def _either(a: Value, a_block: ir.Block, b: Value, b_block: ir.Block) -> Value:
+def _either(builder: ir.IRBuilder, a: ir.Value, a_block: ir.Block, b: ir.Value, b_block: ir.Block) -> ir.Value:
     """The value that comes from whichever block was run before."""
-    phi = a.builder.phi(a.ir.type)
-    phi.add_incoming(a.ir, a_block)
-    phi.add_incoming(b.ir, b_block)
-    return a.emit(a.type, phi)
+    phi = builder.phi(a.type)
+    phi.add_incoming(a, a_block)
+    phi.add_incoming(b, b_block)
+    return phi
 
 
 def _pieces(raw: Vec, stored: Stored, width: int) -> tuple[ir.VectorType, int, int]:

@@ -16,6 +16,7 @@ from ..spec import Spec, across_rows, along_rows, stored
 from .columns import make_columns, make_finish_columns, make_fold_columns
 from .device import WARP, WIDEST
 from .rows import Stage, make_finish_chunks, make_fold_chunks, make_rows, make_staged_rows
+from .shifts import can_shift
 from .tiles import BLOCK, STATE_NUMBERS, Geometry
 
 MAKERS: dict[str, Callable[[Spec, Geometry], Callable]] = {
@@ -52,6 +53,9 @@ RANKS = ((1, 128), (4, 32), (16, 16), (32, 8))
 
 LONG_RANKS, LONG_VECTORS, LEAST_TILES, MOST_COLUMN_CHUNKS = (16, 16), 4, 8, 256
 """The same for columns in chunks; how many vectors a thread reads at once; tiles in a chunk, and chunks."""
+
+SHIFTED = 64
+"""Vectors in a row from which on those that are not aligned are shifted."""
 
 NARROWEST = 8
 """Vectors side by side from which on lanes run across rows."""
@@ -142,10 +146,12 @@ class _Planner:
         elements = self._elements(False) if along else 1
         dims = (*layout.row_dims, *(() if along else layout.reduced_dims))
         geometry = Geometry(
-            1, 1, elements, self._widths(elements, dims), n % elements != 0,
+            1, 1, elements, self._widths(elements, dims), (False, False), n % elements != 0,
             len(layout.row_dims), 0 if along else len(layout.reduced_dims), self._rounds_to_bfloat16(),
         )  # fmt: skip
         vectors = max(1, math.ceil(n / elements))
+        if along and vectors >= SHIFTED:
+            geometry = geometry._replace(shifted=self._shifts(geometry))
         for threads, each in _shares(elements):
             if threads * each >= vectors:
                 return self._rows_in_registers(geometry._replace(threads=threads, vectors=each), dims)
@@ -156,6 +162,14 @@ class _Planner:
             return self._plan((Launch(kernel, layout.rows, 0 if self.spec.op.reduces else room),), dims)
         each = min(VECTORS, max(4, CHUNK_VALUES // elements))
         return self._chunks(geometry._replace(threads=CHUNK_THREADS, vectors=each), dims)
+
+    def _shifts(self, geometry: Geometry) -> tuple[bool, bool]:
+        """Whether vectors of elements, and of results, are shifted rather than taken apart."""
+        x, y = (
+            can_shift(stored, geometry.elements) and stored.bytes <= width < stored.bytes * geometry.elements
+            for stored, width in zip((self.x, self.y), geometry.widths, strict=False)
+        )
+        return x, y and not self.spec.op.reduces
 
     def _slots(self, geometry: Geometry) -> int:
         """Bytes of shared memory for the states of warps."""
@@ -184,7 +198,7 @@ class _Planner:
         vectors = math.ceil(inner / elements)
         dims = (*layout.row_dims, *layout.reduced_dims)
         geometry = Geometry(
-            1, 1, elements, self._widths(elements, (*layout.row_dims[:-1], *layout.reduced_dims)),
+            1, 1, elements, self._widths(elements, (*layout.row_dims[:-1], *layout.reduced_dims)), (False, False),
             inner % elements != 0, len(layout.row_dims), 1, self._rounds_to_bfloat16(), 2,
         )  # fmt: skip
         most = min(VECTORS, VALUES // elements)

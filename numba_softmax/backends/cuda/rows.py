@@ -68,7 +68,7 @@ def make_rows(spec: Spec, geometry: Geometry) -> Callable:
             results = tile.results_of_weights(weights, m if geometry.warps > 1 else None, state, scale)
         else:
             results = tile.results(values, state, scale)
-        tile.store_all(y + y_at, dims, parts, results)
+        tile.store_all(y + y_at, dims, thread, parts, results)
 
     def rows_kernel(x, y, w, states, sign, factor, rows, n, chunk, dims):
         compute(x, y, w, sign, factor, rows, n, dims)
@@ -100,7 +100,9 @@ def make_staged_rows(spec: Spec, geometry: Geometry) -> Callable:
     @lanewise
     def write_tile(state, y, w, start, n, sign, factor, dims, thread):
         parts = stage.load_masks(w, dims, thread, start, n)
-        stage.store_all(y, dims, parts, stage.kept_results(parts, state, thread, start, n, scale_of(sign, factor)))
+        stage.store_all(
+            y, dims, thread, parts, stage.kept_results(parts, state, thread, start, n, scale_of(sign, factor))
+        )
 
     @lanewise
     def merge(state, y, sign, factor, thread):
@@ -236,7 +238,7 @@ def make_finish_chunks(spec: Spec, geometry: Geometry) -> Callable:
     @lanewise
     def write_tile(state, x, y, w, start, stop, sign, factor, dims, thread):
         parts = tile.load(x, w, dims, thread, start, stop)
-        tile.store_results(y, dims, parts, state, scale_of(sign, factor))
+        tile.store_results(y, dims, thread, parts, state, scale_of(sign, factor))
 
     @lanewise
     def write_row(state, y, sign, factor, thread):

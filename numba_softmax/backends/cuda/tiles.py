@@ -22,6 +22,7 @@ from ...simd import Stored, convert, first_lanes, fma, from_memory, halvings, la
 from ...simd import exchange as exchange_lanes
 from ..spec import Spec, stored
 from . import device
+from .shifts import load_shifted, store_shifted
 
 State = tuple[Value, Value, Value | None]
 Scale = tuple[Value, Value, Value] | None
@@ -45,6 +46,7 @@ class Geometry(NamedTuple):
     vectors: int  # of a thread
     elements: int  # of a vector
     widths: tuple[int, int, int]  # bytes in an access: to elements, results and mask
+    shifted: tuple[bool, bool]  # whether rows may begin within a vector, in elements and results: see `shifts`
     ragged: bool  # whether a row may end within a vector
     row_dims: int
     reduced_dims: int  # 0 if the elements of a row are neighbours in memory
@@ -55,6 +57,11 @@ class Geometry(NamedTuple):
     def tile(self) -> int:
         """Elements that the threads of a row hold together."""
         return self.threads * self.vectors * self.elements
+
+    @property
+    def lanes(self) -> int:
+        """How many lanes of a warp work on a row."""
+        return min(self.threads, device.WARP)
 
     @property
     def warps(self) -> int:
@@ -120,7 +127,10 @@ class Tile:
         """The parts of a thread in elements start to stop of a row."""
         g, fill = self.geometry, self._bits_of_minus_infinity() or 0
 
-        def read(k: int, position: Value, count: Value) -> Value:
+        def read(position: Value, count: Value) -> Value:
+            if g.shifted[0]:
+                near = thread & (g.lanes - 1)
+                return load_shifted(self.vec, self.x_format, x, position, count, near, g.lanes, fill)
             x_at = self.element_offsets(dims, position)[0]
             return device.load_raw(self.vec, self.x_format, x + x_at, count, g.widths[0], g.ragged, fill)
 
@@ -128,7 +138,7 @@ class Tile:
 
     def load_masks(self, w: Value, dims: tuple[Value, ...], thread: Value, start: Value, stop: Any) -> list[Part]:
         """What `load` gives, without the elements."""
-        return self._parts(lambda k, position, count: None, w, dims, thread, start, stop)
+        return self._parts(lambda position, count: None, w, dims, thread, start, stop)
 
     def _parts(
         self, read: Callable, w: Value, dims: tuple[Value, ...], thread: Value, start: Value, stop: Any
@@ -141,7 +151,7 @@ class Tile:
             if self.spec.masked:
                 w_at = self.element_offsets(dims, position)[2]
                 keep = device.load_raw(self.vec, _BOOL, w + w_at, count, g.widths[2], g.ragged)
-            parts.append(Part(read(k, position, count), keep, position, count))
+            parts.append(Part(read(position, count), keep, position, count))
         return parts
 
     def place(self, k: int, thread: Value, start: Value, stop: Any) -> tuple[Value, Value]:
@@ -167,11 +177,15 @@ class Tile:
             return v
         return select(first_lanes(self.vec, part.count), v, -online.INF)
 
-    def store(self, y: Value, dims: tuple[Value, ...], part: Part, results: Value) -> None:
+    def store(self, y: Value, dims: tuple[Value, ...], thread: Value, part: Part, results: Value) -> None:
         """Write the results of a part, for masked elements what the op has for those."""
         g = self.geometry
         if part.keep is not None:
             results = select(part.keep != 0, results, self.spec.op.masked)
+        if g.shifted[1]:
+            raw = device.packed(results, self.y_format, g.bfloat16)
+            store_shifted(self.y_format, y, part.position, raw, part.count, thread & (g.lanes - 1), g.lanes)
+            return
         y_at = self.element_offsets(dims, part.position)[1]
         device.store_raw(self.y_format, y + y_at, results, part.count, g.widths[1], g.ragged, g.bfloat16)
 
@@ -322,14 +336,19 @@ class Tile:
         frame = self.frame_of(online.shift_of(state[0]), scale)
         return [op.finish(self.weight(v, frame, scale), prepared, scale) for v in values]
 
-    def store_results(self, y: Value, dims: tuple[Value, ...], parts: list[Part], state: State, scale: Scale) -> None:
+    def store_results(
+        self, y: Value, dims: tuple[Value, ...], thread: Value, parts: list[Part], state: State, scale: Scale
+    ) -> None:
         """Write the results of a thread's parts from the row's state."""
-        self.store_all(y, dims, parts, self.results([self.values(part, scale) for part in parts], state, scale))
+        results = self.results([self.values(part, scale) for part in parts], state, scale)
+        self.store_all(y, dims, thread, parts, results)
 
-    def store_all(self, y: Value, dims: tuple[Value, ...], parts: list[Part], results: list[Value]) -> None:
+    def store_all(
+        self, y: Value, dims: tuple[Value, ...], thread: Value, parts: list[Part], results: list[Value]
+    ) -> None:
         """Write the results of a thread's parts."""
         for part, result in zip(parts, results, strict=True):
-            self.store(y, dims, part, result)
+            self.store(y, dims, thread, part, result)
 
     def results_of_weights(self, weights: list[Value], own: Value | None, state: State, scale: Scale) -> list[Value]:
         """The results of a thread's weights from the row's state.
