@@ -89,21 +89,22 @@ def _call_elsewhere(
     )
     if dtype is not None:
         arrays.as_output_dtype(dtype, x.dtype, y)
-    copies = False
-    if y.address - x.address in near or (mask is not None and y.address - mask.address in _near_mask(mask, y)):
-        if arrays.may_overlap_itself(y.shape, y.strides, y.dtype.itemsize):
-            raise ValueError("out has elements that lie in the same memory: pass an array in which each has its own")
-        copies = arrays.needs_temporary(_stand_in(x), _stand_in(y), None if mask is None else _stand_in(mask), reduces)
+    copies, distance = False, y.address - x.address
+    if distance in near or mask is not None:
+        w = None if mask is None else (mask.address - x.address, mask.shape, mask.dtype, mask.strides)
+        copies = _needs_copies((0, x.shape, x.dtype, x.strides), (distance, y.shape, y.dtype, y.strides), w, reduces)
     elsewhere.run(start, y, mask, factor, copies)
     return out
 
 
-def _stand_in(view: Any) -> np.ndarray:
-    return arrays.stand_in(view.address, view.shape, view.dtype, view.strides)
-
-
-def _near_mask(mask: Any, y: Any) -> range:
-    return arrays.near(mask.shape, mask.strides, 1, y.shape, y.strides, y.dtype.itemsize)
+@functools.lru_cache(maxsize=1024)
+def _needs_copies(x: tuple, y: tuple, w: tuple | None, reduces: bool) -> bool:
+    """Whether elements and mask have to be copied before results are written: of arrays by their distances from `x`."""
+    middle = 1 << 62
+    there = [None if a is None else arrays.stand_in(middle + a[0], *a[1:]) for a in (x, y, w)]
+    if arrays.may_overlap_itself(y[1], y[3], y[2].itemsize):
+        raise ValueError("out has elements that lie in the same memory: pass an array in which each has its own")
+    return arrays.needs_temporary(there[0], there[1], there[2], reduces)
 
 
 class _Prepared(NamedTuple):

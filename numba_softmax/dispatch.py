@@ -43,9 +43,7 @@ def place_of(x: Any, device: str | None, stream: Any) -> tuple[str | None, Any]:
     if _lies_on_gpu(x):
         if device == "cpu":
             raise TypeError("x is on a GPU: device='cpu' needs an array in host memory, for instance x.get()")
-        from .backends.cuda.streams import GpuCall
-
-        return "cuda", GpuCall(x, stream)
+        return "cuda", _gpu_call()(x, stream)
     if stream is not None:
         raise ValueError("stream orders work on arrays that lie on a GPU, but x is in host memory: leave stream out")
     return ("staged" if device == "cuda" else None), None
@@ -70,6 +68,13 @@ def backend_of(place: str | None) -> ModuleType:
     from .backends import cuda
 
     return cuda
+
+
+@functools.cache
+def _gpu_call() -> Any:
+    from .backends.cuda.streams import GpuCall
+
+    return GpuCall
 
 
 def _lies_on_gpu(array: Any) -> bool:

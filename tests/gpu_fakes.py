@@ -6,11 +6,17 @@ What is queued is done at once, so that an order in time shows in the driver's l
 import contextlib
 import ctypes
 import itertools
+import sys
 from types import SimpleNamespace
 
+import numba
 import numpy as np
 
-import numba_softmax.backends.cpu as cpu
+from numba_softmax import calls
+from numba_softmax.backends import cpu, cuda
+from numba_softmax.backends.cuda import driver, libraries
+
+CURRENT = 0x77  # the libraries' current stream
 
 GPUS = 2
 OUT_OF_MEMORY, NOT_INITIALIZED, INVALID_VALUE, NO_DEVICE, NO_CONTEXT, BAD_HANDLE, ILLEGAL = 2, 3, 1, 100, 201, 400, 700
@@ -224,15 +230,15 @@ class Driver:
 class Backend:
     """The kernels: those of the CPU, and a log of the streams that they were queued in."""
 
-    def __init__(self, driver):
-        self.driver, self.queues = driver, []
+    def __init__(self, log):
+        self.log, self.queues = log, []
 
     def starter(self, op, layout):
         start = cpu.starter(op, layout)
 
         def on_gpu(x, y, w, scale, queue):
             self.queues.append(tuple(queue))
-            self.driver.log.append(("run", queue.stream))
+            self.log.append(("run", queue.stream))
             start(x, y, w, scale)
 
         return on_gpu
@@ -294,6 +300,12 @@ class Namespaced(DLPack):
             return Namespaced(np.empty(shape, dtype), *self._device[::-1])
 
         return SimpleNamespace(empty=empty, **{name: np.dtype(name) for name in ("float16", "float32", "float64")})
+
+
+class Module(SimpleNamespace):
+    """A module, which can be a key."""
+
+    __hash__ = object.__hash__
 
 
 class Current:
@@ -370,7 +382,7 @@ def fake_torch(current):
         return Tensor(np.empty(shape, numpy_dtypes.get(dtype.name) or np.dtype(dtype.name)), device[1])
 
     Tensor.__module__ = OnHost.__module__ = "torch"
-    torch = SimpleNamespace(
+    torch = Module(
         Tensor=Tensor,
         OnHost=OnHost,
         dtype=Dtype,
@@ -414,7 +426,7 @@ def fake_cupy(current):
     )
 
 
-def fake_numba_cuda(current, driver):
+def fake_numba_cuda(current, fake):
     """A module that looks like ``numba.cuda``."""
 
     class DeviceNDArray:
@@ -422,7 +434,7 @@ def fake_numba_cuda(current, driver):
             self.host, self.shape, self.dtype, self.strides = host, host.shape, host.dtype, host.strides
             self.stream = stream
             self.device_ctypes_pointer = ctypes.c_size_t(host.ctypes.data if host.size else 0)
-            driver.put(host, ordinal)
+            fake.put(host, ordinal)
 
     DeviceNDArray.__module__ = "numba.cuda.cudadrv.devicearray"
 
@@ -446,3 +458,35 @@ class _Gpus:
 
     def __getitem__(self, ordinal):
         return self._current.on(ordinal)
+
+
+@contextlib.contextmanager
+def machine(monkeypatch):
+    """A machine with two GPUs, PyTorch, CuPy and Numba."""
+    fake, current = Driver(), Current(CURRENT)
+    backend = Backend(fake.log)
+    monkeypatch.setattr(driver, "_bindings", lambda: fake)
+    monkeypatch.setattr(driver, "_cuda", driver._Unready())
+    monkeypatch.setattr(cuda, "starter", backend.starter)
+    modules = {"torch": fake_torch(current), "cupy": fake_cupy(current), "numba.cuda": fake_numba_cuda(current, fake)}
+    for name, module in modules.items():
+        monkeypatch.setitem(sys.modules, name, module)
+    monkeypatch.setattr(numba, "cuda", modules["numba.cuda"], raising=False)
+    caches = (
+        driver.device,
+        calls._prepared,
+        libraries._dtype_of_torch,
+        libraries._streams_of_torch,
+        calls._needs_copies,
+    )
+    for cache in caches:
+        cache.cache_clear()
+    fake.contexts.append(0xC0)
+    yield SimpleNamespace(
+        driver=fake, current=current, queues=backend.queues, log=fake.log,
+        torch=modules["torch"], cupy=modules["cupy"], numba=modules["numba.cuda"],
+    )  # fmt: skip
+    fake.contexts.pop()
+    assert fake.nothing_left()
+    for cache in caches:
+        cache.cache_clear()

@@ -4,63 +4,27 @@ Kernels are those of the CPU here, and device memory is host memory.
 """
 
 import gc
-import sys
 import threading
 import weakref
 from types import SimpleNamespace
 
-import numba
 import numpy as np
 import pytest
-from gpu_fakes import (
-    BAD_HANDLE,
-    ILLEGAL,
-    Backend,
-    Current,
-    DLPack,
-    Driver,
-    Interface,
-    Namespaced,
-    fake_cupy,
-    fake_numba_cuda,
-    fake_torch,
-)
+from gpu_fakes import BAD_HANDLE, CURRENT, ILLEGAL, DLPack, Interface, Namespaced, machine
 
 import numba_softmax as ns
-from numba_softmax import calls
-from numba_softmax.backends import cuda
-from numba_softmax.backends.cuda import driver, libraries
+from numba_softmax.backends.cuda import driver
 
 OPS = ("softmax", "log_softmax", "logsumexp")
 X = np.random.default_rng(3).normal(size=(6, 4, 5)).astype(np.float32)
 MASK = np.random.default_rng(4).random((4, 5)) < 0.7
-CURRENT = 0x77
 
 
 @pytest.fixture
 def gpu(monkeypatch, one_thread):
     """A machine with two GPUs, PyTorch, CuPy and Numba."""
-    fake, current = Driver(), Current(CURRENT)
-    backend = Backend(fake)
-    monkeypatch.setattr(driver, "_bindings", lambda: fake)
-    monkeypatch.setattr(driver, "_cuda", driver._Unready())
-    monkeypatch.setattr(cuda, "starter", backend.starter)
-    modules = {"torch": fake_torch(current), "cupy": fake_cupy(current), "numba.cuda": fake_numba_cuda(current, fake)}
-    for name, module in modules.items():
-        monkeypatch.setitem(sys.modules, name, module)
-    monkeypatch.setattr(numba, "cuda", modules["numba.cuda"], raising=False)
-    caches = (driver.device, calls._prepared, libraries._dtype_of_torch)
-    for cache in caches:
-        cache.cache_clear()
-    fake.contexts.append(0xC0)
-    yield SimpleNamespace(
-        driver=fake, current=current, queues=backend.queues, log=fake.log,
-        torch=modules["torch"], cupy=modules["cupy"], numba=modules["numba.cuda"],
-    )  # fmt: skip
-    fake.contexts.pop()
-    assert fake.nothing_left()
-    for cache in caches:
-        cache.cache_clear()
+    with machine(monkeypatch) as found:
+        yield found
 
 
 def on_gpu(gpu, library, array, ordinal=0, **more):
