@@ -100,11 +100,14 @@ def _call_elsewhere(
 @functools.lru_cache(maxsize=1024)
 def _needs_copies(x: tuple, y: tuple, w: tuple | None, reduces: bool) -> bool:
     """Whether elements and mask have to be copied before results are written: of arrays by their distances from `x`."""
-    middle = 1 << 62
-    there = [None if a is None else arrays.stand_in(middle + a[0], *a[1:]) for a in (x, y, w)]
     if arrays.may_overlap_itself(y[1], y[3], y[2].itemsize):
         raise ValueError("out has elements that lie in the same memory: pass an array in which each has its own")
-    return arrays.needs_temporary(there[0], there[1], there[2], reduces)
+    return arrays.needs_temporary(_at_distance(x), _at_distance(y), None if w is None else _at_distance(w), reduces)
+
+
+def _at_distance(array: tuple) -> np.ndarray:
+    distance, *rest = array
+    return arrays.stand_in((1 << 62) + distance, *rest)
 
 
 class _Prepared(NamedTuple):

@@ -9,11 +9,13 @@ import itertools
 import sys
 from types import SimpleNamespace
 
+import ml_dtypes
 import numba
 import numpy as np
+from naive import FLOATS, naive
 
-from numba_softmax import calls
-from numba_softmax.backends import cpu, cuda
+from numba_softmax import arrays, calls
+from numba_softmax.backends import cuda
 from numba_softmax.backends.cuda import driver, libraries
 
 CURRENT = 0x77  # the libraries' current stream
@@ -228,20 +230,48 @@ class Driver:
 
 
 class Backend:
-    """The kernels: those of the CPU, and a log of the streams that they were queued in."""
+    """Kernels that are the definitions themselves, row by row, and a log of the streams that they were queued in."""
 
     def __init__(self, log):
         self.log, self.queues = log, []
 
     def starter(self, op, layout):
-        start = cpu.starter(op, layout)
+        (row_sizes, *row_steps), (n_sizes, *n_steps) = (
+            tuple(zip(*dims, strict=True)) for dims in (layout.row_dims, layout.reduced_dims)
+        )
 
-        def on_gpu(x, y, w, scale, queue):
+        def start(x, y, w, scale, queue):
             self.queues.append(tuple(queue))
             self.log.append(("run", queue.stream))
-            start(x, y, w, scale)
+            for row in np.ndindex(*row_sizes):
+                at = [sum(i * step for i, step in zip(row, steps, strict=True)) for steps in row_steps]
+                keep = np.array(_memory(w + at[2], "bool", n_sizes, n_steps[2]) if layout.masked else True)
+                of_row = naive(op.name, np.array(_memory(x + at[0], layout.x, n_sizes, n_steps[0])), None,
+                               where=keep, scale=scale)  # fmt: skip
+                sizes = tuple(1 for _ in n_sizes) if op.reduces else n_sizes
+                _memory(y + at[1], layout.y, sizes, n_steps[1])[...] = of_row
 
-        return on_gpu
+        return start
+
+
+def _memory(address, name, sizes, steps):
+    dtype = FLOATS.get(name) or np.dtype(name)
+    bits = np.dtype(f"u{dtype.itemsize}")
+    return arrays.stand_in(address or 1, sizes, bits, steps, True).view(dtype)
+
+
+def right(name, x, axis=-1, dtype=None, **options):
+    """The results of a call."""
+    if dtype is None:
+        dtype = x.dtype.newbyteorder("=") if x.dtype.newbyteorder("=") in FLOATS.values() else np.float64
+    return naive(name, x, axis, **options).astype(dtype)
+
+
+def agree(result, expected):
+    """Two ways to the same numbers, of the same type, give nearly the same."""
+    assert result.dtype.newbyteorder("=") == expected.dtype
+    bound = 2 * float(ml_dtypes.finfo(expected.dtype).eps)
+    np.testing.assert_allclose(result.astype(np.float64), expected.astype(np.float64), rtol=bound, atol=bound)
 
 
 # ------------------------------------------------------------------------ arrays
@@ -330,7 +360,6 @@ class Current:
 
 def fake_torch(current):
     """A module that looks like PyTorch."""
-    import ml_dtypes
 
     class Dtype:
         def __init__(self, name):
@@ -474,6 +503,7 @@ def machine(monkeypatch):
     monkeypatch.setattr(numba, "cuda", modules["numba.cuda"], raising=False)
     caches = (
         driver.device,
+        driver._context,
         calls._prepared,
         libraries._dtype_of_torch,
         libraries._streams_of_torch,

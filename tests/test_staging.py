@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from gpu_fakes import ILLEGAL, machine
+from gpu_fakes import ILLEGAL, agree, machine, right
 
 import numba_softmax as ns
 from numba_softmax.backends import cuda
@@ -18,7 +18,7 @@ AXES = (-1, 0, 1, (0, 2), (0, 1), None)
 
 
 @pytest.fixture
-def gpu(monkeypatch, one_thread):
+def gpu(monkeypatch):
     """A machine with GPUs, and slices so small that there are many."""
     monkeypatch.setattr(staging, "SLICE_BYTES", SLICE)
     with machine(monkeypatch) as found:
@@ -30,14 +30,12 @@ def nothing_left(gpu):
 
 
 def same(name, x, *args, **kwargs):
-    np.testing.assert_array_equal(
-        getattr(ns, name)(x, *args, device="cuda", **kwargs), getattr(ns, name)(x, *args, **kwargs)
-    )
+    agree(np.asarray(getattr(ns, name)(x, *args, device="cuda", **kwargs)), right(name, x, *args, **kwargs))
 
 
 @each_op
 @pytest.mark.parametrize("axis", AXES)
-def test_results_are_those_of_the_cpu_on_every_axis(gpu, name, axis):
+def test_results_are_right_on_every_axis(gpu, name, axis):
     views = X, X[::2, ::-1], X.transpose(2, 0, 1), np.broadcast_to(X[:1], X.shape)
     for x in views:
         same(name, x, axis)
@@ -52,30 +50,28 @@ def test_every_format_is_moved_as_it_is(gpu, dtype):
     if dtype == "bfloat16":
         dtype = pytest.importorskip("ml_dtypes").bfloat16
     x = (4 * X).astype(dtype)
-    a, b = ns.softmax(x, 0, device="cuda"), ns.softmax(x, 0)
-    assert a.dtype == b.dtype
-    np.testing.assert_array_equal(a.view(np.uint8), b.view(np.uint8))
+    same("softmax", x, 0)
 
 
 @each_op
 def test_out_of_any_layout(gpu, name):
-    expected = getattr(ns, name)(X)
+    expected = right(name, X)
     for out in (np.zeros(expected.shape, np.float32), np.zeros(expected.shape[::-1], ">f8").T):
         assert getattr(ns, name)(X, out=out, device="cuda") is out
-        np.testing.assert_array_equal(out, getattr(ns, name)(X, out=np.zeros(expected.shape, out.dtype)))
+        agree(out, right(name, X, dtype=out.dtype.newbyteorder("=")))
     x = X.copy()
     if name != "logsumexp":
         getattr(ns, name)(x, out=x, device="cuda")
-        np.testing.assert_array_equal(x, expected)
+        agree(x, expected)
         memory = np.concatenate([X, X[:1]])
         getattr(ns, name)(memory[:-1], out=memory[1:], device="cuda")
-        np.testing.assert_array_equal(memory[1:], expected)
+        agree(memory[1:], expected)
 
 
 @each_op
 def test_what_is_no_array_and_what_has_no_elements(gpu, name):
     function = getattr(ns, name)
-    assert function([0.0, 1.0], device="cuda").tolist() == function([0.0, 1.0]).tolist()
+    agree(np.asarray(function([0.0, 1.0], device="cuda")), right(name, np.arange(2.0)))
     assert isinstance(ns.logsumexp([0.0, 1.0], device="cuda"), np.float64)
     for shape, axis in (((0, 3), -1), ((3, 0), -1), ((3, 0), 0), ((), None)):
         same(name, np.ones(shape), axis)

@@ -53,7 +53,6 @@ class Device:
     l2: int  # bytes
     memory: int  # bytes
     has_pools: bool  # whether memory can be allocated in the order of a stream
-    context: int  # the handle of its primary context
 
 
 # ----------------------------------------------------------------------- loading
@@ -161,7 +160,7 @@ def count() -> int:
 
 @functools.cache
 def device(ordinal: int) -> Device:
-    """A device, ready for use."""
+    """What there is to know of a device."""
     doing = f"asking for GPU {ordinal}"
     handle = _ask(doing, "cuDeviceGet", ordinal)
 
@@ -178,8 +177,14 @@ def device(ordinal: int) -> Device:
         fact("L2_CACHE_SIZE"),
         _ask(doing, "cuDeviceTotalMem", handle),
         bool(fact("MEMORY_POOLS_SUPPORTED")),
-        int(_ask(doing, "cuDevicePrimaryCtxRetain", handle)),
     )
+
+
+@functools.cache
+def _context(ordinal: int) -> int:
+    """A device's primary context, which is kept for good."""
+    doing = f"turning to GPU {ordinal}"
+    return int(_ask(doing, "cuDevicePrimaryCtxRetain", _ask(doing, "cuDeviceGet", ordinal)))
 
 
 def current_ordinal() -> int:
@@ -202,7 +207,7 @@ def ordinal_of(address: int) -> int | None:
 @contextmanager
 def current(ordinal: int) -> Iterator[None]:
     """A device's context is the thread's current one."""
-    context = device(ordinal).context
+    context = _context(ordinal)
     if int(_ask("asking for the current context", "cuCtxGetCurrent")) == context:
         yield
         return
@@ -275,7 +280,7 @@ class Launch:
             block = _Block(self._parameters)
         try:
             _HEAD.pack_into(block.values, 0, x, y, w, sign, factor)
-            if int(_cuda.cuCtxGetCurrent()[1]) == device(queue.ordinal).context:
+            if int(_cuda.cuCtxGetCurrent()[1]) == _context(queue.ordinal):
                 error = _cuda.cuLaunchKernel(*self._how, queue.stream, block.pointers, 0)[0]
             else:
                 with current(queue.ordinal):
@@ -317,7 +322,7 @@ def check_stream(queue: Queue) -> None:
     if queue.stream <= PER_THREAD_STREAM:
         return
     context = int(_ask(f"asking for stream {queue.stream:#x}", "cuStreamGetCtx", queue.stream))
-    if context != device(queue.ordinal).context:
+    if context != _context(queue.ordinal):
         raise ValueError(f"stream {queue.stream:#x} is not one of GPU {queue.ordinal}, where x lies")
 
 
