@@ -87,11 +87,11 @@ def _question(kind: Any) -> Callable[[Any], bool]:
     """How to find out whether an array of that type lies on a GPU; for the known libraries, fast."""
     if issubclass(kind, (np.ndarray, np.generic)):
         return lambda array: False
-    for base in kind.__mro__:
-        if (base.__module__, base.__name__) == ("torch", "Tensor"):
-            return lambda array: array.is_cuda
-        if (base.__module__.partition(".")[0], base.__name__) in (("cupy", "ndarray"), ("numba", "DeviceNDArray")):
-            return lambda array: True
+    names = {(base.__module__.partition(".")[0], base.__name__) for base in kind.__mro__}
+    if ("torch", "Tensor") in names:
+        return lambda array: array.is_cuda
+    if names & {("cupy", "ndarray"), ("numba", "DeviceNDArray")}:
+        return lambda array: True
     return _asked
 
 

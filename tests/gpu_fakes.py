@@ -204,6 +204,7 @@ class Driver:
         return (0,)
 
     def cuMemFreeHost(self, address):  # noqa: N802
+        self.log.append(("unpin", None))
         del self.pinned[address]
         return (0,)
 

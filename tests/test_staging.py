@@ -1,5 +1,7 @@
 """Host arrays that a GPU computes with: the right bytes for any layout, in bounded memory, whatever happens."""
 
+import itertools
+
 import numpy as np
 import pytest
 from gpu_fakes import ILLEGAL, agree, machine, right
@@ -152,7 +154,11 @@ def test_an_interrupt_drains_the_streams_and_frees_all(gpu, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         ns.softmax(X, device="cuda")
     last = max(i for i, (what, *_) in enumerate(gpu.log) if what in ("run", "copy"))
-    assert len({stream for what, stream, *_ in gpu.log[last:] if what == "synchronize"}) == 3
+    end = [entry for entry in gpu.log[last + 1 :] if entry[0] in ("synchronize", "unpin", "free")]
+    assert len({stream for what, stream in end if what == "synchronize"}) == 3
+    for before, entry in itertools.pairwise(end):  # memory of both kinds goes when nothing can use it
+        assert entry[0] != "unpin" or before[0] in ("synchronize", "unpin")
+        assert entry[0] != "free" or ("synchronize", entry[1]) in end[: end.index(entry)]
     assert nothing_left(gpu)
 
 

@@ -123,7 +123,7 @@ def _exception(bindings: Any, error: int, doing: str) -> Exception:
     _, text = bindings.cuGetErrorString(error)
     said = f"{name.decode()}: {text.decode()}" if not known else f"error {int(error)}"
     if error == _OUT_OF_MEMORY:
-        return MemoryError(f"{doing}: the GPU is out of memory ({said})")
+        return MemoryError(f"{doing}: out of memory ({said})")
     if error in _CORRUPTING:
         said += "; some kernel of this process failed before, and none can run any more: start a new process"
     elif error == _NOT_INITIALIZED:
