@@ -37,17 +37,20 @@ class FloatFormat(NamedTuple):
     ln2_hi: float  # of so few bits that its multiples by 64ths are exact, without a fused multiply-add too
     ln2_lo: float
     q: tuple[float, ...]
+    wide_terms: int  # how many of WIDE_Q matter
 
 
 FLOAT32 = FloatFormat(
     types.int32, 23, 2.0**64, 1.5 * 2**23 + 127 + 64, -105.0, 0.693359375, -0.00021219444005469057,
     (0.4999999343083411, 0.16666520386294844, 0.04166839104188776, 0.008368746293045, 0.0013814527913098772),
+    6,
 )  # fmt: skip
 FLOAT64 = FloatFormat(
     types.int64, 52, 2.0**64, 1.5 * 2**52 + 1023 + 64, -746.0, 0.6931471803691238, 1.9082149292705877e-10,
     (0.5000000000000011, 0.1666666666666641, 0.04166666666653003, 0.008333333333496414,
      0.0013888888943686539, 0.0001984126950255551, 2.480149302025785e-05, 2.755758980603078e-06,
      2.763028271297853e-07, 2.499902986850977e-08),
+    10,
 )  # fmt: skip
 
 # For results that are then rounded to 16 bits: relative error 2**-23.
@@ -135,11 +138,11 @@ def _power(t, fmt):
 
 @lanewise
 def exp_pair(d, error):
-    """``exp(d + error)`` for float64 ``d <= 0``, in two parts with at least 58 good bits together.
+    """``exp(d + error)`` for ``d <= 0``, in two parts with at least 58 good bits together, or 29 in float32.
 
-    If `error` is None, in one part, a float64, and None.
+    If `error` is None, in one part and None.
     """
-    fmt = FLOAT64
+    fmt = float_format(d.type)
     t = fma(d, LOG2_E, fmt.magic)
     n = t - fmt.magic
     if error is None:
@@ -150,7 +153,7 @@ def exp_pair(d, error):
     square_lo = fma(f, f, -square)
     s, s_lo = fast_two_sum(like(f, 1.0), f)
     s, lost = fast_two_sum(s, square * 0.5)
-    tail = fma(f_lo, s, fma(square_lo, 0.5, s_lo + lost)) + f * square * polynomial(f, WIDE_Q)
+    tail = fma(f_lo, s, fma(square_lo, 0.5, s_lo + lost)) + f * square * polynomial(f, WIDE_Q[: fmt.wide_terms])
     hi, lo = fast_two_sum(s, tail)
     power = _power(t, fmt)
     none = d < fmt.floor
@@ -159,9 +162,11 @@ def exp_pair(d, error):
 
 @lanewise
 def log1p(x):
-    """``log(1 + x)`` in float64, by the C library, lane by lane."""
+    """``log(1 + x)`` by the C library or, on CUDA, libdevice, lane by lane."""
     if not isinstance(x.type, Vec):
-        return x.emit(x.type, call_llvm(x.builder, "log1p", x.ir.type, x.ir))
+        on_cuda = x.builder.module.triple.startswith("nvptx")
+        name = ("__nv_" if on_cuda else "") + ("log1p" if x.type == types.float64 else "log1pf")
+        return x.emit(x.type, call_llvm(x.builder, name, x.ir.type, x.ir))
     for i in range(x.type.lanes):
         x = with_lane(x, i, log1p(lane(x, i)))
     return x

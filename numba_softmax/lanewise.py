@@ -131,7 +131,8 @@ class Value:
         elif isinstance(was, types.Float) and isinstance(will, types.Float):
             value = (self.builder.fpext if was.bitwidth < will.bitwidth else self.builder.fptrunc)(value, target)
         elif isinstance(was, types.Boolean):
-            value = self.builder.uitofp(value, target)
+            convert = self.builder.uitofp if isinstance(will, types.Float) else self.builder.zext
+            value = convert(value, target)
         elif isinstance(will, types.Float):
             value = (self.builder.sitofp if was.signed else self.builder.uitofp)(value, target)
         else:
@@ -188,7 +189,8 @@ class Value:
     __radd__, __rmul__ = __add__, __mul__
 
     def __neg__(self) -> Value:
-        return self.emit(self.type, self.builder.fneg(self.ir))
+        # not LLVM's fneg, which the compiler for older GPUs does not know
+        return self.emit(self.type, self.builder.fsub(constant(self.ir.type, -0.0), self.ir))
 
     def __lt__(self, other: Any) -> Value:
         return self._compare("<", other)

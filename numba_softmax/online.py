@@ -9,11 +9,11 @@ and the states of the parts are merged:
     l = l_a exp(m_a - m) + l_b exp(m_b - m)
 
 The maximum's own term in ``l`` is exactly 1. It stays implicit: a state is
-``(m, rest, rest_lo)`` with ``l = 1 + rest + rest_lo``, all in float64. So
-``log l`` keeps its precision where one element outweighs all others. Rows that
-are computed in float64 have two numbers for the sum, which keep any number of
-merges below the rounding of the result; for float32 one is enough, and
-``rest_lo`` is None. The state of no numbers at all has ``m = -inf`` and ``l = 0``.
+``(m, rest, rest_lo)`` with ``l = 1 + rest + rest_lo``. So
+``log l`` keeps its precision where one element outweighs all others. Two
+numbers for the sum keep any number of merges below the rounding of the result;
+where the state is in float64 and the row in float32, as on the CPU, one is
+enough, and ``rest_lo`` is None. The state of no numbers at all has ``m = -inf`` and ``l = 0``.
 
 `push` says the same for one number; the kernels fold blocks instead. The functions take floats and `Vec` alike, on
 the CPU and on CUDA. `scale` is None or ``(sign,
@@ -90,12 +90,18 @@ def narrow_frame_of(m, scale):
 
 
 @lanewise
+def narrow_gap(x, frame, scale):
+    """``scale * (x - m)``, rounded twice."""
+    return _times_scale(x - frame[0], None, scale)[0]
+
+
+@lanewise
 def narrow_weight(x, frame, scale):
     """`weight` with a relative error of ``2**-17``, or ``2**-19`` where it is above ``2**-25``.
 
     That is good for rounding to 16 bits: neither the rounding of ``x - m`` nor that of ln2 matters then.
     """
-    return narrow_exp(_times_scale(x - frame[0], None, scale)[0])
+    return narrow_exp(narrow_gap(x, frame, scale))
 
 
 def _times_scale(d, error, scale):
@@ -216,6 +222,29 @@ def merge_lanes(state, scale):
 
 
 @lanewise
+def against(state, m, scale):
+    """What a state adds to the sum of a row whose maximum is `m`: two numbers or one, and the maxima's own 1 apart.
+
+    So any number of states are merged with one exponential each: the results
+    are added up, and `joined` makes a state of them.
+    """
+    m_part, rest, rest_lo = state
+    small, small_lo = product(sum_of(rest, rest_lo), shrinkage(m_part, m, scale, rest_lo))
+    own = m_part == m
+    return (
+        select(own, rest, small),
+        None if rest_lo is None else select(own, rest_lo, small_lo),
+        select(own, like(rest, 1.0), 0.0),
+    )
+
+
+@lanewise
+def joined(m, total, total_lo, ones):
+    """The state of all states whose `against` were added up; one of the maxima's terms is implicit."""
+    return m, *add(total, total_lo, ones - 1.0, None if total_lo is None else like(ones, 0.0))
+
+
+@lanewise
 def push(state, x, scale):
     """The state with one more number."""
     return merge(state, singleton(x, None if state[2] is None else like(x, 0.0)), scale)
@@ -277,7 +306,9 @@ def share(state):
     l, l_lo = sum_of(state[1], state[2])
     if l_lo is not None:
         q = divide(1.0, l)
-        return q, divide(fma(-q, l, 1.0) - q * l_lo, l)
+        return q, (fma(-q, l, 1.0) - q * l_lo) * q
+    if element(l.type) == float32:
+        return divide(1.0, l), None
     # A division in float32 and a step of Newton's: float64 divisions take several times as long, and 2**-46 will do.
     q = widen(divide(1.0, convert(float32, l)))
     return fma(q, fma(-q, l, 1.0), q), None
@@ -293,8 +324,10 @@ def log_sum(state):
 
 @lanewise
 def in_two_parts(number, pair):
-    """A number of one or two parts in float64, as two numbers of another type."""
+    """A number of one or two parts as two numbers of the same type, or of a narrower one."""
     q, q_lo = pair
+    if element(q.type) == element(number):
+        return q, like(q, 0.0) if q_lo is None else q_lo
     hi = convert(number, q)
     rest = q - widen(hi)
     return hi, convert(number, rest if q_lo is None else rest + q_lo)

@@ -208,7 +208,7 @@ def _pointer(address: Value, to: ir.Type) -> ir.Value:
     return address.builder.inttoptr(address.ir, to.as_pointer())
 
 
-def _raw_type(v: types.Type, stored: Stored) -> types.Type:
+def raw_type(v: types.Type, stored: Stored) -> types.Type:
     """The integers that hold the bits of a `v` in memory."""
     return with_element(v, types.Integer.from_bitwidth(stored.bits, signed=not stored.number.startswith("u")))
 
@@ -216,21 +216,21 @@ def _raw_type(v: types.Type, stored: Stored) -> types.Type:
 @lanewise
 def load(v, stored, address):
     """The `v`, a Vec or a number type, that lies at `address` as `stored`."""
-    raw = _raw_type(v, stored)
+    raw = raw_type(v, stored)
     loaded = address.builder.load(_pointer(address, llvm_type(raw)), align=1)
-    return _from_memory(address.emit(raw, loaded), stored, v)
+    return from_memory(address.emit(raw, loaded), stored, v)
 
 
 @lanewise
 def load_where(mask, v, stored, address):
     """The lanes of a `v` at `address` where `mask` is set; the others are zero and are not read."""
-    raw = _raw_type(v, stored)
+    raw = raw_type(v, stored)
     t = llvm_type(raw)
     loaded = call_llvm(
         address.builder, f"llvm.masked.load.{llvm_suffix(t)}.p0", t,
         _pointer(address, t), ir.IntType(32)(1), mask.ir, constant(t, 0),
     )  # fmt: skip
-    return _from_memory(address.emit(raw, loaded), stored, v)
+    return from_memory(address.emit(raw, loaded), stored, v)
 
 
 @lanewise
@@ -242,14 +242,14 @@ def load_first(v, stored, address, count):
 @lanewise
 def store(stored, address, value):
     """Write `value` to `address` as `stored`."""
-    raw = _to_memory(value, stored)
+    raw = to_memory(value, stored)
     value.builder.store(raw.ir, _pointer(address, raw.ir.type), align=1)
 
 
 @lanewise
 def store_where(mask, stored, address, value):
     """Write the lanes of `value` where `mask` is set to `address` as `stored`."""
-    raw = _to_memory(value, stored)
+    raw = to_memory(value, stored)
     t = raw.ir.type
     call_llvm(
         value.builder, f"llvm.masked.store.{llvm_suffix(t)}.p0", ir.VoidType(),
@@ -266,7 +266,7 @@ def store_first(stored, address, value, count):
 @lanewise
 def stream(stored, address, value):
     """Write `value` past the caches to `address`, a multiple of the vector's size; see `fence`."""
-    raw = _to_memory(value, stored)
+    raw = to_memory(value, stored)
     written = value.builder.store(raw.ir, _pointer(address, raw.ir.type), align=value.type.lanes * stored.bytes)
     written.set_metadata("nontemporal", value.builder.module.add_metadata([ir.IntType(32)(1)]))
 
@@ -295,7 +295,7 @@ def fence(address):
     address.builder.fence("seq_cst")
 
 
-def _from_memory(raw: Value, stored: Stored, v: types.Type) -> Value:
+def from_memory(raw: Value, stored: Stored, v: types.Type) -> Value:
     """Raw integers, as they came from memory, as a `v`."""
     if stored.swapped and stored.bits > 8:
         raw = _swap_bytes(raw)
@@ -314,9 +314,9 @@ def _from_memory(raw: Value, stored: Stored, v: types.Type) -> Value:
     return convert(v, bitcast(with_element(v, _float_of(stored.bits)), raw))
 
 
-def _to_memory(value: Value, stored: Stored) -> Value:
+def to_memory(value: Value, stored: Stored) -> Value:
     """Floats as the raw integers that go to memory, rounded to nearest even."""
-    raw = _raw_type(value.type, stored)
+    raw = raw_type(value.type, stored)
     if "int" in stored.number:
         result = value.cast(raw)
     elif stored.number == "bfloat16":

@@ -33,15 +33,17 @@ int cuModuleGetFunction(void **function, void *module, const char *name) {
     *function = module;
     return strcmp(name, "kernel") ? NOT_FOUND : OK;
 }
+int cuFuncGetAttribute(int *value, int attribute, void *function) { *value = 1024; return attribute == 1 ? OK : INVALID_VALUE; }
+int cuFuncSetAttribute(void *function, int attribute, int value) { return attribute == 8 ? OK : INVALID_VALUE; }
 int cuLaunchKernel(void *function, unsigned x, unsigned y, unsigned z, unsigned threads, unsigned ty, unsigned tz,
                    unsigned shared, void *stream, void **parameters, void **extra) {
     if (stream == (void *)0xdead) return INVALID_HANDLE;
     double *to = *(double **)parameters[1];
     to[0] = *(int64_t *)parameters[0], to[1] = *(int64_t *)parameters[2];
-    to[2] = *(double *)parameters[3], to[3] = *(double *)parameters[4];
-    to[4] = *(int64_t *)parameters[5], to[5] = *(int64_t *)parameters[6];
+    to[2] = *(double *)parameters[4], to[3] = *(double *)parameters[5];
+    to[4] = *(int64_t *)parameters[6], to[5] = *(int64_t *)parameters[7];
     to[6] = x, to[7] = (double)y * z * ty * tz, to[8] = threads, to[9] = shared, to[10] = (intptr_t)stream;
-    to[11] = *current == contexts + 1;
+    to[11] = *current == contexts + 1, to[12] = *(int64_t *)parameters[3];
     return OK;
 }
 

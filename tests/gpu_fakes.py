@@ -48,7 +48,7 @@ class Attributes:
 class Driver:
     """The bindings of the driver."""
 
-    CUdevice_attribute = CUpointer_attribute = Attributes()
+    CUdevice_attribute = CUpointer_attribute = CUfunction_attribute = Attributes()
 
     def __init__(self, pools=True):
         self.pools = pools
@@ -165,11 +165,18 @@ class Driver:
     def cuModuleGetFunction(self, module, name):  # noqa: N802
         return 0, (module, name, self.contexts[-1])
 
+    def cuFuncGetAttribute(self, attribute, function):  # noqa: N802
+        return 0, 1024
+
+    def cuFuncSetAttribute(self, function, attribute, value):  # noqa: N802
+        self.log.append((attribute.removeprefix("CU_FUNC_ATTRIBUTE_"), None, value))
+        return (0,)
+
     def cuLaunchKernel(self, function, *numbers):  # noqa: N802
         *sizes, stream, pointers, _ = numbers
         values = ctypes.cast(pointers, ctypes.POINTER(ctypes.c_void_p))
-        words = [ctypes.c_int64.from_address(values[i]).value for i in (0, 1, 2, 5)]
-        floats = [ctypes.c_double.from_address(values[i]).value for i in (3, 4)]
+        words = [ctypes.c_int64.from_address(values[i]).value for i in (0, 1, 2, 3, 6)]
+        floats = [ctypes.c_double.from_address(values[i]).value for i in (4, 5)]
         self.log.append(("launch", stream, self.contexts[-1] if self.contexts else 0, sizes, words, floats))
         return (0,)
 

@@ -33,12 +33,12 @@ says(driver.CudaError, "CUDA_ERROR_SOME: in so many words", driver.device, 7)
 
 function = driver.load(0, b"cubin", "kernel")
 says(driver.CudaError, "loading missing on GPU 0", driver.load, 0, b"cubin", "missing")
-launch = driver.Launch(function, (1 << 31) - 1, 256, (17, -18))
-got = np.zeros(12)
+launch = driver.Launch(function, (1 << 31) - 1, 256, 4096, (17, -18))
+got = np.zeros(13)
 for ordinal in (0, 1):
-    launch.launch(driver.Queue(ordinal, 0x77), 5, got.ctypes.data, -6, -1.0, 0.25)
-    assert got.tolist() == [5, -6, -1.0, 0.25, 17, -18, (1 << 31) - 1, 1, 256, 0, 0x77, ordinal], got
-says(driver.CudaError, "stream 0xdead", launch.launch, driver.Queue(0, 0xDEAD), 5, got.ctypes.data, 6, 1.0, 1.0)
+    launch.launch(driver.Queue(ordinal, 0x77), 5, got.ctypes.data, -6, 19, -1.0, 0.25)
+    assert got.tolist() == [5, -6, -1.0, 0.25, 17, -18, (1 << 31) - 1, 1, 256, 4096, 0x77, ordinal, 19], got
+says(driver.CudaError, "stream 0xdead", launch.launch, driver.Queue(0, 0xDEAD), 5, got.ctypes.data, 6, 0, 1.0, 1.0)
 says(MemoryError, "out of memory", lambda: driver.scratch(driver.Queue(0, 0), 1 << 40).__enter__())
 assert driver.current_ordinal() == 0
 

@@ -364,12 +364,13 @@ def test_info_works_where_nothing_can_be_found(monkeypatch, capsys):
     def lost(*_):
         raise RuntimeError
 
-    from numba_softmax.backends.cpu import cache, threads
+    from numba_softmax.backends import disk
+    from numba_softmax.backends.cpu import threads
 
     monkeypatch.setattr(info.llvmlite.binding, "get_host_cpu_features", lost)
     monkeypatch.setattr(info.importlib.metadata, "version", lost)
     monkeypatch.setattr(info, "_name_in_cpuinfo", lost)
-    monkeypatch.setattr(cache, "cache_folder", lost)
+    monkeypatch.setattr(disk, "cache_folder", lost)
     monkeypatch.setattr(threads, "layer", lost)
     assert cli.main(["info"]) == 0
     assert "unknown" in capsys.readouterr().out

@@ -30,15 +30,33 @@ ALLOWED = {
     "simd": ({"lanewise"}, {"numba", "llvmlite"}),
     "lanewise": (set(), {"numba", "llvmlite"}),
     "backends": (set(), set()),
-    "backends.cpu": ({"arrays", "ops", *MATH, "backends.cpu"}, {"numba", "numpy", "llvmlite"}),
-    "backends.cuda": ({"arrays", "ops", "backends.cuda.driver"}, set()),
+    "backends.disk": (set(), {"numba", "llvmlite"}),
+    "backends.spec": ({"arrays", "ops", "simd"}, NUMBA),
+    "backends.cpu": (
+        {"arrays", "ops", *MATH, "backends.cpu", "backends.disk", "backends.spec"},
+        {"numba", "numpy", "llvmlite"},
+    ),
+    "backends.cuda": (
+        {"arrays", "ops", *MATH, "backends.disk", "backends.spec", "backends.cuda", "backends.cuda.driver"},
+        {"numba", "llvmlite", "numba_cuda"},
+    ),
     "backends.cuda.driver": (set(), {"cuda"}),
     "backends.cuda.dlpack": ({"arrays"}, NUMPY),
     "backends.cuda.libraries": ({"arrays", *HOST_SIDE}, {"numpy", "numba"}),
     "backends.cuda.streams": ({"arrays", *HOST_SIDE}, NUMPY),
     "backends.cuda.staging": ({"arrays", "ops", "backends", "backends.cuda", *HOST_SIDE}, NUMPY),
     "cli": (
-        {"cli", "api", "arrays", "ops", "backends.cpu", "backends.cuda", "backends.cuda.driver", "__init__"},
+        {
+            "cli",
+            "api",
+            "arrays",
+            "ops",
+            "backends.cpu",
+            "backends.disk",
+            "backends.cuda",
+            "backends.cuda.driver",
+            "__init__",
+        },
         {"numba", "numpy", "llvmlite", "tqdm", "scipy", "torch", "matplotlib", "ml_dtypes"},
     ),
 }
@@ -106,7 +124,7 @@ import sys
 import numba
 before = set(sys.modules)  # Numba loads SciPy where it is installed
 import numba_softmax
-optional = {"matplotlib", "tqdm", "scipy", "torch", "ml_dtypes", "cuda", "numba.cuda"}
+optional = {"matplotlib", "tqdm", "scipy", "torch", "ml_dtypes", "cuda", "numba.cuda", "numba_cuda"}
 unwanted = (optional | {"numba_softmax.cli", "numba_softmax.backends.cuda"}) & (set(sys.modules) - before)
 assert not unwanted, unwanted
 """

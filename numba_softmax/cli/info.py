@@ -19,7 +19,8 @@ import llvmlite.binding
 import numba
 
 from .. import __version__
-from ..backends.cpu import cache, threads
+from ..backends import disk
+from ..backends.cpu import threads
 
 _FEATURES = (
     "sse2", "sse4.2", "avx", "avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512vl", "avx512bf16", "avx512fp16",
@@ -98,7 +99,7 @@ def _threads() -> dict[str, Any]:
 
 
 def _cache() -> dict[str, Any]:
-    folder = _attempt(cache.cache_folder)
+    folder = _attempt(disk.cache_folder)
     sizes = _attempt(lambda: [path.stat().st_size for path in folder.glob("*.kernel")]) if folder else None
     return {"folder": folder and str(folder), "kernels": len(sizes or ()), "bytes": sum(sizes or ())}
 

@@ -10,14 +10,14 @@ import numba
 
 from ...arrays import Layout, address_of
 from ...ops import Op
-from ...simd import Stored
+from ..spec import Spec, across_rows, along_rows, needs_float64, sign_and_factor, stored
 from .caches import second_cache
 from .columns import strips_in
 from .kernels import REGIMES, SPLIT, STREAMED, serial_kernel, split_kernel, threaded_kernel
 from .layout import layout_words
 from .rows import CHUNK
 from .threads import layer, threads_for_call
-from .tiles import BLOCK, VECTOR_BYTES, Spec, lanes_of, stored
+from .tiles import BLOCK, VECTOR_BYTES, lanes_of
 
 __all__ = ["plan", "starter", "warm"]
 
@@ -40,9 +40,6 @@ STRIP_BYTES = min(3 << 18, max(1 << 17, second_cache() // 2))
 
 WIDEST_STRIP = 32
 """Vectors side by side in a strip."""
-
-SMALLEST_IN_FLOAT32 = 2.0**-100
-"""Smaller scales, and those beyond float32, are computed with in float64."""
 
 
 class Plan:
@@ -85,7 +82,7 @@ def plan(op: Op, layout: Layout, scaled: bool, wide: bool, streams: bool) -> Pla
     x, y = stored(layout.x), stored(layout.y)
     spec = Spec(op, layout.x, layout.y, layout.masked, scaled, wide, False)
     lanes, (inner, *_) = lanes_of(spec.number), layout.row_dims[-1]
-    along, across = _along_rows(layout, x, y, op.reduces), _across_rows(layout, x, y)
+    along, across = along_rows(layout, x, y, op.reduces), across_rows(layout, x, y)
     strip, tasks = 0, layout.rows
     if across and (layout.n == 1 or not along):  # rows of one element are both
         if any(inner < vectors * lanes and layout.n <= n for vectors, n in PACKED):
@@ -114,41 +111,10 @@ def _strip(inner: int, widest: int, lanes: int, streaming: bool) -> int:
     return math.ceil(vectors / math.ceil(vectors / max(1, widest)))
 
 
-def _along_rows(layout: Layout, x: Stored, y: Stored, reduces: bool) -> bool:
-    """Whether the elements of a row are neighbours in memory, in `x`, result and mask."""
-    if layout.n <= 1:
-        return True
-    if len(layout.reduced_dims) > 1:
-        return False
-    _, x_step, y_step, w_step = layout.reduced_dims[0]
-    return x_step == x.bytes and (reduces or y_step == y.bytes) and (w_step == 1 or not layout.masked)
-
-
-def _across_rows(layout: Layout, x: Stored, y: Stored) -> bool:
-    """Whether enough rows are neighbours in memory, element by element."""
-    rows, x_step, y_step, w_step = layout.row_dims[-1]
-    return (
-        len(layout.reduced_dims) == 1
-        and rows > 1
-        and (x_step, y_step) == (x.bytes, y.bytes)
-        and (w_step == 1 or not layout.masked)
-    )
-
-
 def _may_stream(op: Op, layout: Layout, size: int) -> bool:
     """Whether results are so many that they are written past the caches, and lie at whole multiples of their size."""
     steps = (y_step for _, _, y_step, _ in (*layout.row_dims, *layout.reduced_dims))
     return not op.reduces and layout.rows * layout.n * size >= STREAM_FROM and all(step % size == 0 for step in steps)
-
-
-def _sign_and_factor(scale: float) -> tuple[float, float]:
-    """What elements and what their differences are multiplied by.
-
-    Differences of elements can overflow where the scaled ones do not: so
-    elements are halved, where that is any help.
-    """
-    sign = -1.0 if scale < 0 else 1.0
-    return (sign, abs(scale)) if abs(scale) > 1 else (0.5 * sign, 2 * abs(scale))
 
 
 def starter(op: Op, layout: Layout) -> Callable[[int, int, int, float | None], None]:
@@ -165,8 +131,8 @@ def starter(op: Op, layout: Layout) -> Callable[[int, int, int, float | None], N
         streams = may_stream and x != y and y % size == 0
         sign, factor, p = 1.0, 1.0, unscaled[streams]
         if scale is not None:
-            sign, factor = _sign_and_factor(scale)
-            kind = factor != 0 and not SMALLEST_IN_FLOAT32 <= factor < 2.0**126, streams
+            sign, factor = sign_and_factor(scale)
+            kind = needs_float64(factor), streams
             p = scaled.get(kind) or scaled.setdefault(kind, plan(op, layout, True, *kind))
         elif p is None:
             p = unscaled[streams] = plan(op, layout, False, False, streams)

@@ -36,20 +36,19 @@ from ...simd import (
     stream,
     widen,
 )
+from ..spec import Spec, stored
 from .layout import STRIP, N, last_row_dim, row_offsets, run_at, word
 from .rows import CHUNK, GROUP, make_scales
 from .tiles import (
     BLOCK,
     BOOL,
     VECTOR_BYTES,
-    Spec,
     aligned_address,
     inlined,
     jit,
     lanes_of,
     own_format,
     release,
-    stored,
     weights_for,
 )
 

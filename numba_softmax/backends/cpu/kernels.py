@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 from numba import float64, int64, njit, prange
 
+from ..spec import Spec
 from .cache import KernelCache
 from .columns import make_columns
 from .rows import make_long_rows, make_rows, make_split_rows
 from .small import make_packed_columns, make_short_rows
-from .tiles import Spec, jit
+from .tiles import jit
 
 _ADDRESSES = (int64, int64, int64, float64, float64, int64)  # x, y, w, sign, factor, layout
 

@@ -10,12 +10,12 @@ from numba import float64
 
 from ... import online
 from ...simd import Stored, Vec, fence, lane, load, splat, store, widen
+from ..spec import Spec, stored
 from .layout import ROWS, N, make_gather, make_scatter, row_offsets, word
 from .tiles import (
     AHEAD,
     BLOCK,
     VECTOR_BYTES,
-    Spec,
     aligned_address,
     inlined,
     jit,
@@ -23,7 +23,6 @@ from .tiles import (
     make_tiles,
     own_format,
     release,
-    stored,
 )
 
 GROUP = 8

@@ -26,10 +26,11 @@ from ...simd import (
     store_first,
     transpose,
 )
+from ..spec import Spec, stored
 from .columns import make_strips
 from .layout import STRIP, N, last_row_dim, last_row_steps, row_offsets, run_at, word
 from .rows import make_scales
-from .tiles import BOOL, VECTOR_BYTES, Spec, aligned_address, jit, lanes_of, own_format, release, stored
+from .tiles import BOOL, VECTOR_BYTES, aligned_address, jit, lanes_of, own_format, release
 
 
 @lanewise

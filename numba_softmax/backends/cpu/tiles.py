@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from numba import float32, float64, int64, njit, types
+from numba import int64, njit, types
 
 from ... import online
 from ...expmath import float_format, two_sum
-from ...ops import Op
 from ...simd import (
     Stored,
     Vec,
@@ -27,6 +26,7 @@ from ...simd import (
     store_first,
     stream,
 )
+from ..spec import Spec, stored
 
 BLOCK = 8192
 """Elements that are folded at once. The bits of a result depend on it, for every shape and layout alike."""
@@ -63,41 +63,6 @@ def release(scratch):
     scratch[0] = 0
 
 
-class Spec(NamedTuple):
-    """What a kernel is compiled for."""
-
-    op: Op
-    x: str  # names of Stored formats; a leading ">" for swapped bytes
-    y: str
-    masked: bool
-    scaled: bool
-    wide: bool  # compute in float64 in any case
-    streaming: bool  # write past the caches
-
-    @property
-    def number(self) -> Any:
-        """The type to compute in."""
-        return float32 if {self.x, self.y} <= _IN_FLOAT32 and not self.wide else float64
-
-    @property
-    def two_parts(self) -> bool:
-        """Whether the sums of states have two parts."""
-        return self.number is float64
-
-    @property
-    def narrow(self) -> bool:
-        """Whether results are rounded to 16 bits, from at most float32."""
-        return self.y.removeprefix(">") in ("float16", "bfloat16") and self.number is float32
-
-    @property
-    def high_only(self) -> bool:
-        """Whether one part of what weights are multiplied by is good enough."""
-        return self.narrow and self.op.uses_weights
-
-
-_IN_FLOAT32 = {order + name for order in ("", ">") for name in ("float16", "bfloat16", "float32")}
-
-
 def own_format(number: types.Type) -> Stored:
     """How numbers of the compute type lie in scratch memory."""
     return Stored(number.name)
@@ -105,10 +70,6 @@ def own_format(number: types.Type) -> Stored:
 
 def lanes_of(number: types.Type) -> int:
     return VECTOR_BYTES * 8 // number.bitwidth
-
-
-def stored(name: str) -> Stored:
-    return Stored(name.removeprefix(">"), swapped=name.startswith(">"))
 
 
 def weights_for(narrow: bool) -> tuple[Callable, Callable]:

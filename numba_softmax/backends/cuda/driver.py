@@ -158,6 +158,13 @@ def count() -> int:
     return _ask("counting GPUs", "cuDeviceGetCount")
 
 
+def assembler_version() -> tuple[int, int]:
+    """That of nvJitLink."""
+    from cuda.bindings import nvjitlink
+
+    return nvjitlink.version()
+
+
 @functools.cache
 def device(ordinal: int) -> Device:
     """What there is to know of a device."""
@@ -250,36 +257,43 @@ def _log(nvjitlink: Any, handle: int, kind: str) -> str:
 
 
 def load(ordinal: int, cubin: bytes, entry: str) -> Any:
-    """A kernel of that name, loaded for good."""
+    """A kernel of that name, loaded for good; a block of it can have all the shared memory that there is."""
+    doing = f"loading {entry} on GPU {ordinal}"
     with current(ordinal):
-        module = _ask(f"loading {entry} on GPU {ordinal}", "cuModuleLoadData", cubin)
-        return _ask(f"loading {entry} on GPU {ordinal}", "cuModuleGetFunction", module, entry.encode())
+        module = _ask(doing, "cuModuleLoadData", cubin)
+        function = _ask(doing, "cuModuleGetFunction", module, entry.encode())
+        attributes = _cuda.CUfunction_attribute
+        own = _ask(doing, "cuFuncGetAttribute", attributes.CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES, function)
+        most = attributes.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+        _ask(doing, "cuFuncSetAttribute", function, most, device(ordinal).shared_memory - own)
+    return function
 
 
-_HEAD = struct.Struct("3q2d")
+_HEAD = struct.Struct("4q2d")
 
 
 class Launch:
     """A kernel and how it is launched, but for what differs between calls.
 
-    The kernel's parameters are the int64 x, y, w, the float64 sign and factor,
-    and then int64 ones that are always the same.
+    The kernel's parameters are the int64 x, y, w and the address of temporary
+    memory, the float64 sign and factor, and then int64 ones that are always the
+    same. `shared_memory` is the number of bytes a block that the kernel does not
+    ask for itself.
     """
 
-    def __init__(self, function: Any, grid: int, threads: int, fixed: tuple[int, ...]) -> None:
-        self._function = function
-        self._how = function, grid, 1, 1, threads, 1, 1, 0
-        self._parameters = [*(0,) * 5, *fixed]
+    def __init__(self, function: Any, grid: int, threads: int, shared_memory: int, fixed: tuple[int, ...]) -> None:
+        self._how = function, grid, 1, 1, threads, 1, 1, shared_memory
+        self._parameters = [*(0,) * 6, *fixed]
         self._blocks: list[_Block] = []  # those that no launch is using
 
-    def launch(self, queue: Queue, x: int, y: int, w: int, sign: float, factor: float) -> None:
+    def launch(self, queue: Queue, x: int, y: int, w: int, temporary: int, sign: float, factor: float) -> None:
         """Queue the kernel. It returns before the kernel has run."""
         try:
             block = self._blocks.pop()
         except IndexError:
             block = _Block(self._parameters)
         try:
-            _HEAD.pack_into(block.values, 0, x, y, w, sign, factor)
+            _HEAD.pack_into(block.values, 0, x, y, w, temporary, sign, factor)
             if int(_cuda.cuCtxGetCurrent()[1]) == _context(queue.ordinal):
                 error = _cuda.cuLaunchKernel(*self._how, queue.stream, block.pointers, 0)[0]
             else:

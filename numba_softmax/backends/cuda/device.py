@@ -1,0 +1,322 @@
+"""What the hardware offers: every primitive of CUDA that the kernels use, and nothing else.
+
+These are `lanewise` functions that emit NVVM's instructions, and so is all that the kernels
+call. What is not of one thread stands here alone: threads and blocks, shuffles, shared
+memory, the barrier; and accesses to global memory, as wide as their alignment allows.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from numba.core import types
+from numba.cuda.extending import models, register_model
+
+from ...lanewise import Value, Vec, alike, call_llvm, constant, lanewise, llvm_type, shuffle_order, with_element
+from ...simd import Stored, convert, from_memory, lane, raw_type, to_memory, with_lane
+
+WARP = 32
+"""Threads that run in step and can read each other's registers."""
+
+WIDEST = 16
+"""Bytes that one thread reads or writes at once, at most."""
+
+_GLOBAL, _SHARED = 1, 3  # address spaces
+_INT, _BIT = ir.IntType(32), ir.IntType(1)
+
+
+@register_model(Vec)
+class VecModel(models.PrimitiveModel):
+    """A Vec is an LLVM vector on the GPU too."""
+
+    def __init__(self, dmm: Any, fe_type: Vec) -> None:
+        super().__init__(dmm, fe_type, llvm_type(fe_type))
+
+
+def integer(v: Value, number: int) -> Value:
+    """A 32-bit constant, emitted where `v` is."""
+    return v.emit(types.int32, _INT(number))
+
+
+# ---------------------------------------------------------------- arithmetic
+
+
+def _lane_by_lane(function: str, v: Value, *others: Value) -> Value:
+    """A scalar instruction for each lane."""
+    if not isinstance(v.type, Vec):
+        return v.emit(v.type, call_llvm(v.builder, function, v.ir.type, v.ir, *(o.ir for o in others)))
+    result = v
+    for i in range(v.type.lanes):
+        result = with_lane(result, i, _lane_by_lane(function, lane(v, i), *(lane(o, i) for o in others)))
+    return result
+
+
+@lanewise
+def larger(a, b):
+    """The larger of the two, in one instruction; the number where one is NaN."""
+    a, b = alike(a, b)
+    return _lane_by_lane(f"llvm.nvvm.fmax.{'f' if with_element(a.type, types.float32) == a.type else 'd'}", a, b)
+
+
+@lanewise
+def exp2(d):
+    """``2**d`` in float32 by the special function unit, with a relative error of 2**-22; below 2**-126 it is 0."""
+    return _lane_by_lane("llvm.nvvm.ex2.approx.ftz.f", d)
+
+
+@lanewise
+def quotient_and_rest(a, b):
+    """``a // b`` and ``a % b`` for integers that are not negative, in the type of `a`."""
+    a, b = alike(a, b)
+    q = a.emit(a.type, a.builder.udiv(a.ir, b.ir))
+    return q, a - q * b
+
+
+# -------------------------------------------------------------------------- lanes
+
+
+def lanes_of(v: Value, first: int, count: int) -> Value:
+    """Some lanes of a vector, as a shorter one."""
+    order = shuffle_order(list(range(first, first + count)))
+    return v.emit(Vec(v.type.element, count), v.builder.shuffle_vector(v.ir, v.ir, order))
+
+
+def side_by_side(vectors: list[Value]) -> Value:
+    """Vectors of the same length as one: a power of two of them."""
+    while len(vectors) > 1:
+        a, b = vectors[::2], vectors[1::2]
+        both = Vec(a[0].type.element, 2 * a[0].type.lanes)
+        order = shuffle_order(list(range(both.lanes)))
+        vectors = [v.emit(both, v.builder.shuffle_vector(v.ir, w.ir, order)) for v, w in zip(a, b, strict=True)]
+    return vectors[0]
+
+
+# ------------------------------------------------------------ threads of a block
+
+
+@lanewise
+def thread_of(v):
+    """The number of this thread in its block; `v` is any number."""
+    return v.emit(types.int32, call_llvm(v.builder, "llvm.nvvm.read.ptx.sreg.tid.x", _INT))
+
+
+@lanewise
+def block_of(v):
+    """The number of this block; `v` is any number."""
+    return v.emit(types.int32, call_llvm(v.builder, "llvm.nvvm.read.ptx.sreg.ctaid.x", _INT))
+
+
+@lanewise
+def barrier(v):
+    """Wait for all threads of the block; `v` is given back."""
+    call_llvm(v.builder, "llvm.nvvm.barrier0", ir.VoidType())
+    return v
+
+
+@lanewise
+def exchange(v, step):
+    """The number of the thread whose lane differs by the bit `step`; all lanes of the warp take part."""
+    step = step if isinstance(step, Value) else integer(v, step)
+    bits = ir.IntType(v.type.bitwidth)
+    words = v.builder.bitcast(v.builder.bitcast(v.ir, bits), ir.VectorType(_INT, bits.width // 32))
+    result = words
+    both = ir.LiteralStructType((_INT, _BIT))
+    for i in range(words.type.count):
+        word = v.builder.extract_element(words, _INT(i))
+        arguments = _INT(-1), _INT(3), word, step.ir, _INT(31)
+        got = v.builder.extract_value(call_llvm(v.builder, "llvm.nvvm.shfl.sync.i32", both, *arguments), 0)
+        result = v.builder.insert_element(result, got, _INT(i))
+    return v.emit(v.type, v.builder.bitcast(v.builder.bitcast(result, bits), v.ir.type))
+
+
+def shared_memory(v: Value, name: str, number: types.Type, count: int) -> ir.Value:
+    """The pointer to so many numbers that the threads of a block share; one array a name."""
+    module = v.builder.module
+    if name not in module.globals:
+        array = ir.GlobalVariable(module, ir.ArrayType(llvm_type(number), count), name, addrspace=_SHARED)
+        array.linkage, array.align = "internal", WIDEST
+        array.initializer = ir.Constant(array.value_type, ir.Undefined)
+    return v.builder.gep(module.globals[name], [_INT(0), _INT(0)])
+
+
+def dynamic_shared_memory(v: Value) -> ir.Value:
+    """The pointer to the bytes of shared memory that were asked for at launch."""
+    module, name = v.builder.module, "dynamic_shared_memory"
+    if name not in module.globals:
+        array = ir.GlobalVariable(module, ir.ArrayType(ir.IntType(8), 0), name, addrspace=_SHARED)
+        array.linkage, array.align = "external", WIDEST
+    return v.builder.gep(module.globals[name], [_INT(0), _INT(0)])
+
+
+def read_shared(v: types.Type, array: ir.Value, index: Value) -> Value:
+    """The `v`, a number or a Vec, that begins at place `index` of a shared array."""
+    pointer, align = _shared_pointer(v, array, index)
+    return index.emit(v, index.builder.load(pointer, align=align))
+
+
+def write_shared(array: ir.Value, index: Value, value: Value) -> None:
+    """Write a number or a Vec to place `index` of a shared array, where it is aligned to its size."""
+    pointer, align = _shared_pointer(value.type, array, index)
+    value.builder.store(value.ir, pointer, align=align)
+
+
+def _shared_pointer(v: types.Type, array: ir.Value, index: Value) -> tuple[ir.Value, int]:
+    t = llvm_type(v)
+    at = index.builder.gep(array, [index.ir])
+    lanes, number = (v.lanes, v.element) if isinstance(v, Vec) else (1, v)
+    return index.builder.bitcast(at, t.as_pointer(_SHARED)), min(WIDEST, lanes * number.bitwidth // 8)
+
+
+# ------------------------------------------------------------- numbers of 16 bits
+
+# They are moved and converted two at a time, in words of 32 bits. Left to itself, the compiler takes their vectors
+# apart into narrower accesses and, where float16 is widened, loads halves as if they were float32.
+
+_UNPACK_FLOAT16 = "{ .reg .b16 %lo, %hi; mov.b32 {%lo, %hi}, $2; cvt.f32.f16 $0, %lo; cvt.f32.f16 $1, %hi; }"
+_PACK_FLOAT16 = "{ .reg .b16 %lo, %hi; cvt.rn.f16.f32 %lo, $1; cvt.rn.f16.f32 %hi, $2; mov.b32 $0, {%lo, %hi}; }"
+_PACK_BFLOAT16 = "cvt.rn.bf16x2.f32 $0, $2, $1;"
+
+
+def _comes_in_pairs(stored: Stored, lanes: int) -> bool:
+    return stored.number in ("float16", "bfloat16") and not stored.swapped and lanes > 1
+
+
+def numbers(v: Vec, raw: Value, stored: Stored) -> Value:
+    """Raw integers, as they came from memory, as a `v`."""
+    if not _comes_in_pairs(stored, v.lanes):
+        return from_memory(raw, stored, v)
+    builder, f32 = raw.builder, ir.FloatType()
+    words = builder.bitcast(raw.ir, ir.VectorType(_INT, v.lanes // 2))
+    unpack = ir.InlineAsm(ir.FunctionType(ir.LiteralStructType([f32, f32]), [_INT]), _UNPACK_FLOAT16, "=f,=f,r")
+    result = ir.Constant(ir.VectorType(f32, v.lanes), ir.Undefined)
+    for i in range(v.lanes // 2):
+        word = builder.extract_element(words, _INT(i))
+        if stored.number == "float16":
+            both = builder.call(unpack, [word])
+            pair = [builder.extract_value(both, 0), builder.extract_value(both, 1)]
+        else:  # the upper half of a float32
+            pair = [builder.shl(word, _INT(16)), builder.and_(word, _INT(0xFFFF0000))]
+            pair = [builder.bitcast(half, f32) for half in pair]
+        for j in range(2):
+            result = builder.insert_element(result, pair[j], _INT(2 * i + j))
+    return convert(v, raw.emit(v.of(types.float32), result))
+
+
+def _packed(value: Value, stored: Stored, has_bfloat16: bool) -> Value:
+    """Numbers as the raw integers that go to memory, rounded to nearest even."""
+    lanes = value.type.lanes
+    if not _comes_in_pairs(stored, lanes) or (stored.number == "bfloat16" and not has_bfloat16):
+        return to_memory(value, stored)
+    value = convert(types.float32, value)
+    builder, pair = value.builder, ir.FunctionType(_INT, [ir.FloatType()] * 2)
+    assembly = _PACK_FLOAT16 if stored.number == "float16" else _PACK_BFLOAT16
+    pack = ir.InlineAsm(pair, assembly, "=r,f,f")
+    words = ir.Constant(ir.VectorType(_INT, lanes // 2), ir.Undefined)
+    for i in range(lanes // 2):
+        word = builder.call(pack, [lane(value, 2 * i).ir, lane(value, 2 * i + 1).ir])
+        words = builder.insert_element(words, word, _INT(i))
+    raw = value.type.of(types.int16)
+    return value.emit(raw, builder.bitcast(words, llvm_type(raw)))
+
+
+# ------------------------------------------------------------------ global memory
+
+
+def load_raw(v: Vec, stored: Stored, address: Value, count: Value, width: int, ragged: bool, fill: int = 0) -> Value:
+    """The bits of the vector at `address`, of which the first `count` elements are there.
+
+    Others are `fill`, and are not read. Accesses are `width` bytes wide. If not
+    `ragged`, `count` is known to be no more than 0, or all lanes.
+    """
+    raw = raw_type(v, stored)
+    builder, before = address.builder, address.builder.block
+    result = address.emit(raw, constant(llvm_type(raw), fill))
+    with builder.if_then(_all_there(count, v.lanes, ragged)):
+        pieces = _pieces(raw, stored, width)
+        loaded = address.emit(raw, builder.bitcast(_load_pieces(builder, address, *pieces), llvm_type(raw)))
+        inside = builder.block
+    result = _either(result, before, loaded, inside)
+    for i in range(v.lanes if ragged else 0):
+        result = _load_one(result, i, stored, address, count, width)
+    return result
+
+
+def store_raw(
+    stored: Stored, address: Value, value: Value, count: Value, width: int, ragged: bool, has_bfloat16: bool
+) -> None:
+    """Write the first `count` elements of `value` to `address`, as `load_raw` reads them."""
+    raw = _packed(value, stored, has_bfloat16)
+    builder, lanes = value.builder, raw.type.lanes
+    with builder.if_then(_all_there(count, lanes, ragged)):
+        _store_pieces(builder, address, raw, *_pieces(raw.type, stored, width))
+    if ragged:
+        with builder.if_then(builder.icmp_signed("<", count.ir, _INT(lanes))):
+            for i in range(lanes):
+                with builder.if_then(builder.icmp_signed(">", count.ir, _INT(i))):
+                    pointer = _pointer(builder, address, i * stored.bytes, raw.ir.type.element)
+                    builder.store(lane(raw, i).ir, pointer, align=min(width, stored.bytes))
+
+
+def _all_there(count: Value, lanes: int, ragged: bool) -> ir.Value:
+    return count.builder.icmp_signed(">=", count.ir, _INT(lanes if ragged else 1))
+
+
+def _load_one(result: Value, i: int, stored: Stored, address: Value, count: Value, width: int) -> Value:
+    """`result` with element `i` from memory, if a vector of which a part is there has it."""
+    builder, before = address.builder, address.builder.block
+    there = builder.icmp_signed(">", count.ir, _INT(i))
+    cut = builder.icmp_signed("<", count.ir, _INT(result.type.lanes))
+    with builder.if_then(builder.and_(there, cut)):
+        element = result.ir.type.element
+        pointer = _pointer(builder, address, i * stored.bytes, element)
+        loaded = address.emit(result.type.element, builder.load(pointer, align=min(width, stored.bytes)))
+        one = with_lane(result, i, loaded)
+        inside = builder.block
+    return _either(result, before, one, inside)
+
+
+def _either(a: Value, a_block: ir.Block, b: Value, b_block: ir.Block) -> Value:
+    """The value that comes from whichever block was run before."""
+    phi = a.builder.phi(a.ir.type)
+    phi.add_incoming(a.ir, a_block)
+    phi.add_incoming(b.ir, b_block)
+    return a.emit(a.type, phi)
+
+
+def _pieces(raw: Vec, stored: Stored, width: int) -> tuple[ir.VectorType, int, int]:
+    """How a vector is moved by accesses of so many bytes: the words it consists of, words an access, bytes a word."""
+    size = min(width, 4)
+    words = ir.VectorType(ir.IntType(8 * size), raw.lanes * stored.bytes // size)
+    return words, min(width // size, words.count), size
+
+
+def _load_pieces(builder: ir.IRBuilder, address: Value, words: ir.VectorType, each: int, size: int) -> ir.Value:
+    result = ir.Constant(words, ir.Undefined)
+    for first in range(0, words.count, each):
+        piece = ir.VectorType(words.element, each) if each > 1 else words.element
+        loaded = builder.load(_pointer(builder, address, first * size, piece), align=each * size)
+        for i in range(each):
+            word = builder.extract_element(loaded, _INT(i)) if each > 1 else loaded
+            result = builder.insert_element(result, word, _INT(first + i))
+    return result
+
+
+def _store_pieces(
+    builder: ir.IRBuilder, address: Value, raw: Value, words: ir.VectorType, each: int, size: int
+) -> None:
+    bits = builder.bitcast(raw.ir, words)
+    for first in range(0, words.count, each):
+        piece = builder.extract_element(bits, _INT(first))
+        if each > 1:
+            t = ir.VectorType(words.element, each)
+            piece = ir.Constant(t, ir.Undefined)
+            for i in range(each):
+                piece = builder.insert_element(piece, builder.extract_element(bits, _INT(first + i)), _INT(i))
+        builder.store(piece, _pointer(builder, address, first * size, piece.type), align=each * size)
+
+
+def _pointer(builder: ir.IRBuilder, address: Value, offset: int, t: ir.Type) -> ir.Value:
+    """Global memory: known as such, it is reached in a step less."""
+    start = builder.inttoptr(address.ir, ir.IntType(8).as_pointer(_GLOBAL))
+    return builder.bitcast(builder.gep(start, [ir.IntType(64)(offset)]), t.as_pointer(_GLOBAL))

@@ -1,0 +1,72 @@
+"""From a kernel's body to PTX, and to a GPU's machine code; none of it needs a GPU."""
+
+from __future__ import annotations
+
+import functools
+import json
+from typing import NamedTuple
+
+import numba_cuda
+from numba import float64, int64, types
+from numba.cuda.compiler import compile_cuda, kernel_fixup
+from numba.cuda.cudadrv import nvvm
+
+from .. import disk
+from . import driver
+from .plan import Kernel
+
+_OPTIONS = {
+    "fastmath": False,
+    "opt": 3,
+    "fma": 0,  # products and sums are fused where it is said, and nowhere else: the errors of sums depend on it
+}
+
+
+def target_of(capability: tuple[int, int]) -> tuple[int, int]:
+    """The virtual architecture to compile for: there are two, and newer machines run the newer one's code."""
+    return (8, 0) if capability >= (8, 0) else (7, 5)
+
+
+class Compiled(NamedTuple):
+    """A kernel in PTX, and the name of its entry."""
+
+    ptx: str
+    entry: str
+
+
+def compile_kernel(kernel: Kernel, target: tuple[int, int]) -> Compiled:
+    """Compile a kernel for a virtual architecture; that takes no GPU."""
+    g = kernel.geometry
+    dims = types.UniTuple(int64, 4 * (g.row_dims + g.reduced_dims))
+    signature = (int64, int64, int64, int64, float64, float64, int64, int64, int64, dims)
+    compiled = compile_cuda(kernel.function, types.void, signature, nvvm_options=_OPTIONS, cc=target)
+    library, name = compiled.library, compiled.fndesc.llvm_func_name
+    entry = library.get_function(name)
+    library._entry_name = name
+    kernel_fixup(entry, False)
+    nvvm.set_launch_bounds(entry, kernel.threads)
+    (ptx,) = library.get_asm_strs(cc=target)
+    return Compiled(ptx, name)
+
+
+class Assembled(NamedTuple):
+    """A kernel in a GPU's machine code, its entry, and what the assembler says of it."""
+
+    cubin: bytes
+    entry: str
+    report: str
+
+
+@functools.cache
+def assembled_kernel(kernel: Kernel, capability: tuple[int, int]) -> Assembled:
+    """A kernel for a GPU of that capability; from the disk, where it has been kept."""
+    name = f"{kernel.spec.op.name}:{kernel._replace(spec=kernel.spec[1:])}"
+    path = disk.path_of(name, capability, numba_cuda.__version__, driver.assembler_version())
+    kept = disk.read(path)
+    if kept is not None:
+        head, _, cubin = kept.partition(b"\n")
+        return Assembled(cubin, *json.loads(head))
+    ptx, entry = compile_kernel(kernel, target_of(capability))
+    cubin, report = driver.assemble(ptx, capability)
+    disk.write(path, json.dumps([entry, report]).encode() + b"\n" + cubin)
+    return Assembled(cubin, entry, report)
