@@ -27,29 +27,37 @@ def softmax(
 
     Parameters
     ----------
-    x : array_like
+    x : array_like or GPU array
         Real numbers: float16, bfloat16, float32, float64, integers or bool, in
-        any memory layout.
+        any memory layout. Arrays on a GPU are those of CuPy, Numba and PyTorch,
+        and others that speak ``__cuda_array_interface__`` or DLPack.
     axis : int, tuple of int or None
         The axis or axes that sum to 1; None for all.
     where : array_like of bool, optional
         What takes part, broadcast to the shape of `x`. Elements that are left
-        out count for nothing, whatever they are, and give 0.
+        out count for nothing, whatever they are, and give 0. It lies where `x`
+        lies, as does `out`.
     scale : float, optional
         Multiplies `x`, exactly and without a copy: one over the temperature. An
         element of -inf stays out, under a scale of 0 too.
     dtype : dtype, optional
         Of the result: a float. By default that of `out`, or of `x` if it is a
         float, else float64.
-    out : ndarray, optional
+    out : ndarray or GPU array, optional
         Where to write the result. It may be `x` itself.
     device : {"cpu", "cuda"}, optional
-        Where to compute; by default where `x` is.
+        Where to compute; by default where `x` is. With "cuda", an array in host
+        memory is moved to the current GPU and back in slices, whatever its size.
+    stream : stream or int, optional
+        The stream of `x`'s GPU to queue the work in: one of any library, or its
+        handle. By default the one in which the library of `x` works.
 
     Returns
     -------
-    ndarray or scalar
-        Of the shape of `x`; a scalar if that is ``()``.
+    ndarray, scalar or GPU array
+        Of the shape of `x`; a scalar if that is ``()``. For a GPU array, an array
+        of the same library on the same GPU; without waiting for it, and never a
+        scalar.
 
     Raises
     ------
@@ -57,9 +65,14 @@ def softmax(
         An argument has a dtype or a type that cannot be served.
     ValueError
         `out` is read-only or has the wrong shape, `where` does not broadcast,
-        or `scale` is not finite. Nothing has been written then.
+        `scale` is not finite, or the arrays are on different GPUs. Nothing has
+        been written then.
     numpy.exceptions.AxisError
         `axis` is out of range.
+    RuntimeError
+        CUDA is needed and cannot be used, or has failed.
+    MemoryError
+        The GPU has too little memory left.
 
     Notes
     -----
@@ -68,6 +81,12 @@ def softmax(
     place, float64 within 4, float16 and bfloat16 within 0.51. A row's bits
     depend on that row alone. Method: the online normalizer of M. Milakov and
     N. Gimelshein, arXiv:1805.02867.
+
+    GPU arrays are not copied. The work comes after what is queued by now in the
+    streams of all arrays, and before what is queued there later. With `stream`
+    it comes after the former; to wait for that stream, and to keep the arrays
+    until then, is for the caller. Arrays that speak DLPack alone say nothing of
+    later work, so without `stream` the call waits until theirs is done.
 
     Examples
     --------
@@ -96,17 +115,17 @@ def log_softmax(
 
     Parameters
     ----------
-    x, axis, where, scale, dtype, out, device
+    x, axis, where, scale, dtype, out, device, stream
         As for `softmax`; elements that are left out give -inf.
 
     Returns
     -------
-    ndarray or scalar
-        Of the shape of `x`; a scalar if that is ``()``.
+    ndarray, scalar or GPU array
+        Of the shape of `x`; a scalar if that is ``()``, but for GPU arrays.
 
     Raises
     ------
-    TypeError, ValueError, numpy.exceptions.AxisError
+    TypeError, ValueError, numpy.exceptions.AxisError, RuntimeError, MemoryError
         As for `softmax`.
 
     Notes
@@ -142,21 +161,22 @@ def logsumexp(
 
     Parameters
     ----------
-    x, axis, where, scale, dtype, device
+    x, axis, where, scale, dtype, device, stream
         As for `softmax`.
     keepdims : bool
         Whether the reduced axes stay, with size 1.
-    out : ndarray, optional
+    out : ndarray or GPU array, optional
         Where to write the result, of the reduced shape.
 
     Returns
     -------
-    ndarray or scalar
-        Of the shape of `x` without `axis`; a scalar if that is ``()``.
+    ndarray, scalar or GPU array
+        Of the shape of `x` without `axis`; a scalar if that is ``()``, but for GPU
+        arrays.
 
     Raises
     ------
-    TypeError, ValueError, numpy.exceptions.AxisError
+    TypeError, ValueError, numpy.exceptions.AxisError, RuntimeError, MemoryError
         As for `softmax`.
 
     Notes

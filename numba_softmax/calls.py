@@ -89,21 +89,25 @@ def _call_elsewhere(
     )
     if dtype is not None:
         arrays.as_output_dtype(dtype, x.dtype, y)
-    copies = False
-    if y.address - x.address in near or (mask is not None and y.address - mask.address in _near_mask(mask, y)):
-        if arrays.may_overlap_itself(y.shape, y.strides, y.dtype.itemsize):
-            raise ValueError("out has elements that lie in the same memory: pass an array in which each has its own")
-        copies = arrays.needs_temporary(_stand_in(x), _stand_in(y), None if mask is None else _stand_in(mask), reduces)
+    copies, distance = False, y.address - x.address
+    if distance in near or mask is not None:
+        w = None if mask is None else (mask.address - x.address, mask.shape, mask.dtype, mask.strides)
+        copies = _needs_copies((0, x.shape, x.dtype, x.strides), (distance, y.shape, y.dtype, y.strides), w, reduces)
     elsewhere.run(start, y, mask, factor, copies)
     return out
 
 
-def _stand_in(view: Any) -> np.ndarray:
-    return arrays.stand_in(view.address, view.shape, view.dtype, view.strides)
+@functools.lru_cache(maxsize=1024)
+def _needs_copies(x: tuple, y: tuple, w: tuple | None, reduces: bool) -> bool:
+    """Whether elements and mask have to be copied before results are written: of arrays by their distances from `x`."""
+    if arrays.may_overlap_itself(y[1], y[3], y[2].itemsize):
+        raise ValueError("out has elements that lie in the same memory: pass an array in which each has its own")
+    return arrays.needs_temporary(_at_distance(x), _at_distance(y), None if w is None else _at_distance(w), reduces)
 
 
-def _near_mask(mask: Any, y: Any) -> range:
-    return arrays.near(mask.shape, mask.strides, 1, y.shape, y.strides, y.dtype.itemsize)
+def _at_distance(array: tuple) -> np.ndarray:
+    distance, *rest = array
+    return arrays.stand_in((1 << 62) + distance, *rest)
 
 
 class _Prepared(NamedTuple):

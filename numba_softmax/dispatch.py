@@ -43,9 +43,7 @@ def place_of(x: Any, device: str | None, stream: Any) -> tuple[str | None, Any]:
     if _lies_on_gpu(x):
         if device == "cpu":
             raise TypeError("x is on a GPU: device='cpu' needs an array in host memory, for instance x.get()")
-        from .backends.cuda.streams import GpuCall
-
-        return "cuda", GpuCall(x, stream)
+        return "cuda", _gpu_call()(x, stream)
     if stream is not None:
         raise ValueError("stream orders work on arrays that lie on a GPU, but x is in host memory: leave stream out")
     return ("staged" if device == "cuda" else None), None
@@ -72,6 +70,13 @@ def backend_of(place: str | None) -> ModuleType:
     return cuda
 
 
+@functools.cache
+def _gpu_call() -> Any:
+    from .backends.cuda.streams import GpuCall
+
+    return GpuCall
+
+
 def _lies_on_gpu(array: Any) -> bool:
     kind: Any = type(array)
     return _question(kind)(array)
@@ -82,11 +87,11 @@ def _question(kind: Any) -> Callable[[Any], bool]:
     """How to find out whether an array of that type lies on a GPU; for the known libraries, fast."""
     if issubclass(kind, (np.ndarray, np.generic)):
         return lambda array: False
-    for base in kind.__mro__:
-        if (base.__module__, base.__name__) == ("torch", "Tensor"):
-            return lambda array: array.is_cuda
-        if (base.__module__.partition(".")[0], base.__name__) in (("cupy", "ndarray"), ("numba", "DeviceNDArray")):
-            return lambda array: True
+    names = {(base.__module__.partition(".")[0], base.__name__) for base in kind.__mro__}
+    if ("torch", "Tensor") in names:
+        return lambda array: array.is_cuda
+    if names & {("cupy", "ndarray"), ("numba", "DeviceNDArray")}:
+        return lambda array: True
     return _asked
 
 

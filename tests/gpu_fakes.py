@@ -6,11 +6,19 @@ What is queued is done at once, so that an order in time shows in the driver's l
 import contextlib
 import ctypes
 import itertools
+import sys
 from types import SimpleNamespace
 
+import ml_dtypes
+import numba
 import numpy as np
+from naive import FLOATS, naive
 
-import numba_softmax.backends.cpu as cpu
+from numba_softmax import arrays, calls
+from numba_softmax.backends import cuda
+from numba_softmax.backends.cuda import driver, libraries
+
+CURRENT = 0x77  # the libraries' current stream
 
 GPUS = 2
 OUT_OF_MEMORY, NOT_INITIALIZED, INVALID_VALUE, NO_DEVICE, NO_CONTEXT, BAD_HANDLE, ILLEGAL = 2, 3, 1, 100, 201, 400, 700
@@ -40,7 +48,7 @@ class Attributes:
 class Driver:
     """The bindings of the driver."""
 
-    CUdevice_attribute = CUpointer_attribute = Attributes()
+    CUdevice_attribute = CUpointer_attribute = CUfunction_attribute = Attributes()
 
     def __init__(self, pools=True):
         self.pools = pools
@@ -157,11 +165,18 @@ class Driver:
     def cuModuleGetFunction(self, module, name):  # noqa: N802
         return 0, (module, name, self.contexts[-1])
 
+    def cuFuncGetAttribute(self, attribute, function):  # noqa: N802
+        return 0, 1024
+
+    def cuFuncSetAttribute(self, function, attribute, value):  # noqa: N802
+        self.log.append((attribute.removeprefix("CU_FUNC_ATTRIBUTE_"), None, value))
+        return (0,)
+
     def cuLaunchKernel(self, function, *numbers):  # noqa: N802
         *sizes, stream, pointers, _ = numbers
         values = ctypes.cast(pointers, ctypes.POINTER(ctypes.c_void_p))
-        words = [ctypes.c_int64.from_address(values[i]).value for i in (0, 1, 2, 5)]
-        floats = [ctypes.c_double.from_address(values[i]).value for i in (3, 4)]
+        words = [ctypes.c_int64.from_address(values[i]).value for i in (0, 1, 2, 3, 6)]
+        floats = [ctypes.c_double.from_address(values[i]).value for i in (4, 5)]
         self.log.append(("launch", stream, self.contexts[-1] if self.contexts else 0, sizes, words, floats))
         return (0,)
 
@@ -196,6 +211,7 @@ class Driver:
         return (0,)
 
     def cuMemFreeHost(self, address):  # noqa: N802
+        self.log.append(("unpin", None))
         del self.pinned[address]
         return (0,)
 
@@ -222,20 +238,48 @@ class Driver:
 
 
 class Backend:
-    """The kernels: those of the CPU, and a log of the streams that they were queued in."""
+    """Kernels that are the definitions themselves, row by row, and a log of the streams that they were queued in."""
 
-    def __init__(self, driver):
-        self.driver, self.queues = driver, []
+    def __init__(self, log):
+        self.log, self.queues = log, []
 
     def starter(self, op, layout):
-        start = cpu.starter(op, layout)
+        (row_sizes, *row_steps), (n_sizes, *n_steps) = (
+            tuple(zip(*dims, strict=True)) for dims in (layout.row_dims, layout.reduced_dims)
+        )
 
-        def on_gpu(x, y, w, scale, queue):
+        def start(x, y, w, scale, queue):
             self.queues.append(tuple(queue))
-            self.driver.log.append(("run", queue.stream))
-            start(x, y, w, scale)
+            self.log.append(("run", queue.stream))
+            for row in np.ndindex(*row_sizes):
+                at = [sum(i * step for i, step in zip(row, steps, strict=True)) for steps in row_steps]
+                keep = np.array(_memory(w + at[2], "bool", n_sizes, n_steps[2]) if layout.masked else True)
+                of_row = naive(op.name, np.array(_memory(x + at[0], layout.x, n_sizes, n_steps[0])), None,
+                               where=keep, scale=scale)  # fmt: skip
+                sizes = tuple(1 for _ in n_sizes) if op.reduces else n_sizes
+                _memory(y + at[1], layout.y, sizes, n_steps[1])[...] = of_row
 
-        return on_gpu
+        return start
+
+
+def _memory(address, name, sizes, steps):
+    dtype = FLOATS.get(name) or np.dtype(name)
+    bits = np.dtype(f"u{dtype.itemsize}")
+    return arrays.stand_in(address or 1, sizes, bits, steps, True).view(dtype)
+
+
+def right(name, x, axis=-1, dtype=None, **options):
+    """The results of a call."""
+    if dtype is None:
+        dtype = x.dtype.newbyteorder("=") if x.dtype.newbyteorder("=") in FLOATS.values() else np.float64
+    return naive(name, x, axis, **options).astype(dtype)
+
+
+def agree(result, expected):
+    """Two ways to the same numbers, of the same type, give nearly the same."""
+    assert result.dtype.newbyteorder("=") == expected.dtype
+    bound = 2 * float(ml_dtypes.finfo(expected.dtype).eps)
+    np.testing.assert_allclose(result.astype(np.float64), expected.astype(np.float64), rtol=bound, atol=bound)
 
 
 # ------------------------------------------------------------------------ arrays
@@ -296,6 +340,12 @@ class Namespaced(DLPack):
         return SimpleNamespace(empty=empty, **{name: np.dtype(name) for name in ("float16", "float32", "float64")})
 
 
+class Module(SimpleNamespace):
+    """A module, which can be a key."""
+
+    __hash__ = object.__hash__
+
+
 class Current:
     """A library's current streams and device, and the context managers that change them."""
 
@@ -318,7 +368,6 @@ class Current:
 
 def fake_torch(current):
     """A module that looks like PyTorch."""
-    import ml_dtypes
 
     class Dtype:
         def __init__(self, name):
@@ -370,7 +419,7 @@ def fake_torch(current):
         return Tensor(np.empty(shape, numpy_dtypes.get(dtype.name) or np.dtype(dtype.name)), device[1])
 
     Tensor.__module__ = OnHost.__module__ = "torch"
-    torch = SimpleNamespace(
+    torch = Module(
         Tensor=Tensor,
         OnHost=OnHost,
         dtype=Dtype,
@@ -414,7 +463,7 @@ def fake_cupy(current):
     )
 
 
-def fake_numba_cuda(current, driver):
+def fake_numba_cuda(current, fake):
     """A module that looks like ``numba.cuda``."""
 
     class DeviceNDArray:
@@ -422,7 +471,7 @@ def fake_numba_cuda(current, driver):
             self.host, self.shape, self.dtype, self.strides = host, host.shape, host.dtype, host.strides
             self.stream = stream
             self.device_ctypes_pointer = ctypes.c_size_t(host.ctypes.data if host.size else 0)
-            driver.put(host, ordinal)
+            fake.put(host, ordinal)
 
     DeviceNDArray.__module__ = "numba.cuda.cudadrv.devicearray"
 
@@ -446,3 +495,36 @@ class _Gpus:
 
     def __getitem__(self, ordinal):
         return self._current.on(ordinal)
+
+
+@contextlib.contextmanager
+def machine(monkeypatch):
+    """A machine with two GPUs, PyTorch, CuPy and Numba."""
+    fake, current = Driver(), Current(CURRENT)
+    backend = Backend(fake.log)
+    monkeypatch.setattr(driver, "_bindings", lambda: fake)
+    monkeypatch.setattr(driver, "_cuda", driver._Unready())
+    monkeypatch.setattr(cuda, "starter", backend.starter)
+    modules = {"torch": fake_torch(current), "cupy": fake_cupy(current), "numba.cuda": fake_numba_cuda(current, fake)}
+    for name, module in modules.items():
+        monkeypatch.setitem(sys.modules, name, module)
+    monkeypatch.setattr(numba, "cuda", modules["numba.cuda"], raising=False)
+    caches = (
+        driver.device,
+        driver._context,
+        calls._prepared,
+        libraries._dtype_of_torch,
+        libraries._streams_of_torch,
+        calls._needs_copies,
+    )
+    for cache in caches:
+        cache.cache_clear()
+    fake.contexts.append(0xC0)
+    yield SimpleNamespace(
+        driver=fake, current=current, queues=backend.queues, log=fake.log,
+        torch=modules["torch"], cupy=modules["cupy"], numba=modules["numba.cuda"],
+    )  # fmt: skip
+    fake.contexts.pop()
+    assert fake.nothing_left()
+    for cache in caches:
+        cache.cache_clear()

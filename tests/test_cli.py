@@ -356,7 +356,7 @@ def test_info_says_what_there_is():
     assert facts["versions"]["numba_softmax"] == ns.__version__
     assert facts["versions"]["numpy"] == np.__version__
     assert facts["cpu"]["cores"] >= 1
-    assert facts["cuda"]["backend"] is False
+    assert facts["cuda"]["usable"] is (facts["cuda"]["missing"] is None)
     assert set(facts) == {"versions", "cpu", "threads", "cache", "cuda"}
 
 

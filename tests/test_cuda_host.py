@@ -1,66 +1,46 @@
 """GPU arrays without a GPU: what is read of them, which work is queued where, and what is said of errors.
 
-Kernels are those of the CPU here, and device memory is host memory.
+Device memory is host memory here, and kernels are the definitions.
 """
 
 import gc
+import os
+import re
 import sys
 import threading
 import weakref
 from types import SimpleNamespace
 
-import numba
 import numpy as np
 import pytest
 from gpu_fakes import (
     BAD_HANDLE,
+    CURRENT,
     ILLEGAL,
-    Backend,
-    Current,
+    NO_DEVICE,
+    NOT_INITIALIZED,
     DLPack,
-    Driver,
     Interface,
     Namespaced,
-    fake_cupy,
-    fake_numba_cuda,
-    fake_torch,
+    agree,
+    machine,
+    right,
 )
 
 import numba_softmax as ns
-from numba_softmax import calls
-from numba_softmax.backends import cuda
-from numba_softmax.backends.cuda import driver, libraries
+from numba_softmax import cli
+from numba_softmax.backends.cuda import driver
 
 OPS = ("softmax", "log_softmax", "logsumexp")
 X = np.random.default_rng(3).normal(size=(6, 4, 5)).astype(np.float32)
 MASK = np.random.default_rng(4).random((4, 5)) < 0.7
-CURRENT = 0x77
 
 
 @pytest.fixture
-def gpu(monkeypatch, one_thread):
+def gpu(monkeypatch):
     """A machine with two GPUs, PyTorch, CuPy and Numba."""
-    fake, current = Driver(), Current(CURRENT)
-    backend = Backend(fake)
-    monkeypatch.setattr(driver, "_bindings", lambda: fake)
-    monkeypatch.setattr(driver, "_cuda", driver._Unready())
-    monkeypatch.setattr(cuda, "starter", backend.starter)
-    modules = {"torch": fake_torch(current), "cupy": fake_cupy(current), "numba.cuda": fake_numba_cuda(current, fake)}
-    for name, module in modules.items():
-        monkeypatch.setitem(sys.modules, name, module)
-    monkeypatch.setattr(numba, "cuda", modules["numba.cuda"], raising=False)
-    caches = (driver.device, calls._prepared, libraries._dtype_of_torch)
-    for cache in caches:
-        cache.cache_clear()
-    fake.contexts.append(0xC0)
-    yield SimpleNamespace(
-        driver=fake, current=current, queues=backend.queues, log=fake.log,
-        torch=modules["torch"], cupy=modules["cupy"], numba=modules["numba.cuda"],
-    )  # fmt: skip
-    fake.contexts.pop()
-    assert fake.nothing_left()
-    for cache in caches:
-        cache.cache_clear()
+    with machine(monkeypatch) as found:
+        yield found
 
 
 def on_gpu(gpu, library, array, ordinal=0, **more):
@@ -88,9 +68,7 @@ def kind_of(gpu, library):
 
 
 def same(result, name, x, *args, **kwargs):
-    expected = getattr(ns, name)(x, *args, **kwargs)
-    assert result.host.dtype == expected.dtype
-    np.testing.assert_array_equal(result.host, expected)
+    agree(result.host, right(name, x, *args, **kwargs))
 
 
 # ---------------------------------------------------------------------- results
@@ -125,7 +103,7 @@ def test_bfloat16(gpu, library):
     bfloat16 = pytest.importorskip("ml_dtypes").bfloat16
     x = X.astype(bfloat16)
     result = ns.softmax(on_gpu(gpu, library, x))
-    np.testing.assert_array_equal(result.host.view(np.uint16), ns.softmax(x).view(np.uint16))
+    agree(result.host, right("softmax", x))
 
 
 @each_library
@@ -139,20 +117,20 @@ def test_results_lie_in_memory_as_x_does(gpu, library):
 @each_library
 @each_op
 def test_out_is_written_to_and_given_back(gpu, library, name):
-    expected = getattr(ns, name)(X)
+    expected = right(name, X)
     out = on_gpu(gpu, library, np.zeros(expected.shape, np.float32))
     assert getattr(ns, name)(on_gpu(gpu, library, X), out=out) is out
-    np.testing.assert_array_equal(out.host, expected)
+    agree(out.host, expected)
     wider = on_gpu(gpu, library, np.zeros((*expected.shape, 2), np.float64)[..., 1])
     getattr(ns, name)(on_gpu(gpu, library, X), out=wider)
-    np.testing.assert_array_equal(wider.host, getattr(ns, name)(X, out=np.zeros(expected.shape)))
+    agree(wider.host, right(name, X, dtype=np.float64))
 
 
 @each_library
 def test_in_place_takes_no_memory(gpu, library):
     x = on_gpu(gpu, library, X.copy())
     assert ns.softmax(x, out=x) is x
-    np.testing.assert_array_equal(x.host, ns.softmax(X))
+    agree(x.host, right("softmax", X))
     assert gpu.driver.peak == 0
 
 
@@ -162,10 +140,10 @@ def test_overlapping_out_gives_what_a_copy_would(gpu, library, pools):
     gpu.driver.pools = pools
     for take, put in ((np.s_[:-1], np.s_[1:]), (np.s_[2:], np.s_[:-2])):
         memory, gpu.driver.peak = np.tile(X.reshape(-1), 2), 0
-        expected = ns.softmax(memory[take].copy())
+        expected = right("softmax", memory[take].copy())
         out = on_gpu(gpu, library, memory[put])
         ns.softmax(on_gpu(gpu, library, memory[take]), out=out)
-        np.testing.assert_array_equal(out.host, expected)
+        agree(out.host, expected)
         assert gpu.driver.peak == memory[take].nbytes
         freed = ("free", gpu.queues[-1][1]) if pools else ("free", None)
         assert freed in gpu.log
@@ -178,7 +156,7 @@ def test_a_mask_that_out_overwrites_is_copied_first(gpu):
     out = Interface(gpu.driver.put(memory).view(np.float32))
     x = Interface(gpu.driver.put(np.zeros(4, np.float32)))
     ns.softmax(x, where=Interface(mask), out=out)
-    np.testing.assert_array_equal(memory.view(np.float32), np.float32([1 / 3, 0, 1 / 3, 1 / 3]))
+    agree(memory.view(np.float32), np.float32([1 / 3, 0, 1 / 3, 1 / 3]))
 
 
 def test_a_reduction_of_all_axes_stays_on_the_gpu(gpu):
@@ -240,7 +218,7 @@ def test_subclasses_and_arrays_on_the_host(gpu):
 )
 def test_work_is_queued_in_the_stream_of_x(gpu, library, more, stream):
     result = ns.softmax(on_gpu(gpu, library, X, **more))
-    np.testing.assert_array_equal(result.host, ns.softmax(X))
+    agree(result.host, right("softmax", X))
     assert gpu.queues == [(0, stream)]
     assert not any(what == "wait" for what, *_ in gpu.log)
     assert any(what == "synchronize" for what, *_ in gpu.log) == (library == "dlpack")
@@ -424,12 +402,12 @@ def test_errors_of_the_driver_say_what_it_says(gpu):
     x = np.arange(9, dtype=np.float32)
     gpu.driver.capacity = 8
     before = x.copy()
-    with pytest.raises(MemoryError, match="allocating 32 bytes on GPU 0: the GPU is out of memory"):
+    with pytest.raises(MemoryError, match="allocating 32 bytes on GPU 0: out of memory"):
         ns.softmax(Interface(gpu.driver.put(x)[:-1]), out=Interface(x[1:]))
     np.testing.assert_array_equal(x, before)
     gpu.driver.capacity = 1 << 20
     ns.softmax(Interface(x[:-1]), out=Interface(x[1:]))
-    np.testing.assert_array_equal(x[1:], ns.softmax(before[:-1]))
+    agree(x[1:], right("softmax", before[:-1]))
 
     other = on_gpu(gpu, "interface", np.empty_like(X), stream=0x22)
     gpu.driver.fail("cuStreamWaitEvent", ILLEGAL)
@@ -442,26 +420,27 @@ def test_errors_of_the_driver_say_what_it_says(gpu):
 def test_a_launch_hands_over_its_parameters(gpu):
     function = driver.load(1, b"cubin", "kernel")
     assert function == ("module", b"kernel", 0xC1)
-    launch = driver.Launch(function, 1 << 31, 256, (7, 8))
-    launch.launch(driver.Queue(0, 5), -1, 1 << 47, 3, -1.0, 0.25)
-    launch.launch(driver.Queue(1, 6), 1, 2, 3, 1.0, 1.0)
-    sizes = [1 << 31, 1, 1, 256, 1, 1, 0]
-    assert gpu.log[0] == ("launch", 5, 0xC0, sizes, [-1, 1 << 47, 3, 7], [-1.0, 0.25])
-    assert gpu.log[1] == ("launch", 6, 0xC1, sizes, [1, 2, 3, 7], [1.0, 1.0])
+    assert gpu.log.pop() == ("MAX_DYNAMIC_SHARED_SIZE_BYTES", None, 232448 - 1024)
+    launch = driver.Launch(function, 1 << 31, 256, 4096, (7, 8))
+    launch.launch(driver.Queue(0, 5), -1, 1 << 47, 3, 4, -1.0, 0.25)
+    launch.launch(driver.Queue(1, 6), 1, 2, 3, 0, 1.0, 1.0)
+    sizes = [1 << 31, 1, 1, 256, 1, 1, 4096]
+    assert gpu.log[0] == ("launch", 5, 0xC0, sizes, [-1, 1 << 47, 3, 4, 7], [-1.0, 0.25])
+    assert gpu.log[1] == ("launch", 6, 0xC1, sizes, [1, 2, 3, 0, 7], [1.0, 1.0])
     assert gpu.driver.contexts == [0xC0]
     gpu.driver.fail("cuLaunchKernel", BAD_HANDLE)
     with pytest.raises(driver.CudaError, match=r"launching a kernel on GPU 0, stream 0x5: CUDA_ERROR_INVALID_HANDLE"):
-        launch.launch(driver.Queue(0, 5), 1, 2, 3, 1.0, 1.0)
+        launch.launch(driver.Queue(0, 5), 1, 2, 3, 0, 1.0, 1.0)
     gpu.driver.fails.clear()
-    launch.launch(driver.Queue(0, 5), 1, 2, 3, 1.0, 1.0)
+    launch.launch(driver.Queue(0, 5), 1, 2, 3, 0, 1.0, 1.0)
 
 
 def test_launches_from_many_threads_do_not_mix(gpu):
-    launch = driver.Launch("function", 1, 32, (9,))
+    launch = driver.Launch("function", 1, 32, 0, (9,))
 
     def work(k):
         for i in range(300):
-            launch.launch(driver.Queue(0, k), i, k, 0, float(i), float(k))
+            launch.launch(driver.Queue(0, k), i, k, 0, 0, float(i), float(k))
 
     threads = [threading.Thread(target=work, args=(k,)) for k in range(4)]
     for thread in threads:
@@ -494,3 +473,117 @@ def test_scratch_memory_is_freed_when_work_fails(gpu, pools):
     assert gpu.log == ([("free", 5)] if pools else [("synchronize", 5), ("free", None)])
     with pytest.raises(MemoryError, match=f"allocating {1 << 50} bytes on GPU 0"):
         driver.scratch(driver.Queue(0, 5), 1 << 50).__enter__()
+
+
+# ------------------------------------------------ where CUDA is not, or not yet
+
+FORKED = """
+import multiprocessing, os
+import numpy as np
+from gpu_fakes import Driver
+import numba_softmax as ns
+from numba_softmax.backends.cuda import driver
+
+driver._bindings = Driver
+print(driver.count())
+launch = driver.Launch("function", 1, 1, 0, (0,))
+launch.launch(driver.Queue(0, 0), 1, 2, 3, 0, 1.0, 1.0)
+child = os.fork()
+if child == 0:
+    said = []
+    for call in (
+        lambda: ns.softmax([1.0], device="cuda"),
+        lambda: launch.launch(driver.Queue(0, 0), 1, 2, 3, 0, 1.0, 1.0),
+        driver.count,
+    ):
+        try:
+            call()
+        except RuntimeError as error:
+            said.append("spawn" in str(error))
+    os._exit(0 if said == [True] * 3 and ns.logsumexp([0.0]) == 0 else 1)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+print(driver.count())
+"""
+
+UNUSED = """
+import os
+from gpu_fakes import Driver
+from numba_softmax.backends.cuda import driver
+
+driver._bindings = Driver
+child = os.fork()
+if child == 0:
+    os._exit(0 if driver.count() == 2 else 1)  # nothing was begun before, so all is well
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_forked_process_is_told_to_be_spawned(run_python):
+    assert run_python(FORKED).split() == ["2", "2"]
+    run_python(UNUSED)
+
+
+def test_a_process_forked_by_somebody_else_is_told_so(gpu):
+    gpu.driver.cuInit = lambda flags: (NOT_INITIALIZED,)
+    with pytest.raises(driver.CudaError, match=r"starting CUDA: CUDA_ERROR_NOT_INITIALIZED.*spawn"):
+        driver.count()
+
+
+@pytest.mark.parametrize(
+    ("missing", "said"),
+    [
+        ("numba_cuda", r"numba-cuda, which is not installed: pip install 'numba-softmax\[cu13\]'"),
+        ("cuda.bindings", r"bindings that come with numba-cuda .*: pip install 'numba-softmax\[cu13\]'"),
+        ("driver", "needs an NVIDIA driver, and none was found"),
+        ("device", "finds no GPU .*CUDA_ERROR_NO_DEVICE"),
+    ],
+)
+def test_what_is_missing_is_said(monkeypatch, missing, said, capsys):
+    module = SimpleNamespace(cuInit=lambda flags: (NO_DEVICE,))
+    if missing == "driver":
+        del module.cuInit
+    monkeypatch.setattr(driver, "_cuda", driver._Unready())
+    monkeypatch.setattr(driver.importlib.util, "find_spec", lambda name: None if missing == name else "there")
+    bindings = None if missing == "cuda.bindings" else SimpleNamespace(driver=module)
+    monkeypatch.setitem(sys.modules, "cuda", SimpleNamespace(bindings=bindings))
+    monkeypatch.setitem(sys.modules, "cuda.bindings", bindings)
+    for x in ([1.0], X):
+        with pytest.raises(RuntimeError, match=said):
+            ns.softmax(x, device="cuda")
+    assert ns.logsumexp([0.0]) == 0
+    assert cli.main(["info"]) == 0
+    assert re.search(said, capsys.readouterr().out)
+
+
+def test_info_lists_the_gpus(gpu, capsys):
+    assert cli.main(["info"]) == 0
+    printed = capsys.readouterr().out
+    assert "driver for CUDA 13.2" in printed
+    assert "GPU 1: Fake 1, capability 9.0, 132 multiprocessors, 1099.5 GB" in printed
+
+
+PTX = """
+.version 8.0
+.target sm_90
+.address_size 64
+.visible .entry fill(.param .u64 to) {
+    .reg .u64 %to;
+    .reg .f32 %x;
+    ld.param.u64 %to, [to];
+    mov.f32 %x, 0f3F800000;
+    st.global.f32 [%to], %x;
+    ret;
+}
+"""
+
+
+def test_ptx_is_assembled_without_a_gpu():
+    pytest.importorskip("cuda.bindings.nvjitlink", reason="numba-cuda is not installed")
+    cubin, report = driver.assemble(PTX, (9, 0))
+    assert cubin.startswith(b"\x7fELF")
+    assert "registers" in report
+    with pytest.raises(driver.CudaError, match=r"capability 9\.0: .*(?s:.*)Not a name of any known instruction"):
+        driver.assemble(PTX.replace("mov.f32", "move.f32"), (9, 0))
+    with pytest.raises(driver.CudaError, match=r"capability 3\.3: .*ARCH"):
+        driver.assemble(PTX, (3, 3))

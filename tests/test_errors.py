@@ -144,11 +144,18 @@ def test_options_go_by_name(name):
         getattr(ns, name)([1.0], -1, keepdims_=True)
 
 
-def test_cuda_is_refused_clearly_where_there_is_none():
-    class OnGpu:
-        __cuda_array_interface__ = {"shape": (3,), "typestr": "<f4", "data": (0, True), "version": 3}  # noqa: RUF012
+def test_cuda_is_refused_clearly_where_there_is_none(monkeypatch):
+    from numba_softmax.backends.cuda import driver
 
+    class OnGpu:
+        __cuda_array_interface__ = {"shape": (3,), "typestr": "<f4", "data": (4096, True), "version": 3}  # noqa: RUF012
+
+    def none():
+        raise driver.CudaError("CUDA needs what is not there")
+
+    monkeypatch.setattr(driver, "_bindings", none)
+    monkeypatch.setattr(driver, "_cuda", driver._Unready())
     for x in ([1.0], OnGpu()):
-        refused(NotImplementedError, "CUDA", "softmax", x, device="cuda")
-    refused(NotImplementedError, "CUDA", "softmax", OnGpu())
+        refused(RuntimeError, "CUDA needs", "softmax", x, device="cuda")
+    refused(RuntimeError, "CUDA needs", "softmax", OnGpu())
     refused(TypeError, "GPU", "softmax", OnGpu(), device="cpu")

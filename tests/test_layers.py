@@ -11,27 +11,56 @@ import numba_softmax
 PACKAGE = Path(numba_softmax.__file__).parent
 NUMBA, NUMPY = {"numba"}, {"numpy"}
 MATH = {"lanewise", "simd", "expmath", "online"}
+HOST_SIDE = {"backends.cuda.driver", "backends.cuda.dlpack", "backends.cuda.libraries"}
 
 # A module or a folder: what it may import of the package, and of other libraries.
 ALLOWED = {
     "__init__": ({"api"}, set()),
     "__main__": ({"cli"}, set()),
-    "api": ({"arrays", "dispatch", "ops"}, {"numpy", "tqdm"}),
+    "api": ({"arrays", "calls", "dispatch", "ops"}, {"numpy", "tqdm"}),
+    "calls": ({"arrays", "dispatch", "ops"}, NUMPY),
     "arrays": (set(), {"numpy", "ml_dtypes"}),
-    "dispatch": ({"backends", "backends.cpu"}, set()),
+    "dispatch": (
+        {"backends", "backends.cpu", "backends.cuda", "backends.cuda.streams", "backends.cuda.staging"},
+        NUMPY,
+    ),
     "ops": (MATH, set()),
     "online": ({"lanewise", "simd", "expmath"}, NUMBA),
     "expmath": ({"lanewise", "simd"}, NUMBA),
     "simd": ({"lanewise"}, {"numba", "llvmlite"}),
     "lanewise": (set(), {"numba", "llvmlite"}),
     "backends": (set(), set()),
-    "backends.cpu": ({"arrays", "ops", *MATH, "backends.cpu"}, {"numba", "numpy", "llvmlite"}),
+    "backends.disk": (set(), {"numba", "llvmlite"}),
+    "backends.spec": ({"arrays", "ops", "simd"}, NUMBA),
+    "backends.cpu": (
+        {"arrays", "ops", *MATH, "backends.cpu", "backends.disk", "backends.spec"},
+        {"numba", "numpy", "llvmlite"},
+    ),
+    "backends.cuda": (
+        {"arrays", "ops", *MATH, "backends.disk", "backends.spec", "backends.cuda", "backends.cuda.driver"},
+        {"numba", "llvmlite", "numba_cuda"},
+    ),
+    "backends.cuda.driver": (set(), {"cuda"}),
+    "backends.cuda.dlpack": ({"arrays"}, NUMPY),
+    "backends.cuda.libraries": ({"arrays", *HOST_SIDE}, {"numpy", "numba"}),
+    "backends.cuda.streams": ({"arrays", *HOST_SIDE}, NUMPY),
+    "backends.cuda.staging": ({"arrays", "ops", "backends", "backends.cuda", *HOST_SIDE}, NUMPY),
     "cli": (
-        {"cli", "api", "arrays", "ops", "backends.cpu", "__init__"},
+        {
+            "cli",
+            "api",
+            "arrays",
+            "ops",
+            "backends.cpu",
+            "backends.disk",
+            "backends.cuda",
+            "backends.cuda.driver",
+            "__init__",
+        },
         {"numba", "numpy", "llvmlite", "tqdm", "scipy", "torch", "matplotlib", "ml_dtypes"},
     ),
 }
-LAZY = {"ml_dtypes", "scipy", "torch", "matplotlib"}
+LAZY = {"ml_dtypes", "scipy", "torch", "matplotlib", "cuda"}
 """What is imported inside functions alone, where it is needed."""
 
 
@@ -95,17 +124,18 @@ import sys
 import numba
 before = set(sys.modules)  # Numba loads SciPy where it is installed
 import numba_softmax
-unwanted = {"matplotlib", "tqdm", "scipy", "torch", "ml_dtypes", "numba_softmax.cli"} & (set(sys.modules) - before)
+optional = {"matplotlib", "tqdm", "scipy", "torch", "ml_dtypes", "cuda", "numba.cuda", "numba_cuda"}
+unwanted = (optional | {"numba_softmax.cli", "numba_softmax.backends.cuda"}) & (set(sys.modules) - before)
 assert not unwanted, unwanted
 """
 
 COMPILES = """
 from numba.core import event
 with event.install_recorder("numba:compile") as recorder:
-    from numba_softmax import api
+    from numba_softmax import calls
     from numba_softmax.backends import cpu
 assert not recorder.buffer, recorder.buffer
-assert not api._prepared.cache_info().currsize
+assert not calls._prepared.cache_info().currsize
 """
 
 

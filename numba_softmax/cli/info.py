@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import importlib
 import importlib.metadata
-import importlib.util
 import json
 import os
 import platform
@@ -41,7 +41,7 @@ def command(arguments: argparse.Namespace) -> int:
     print(f"vectors        {_shown(cpu['vector_bits'])} bits; {' '.join(cpu['features']) or 'features unknown'}")
     print(f"threads        {_shown(facts['threads']['count'])}, layer {_shown(facts['threads']['layer'])}")
     print(f"kernel cache   {_shown(kernels['folder'])}: {kernels['kernels']} kernels, {kernels['bytes'] / 1e6:.1f} MB")
-    print(f"cuda           {facts['cuda']['state']}")
+    print("cuda           " + ("\n" + " " * 15).join(_cuda_in_lines(facts["cuda"])))
     return 0
 
 
@@ -105,10 +105,30 @@ def _cache() -> dict[str, Any]:
 
 
 def _cuda() -> dict[str, Any]:
-    installed = bool(_attempt(lambda: importlib.util.find_spec("numba_cuda")))
-    version = _attempt(lambda: importlib.metadata.version("numba-cuda"))
-    state = f"numba-cuda {version or ''}".strip() if installed else "numba-cuda is not installed"
-    return {"numba_cuda": version, "backend": False, "state": f"{state}; this version has no CUDA backend"}
+    """The GPUs, and what is missing if they cannot be used."""
+    found = {"numba_cuda": _attempt(lambda: importlib.metadata.version("numba-cuda")), "driver": None, "devices": []}
+    missing = None
+    try:
+        from ..backends.cuda import driver
+
+        found["driver"] = ".".join(map(str, driver.version()))
+        found["devices"] = [dataclasses.asdict(driver.device(ordinal)) for ordinal in range(driver.count())]
+    except Exception as problem:
+        missing = str(problem)
+    return {**found, "usable": missing is None, "missing": missing}
+
+
+def _cuda_in_lines(facts: dict[str, Any]) -> list[str]:
+    if not facts["usable"]:
+        return [f"not usable: {facts['missing']}"]
+    lines = [f"numba-cuda {_shown(facts['numba_cuda'])}, driver for CUDA {facts['driver']}"]
+    for device in facts["devices"]:
+        major, minor = device["capability"]
+        lines.append(
+            f"GPU {device['ordinal']}: {device['name']}, capability {major}.{minor}, "
+            f"{device['processors']} multiprocessors, {device['memory'] / 1e9:.1f} GB"
+        )
+    return lines
 
 
 def _attempt(function: Callable[[], Any]) -> Any:

@@ -53,7 +53,6 @@ class Device:
     l2: int  # bytes
     memory: int  # bytes
     has_pools: bool  # whether memory can be allocated in the order of a stream
-    context: int  # the handle of its primary context
 
 
 # ----------------------------------------------------------------------- loading
@@ -124,7 +123,7 @@ def _exception(bindings: Any, error: int, doing: str) -> Exception:
     _, text = bindings.cuGetErrorString(error)
     said = f"{name.decode()}: {text.decode()}" if not known else f"error {int(error)}"
     if error == _OUT_OF_MEMORY:
-        return MemoryError(f"{doing}: the GPU is out of memory ({said})")
+        return MemoryError(f"{doing}: out of memory ({said})")
     if error in _CORRUPTING:
         said += "; some kernel of this process failed before, and none can run any more: start a new process"
     elif error == _NOT_INITIALIZED:
@@ -168,7 +167,7 @@ def assembler_version() -> tuple[int, int]:
 
 @functools.cache
 def device(ordinal: int) -> Device:
-    """A device, ready for use."""
+    """What there is to know of a device."""
     doing = f"asking for GPU {ordinal}"
     handle = _ask(doing, "cuDeviceGet", ordinal)
 
@@ -185,8 +184,14 @@ def device(ordinal: int) -> Device:
         fact("L2_CACHE_SIZE"),
         _ask(doing, "cuDeviceTotalMem", handle),
         bool(fact("MEMORY_POOLS_SUPPORTED")),
-        int(_ask(doing, "cuDevicePrimaryCtxRetain", handle)),
     )
+
+
+@functools.cache
+def _context(ordinal: int) -> int:
+    """A device's primary context, which is kept for good."""
+    doing = f"turning to GPU {ordinal}"
+    return int(_ask(doing, "cuDevicePrimaryCtxRetain", _ask(doing, "cuDeviceGet", ordinal)))
 
 
 def current_ordinal() -> int:
@@ -209,7 +214,7 @@ def ordinal_of(address: int) -> int | None:
 @contextmanager
 def current(ordinal: int) -> Iterator[None]:
     """A device's context is the thread's current one."""
-    context = device(ordinal).context
+    context = _context(ordinal)
     if int(_ask("asking for the current context", "cuCtxGetCurrent")) == context:
         yield
         return
@@ -289,7 +294,7 @@ class Launch:
             block = _Block(self._parameters)
         try:
             _HEAD.pack_into(block.values, 0, x, y, w, temporary, sign, factor)
-            if int(_cuda.cuCtxGetCurrent()[1]) == device(queue.ordinal).context:
+            if int(_cuda.cuCtxGetCurrent()[1]) == _context(queue.ordinal):
                 error = _cuda.cuLaunchKernel(*self._how, queue.stream, block.pointers, 0)[0]
             else:
                 with current(queue.ordinal):
@@ -331,7 +336,7 @@ def check_stream(queue: Queue) -> None:
     if queue.stream <= PER_THREAD_STREAM:
         return
     context = int(_ask(f"asking for stream {queue.stream:#x}", "cuStreamGetCtx", queue.stream))
-    if context != device(queue.ordinal).context:
+    if context != _context(queue.ordinal):
         raise ValueError(f"stream {queue.stream:#x} is not one of GPU {queue.ordinal}, where x lies")
 
 

@@ -9,6 +9,7 @@ import functools
 import math
 import sys
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -77,7 +78,9 @@ class Torch(Library):
         dtype, ordinal = _dtype_of_torch(array.dtype), array.get_device()
         size = dtype.itemsize
         steps = tuple([step * size for step in array.stride()])
-        return View(array.data_ptr(), array.shape, dtype, steps, True, ordinal, _stream_of_torch(torch, ordinal), array)
+        return View(
+            array.data_ptr(), array.shape, dtype, steps, True, ordinal, _streams_of_torch(torch)(ordinal), array
+        )
 
     def empty(self, x: View, shape: tuple[int, ...], dtype: np.dtype, stream: int | None) -> Any:
         torch = sys.modules["torch"]
@@ -99,10 +102,11 @@ def _dtype_of_torch(dtype: Any) -> np.dtype:
     return arrays.as_dtype(str(dtype).removeprefix("torch."))
 
 
-def _stream_of_torch(torch: ModuleType, ordinal: int) -> int:
-    """The current stream. Asking for its handle alone takes a fifth of the time, where that is possible."""
+@functools.cache
+def _streams_of_torch(torch: Any) -> Callable[[int], int]:
+    """What gives a device's current stream. Asking for its handle alone takes a fifth of the time, where one can."""
     raw = getattr(torch._C, "_cuda_getCurrentRawStream", None)
-    return raw(ordinal) if raw else torch.cuda.current_stream(ordinal).cuda_stream
+    return raw or (lambda ordinal: torch.cuda.current_stream(ordinal).cuda_stream)
 
 
 def _torch_stream(torch: ModuleType, ordinal: int, stream: int) -> Any:

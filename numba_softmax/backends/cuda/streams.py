@@ -61,19 +61,26 @@ class GpuCall:
 
     def run(self, start: Callable, y: View, mask: View | None, factor: float | None, copies: bool) -> None:
         """Queue the work; with `copies`, on copies of `x` and of the mask, which the result would overwrite."""
+        x = self.x
+        plain = self._asked is None and y.stream == x.stream and x.stream is not None and not copies
+        if plain and (mask is None or mask.stream == x.stream):
+            start(x.address, y.address, 0 if mask is None else mask.address, factor, self.queue)
+        else:
+            self._run_in_order(start, y, mask, factor, copies)
+
+    def _run_in_order(self, start: Callable, y: View, mask: View | None, factor: float | None, copies: bool) -> None:
+        """The same with other streams, or copies, in it."""
         views = (self.x, y) if mask is None else (self.x, y, mask)
         queue, (ordinal, stream) = self.queue, self.queue
-        others = {other for view in views if (other := _same(view.stream)) != stream and view.stream is not None}
+        others = {_same(view.stream) for view in views if view.stream is not None} - {stream}
         for other in others:
             driver.wait(queue, other)
-        w = 0 if mask is None else mask.address
-        if copies:
-            with ExitStack() as stack:
-                x_at = stack.enter_context(_copied(queue, self.x))
-                w_at = 0 if mask is None else stack.enter_context(_copied(queue, mask))
-                start(x_at, y.address, w_at, factor, queue)
-        else:
-            start(self.x.address, y.address, w, factor, queue)
+        with ExitStack() as stack:
+            x, w = self.x.address, 0 if mask is None else mask.address
+            if copies:
+                x = stack.enter_context(_copied(queue, self.x))
+                w = 0 if mask is None else stack.enter_context(_copied(queue, mask))
+            start(x, y.address, w, factor, queue)
         if self._asked is not None:
             for view in views:
                 if _same(view.stream) != stream:
