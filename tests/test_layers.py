@@ -27,8 +27,9 @@ ALLOWED = {
     "backends": (set(), set()),
     "backends.cpu": ({"arrays", "ops", *MATH, "backends.cpu"}, {"numba", "numpy", "llvmlite"}),
     "cli": (
-        {"cli", "api", "arrays", "ops", "backends.cpu", "__init__"},
-        {"numba", "numpy", "llvmlite", "tqdm", "scipy", "torch", "matplotlib", "ml_dtypes"},
+        {"cli", "api", "arrays", "dispatch", "ops", "__init__", "backends.cpu", "backends.cuda"}
+        | {f"backends.cuda.{module}" for module in ("driver", "libraries", "streams")},
+        {"numba", "numpy", "llvmlite", "tqdm", "scipy", "torch", "triton", "matplotlib", "ml_dtypes"},
     ),
 }
 LAZY = {"ml_dtypes", "scipy", "torch", "matplotlib"}
