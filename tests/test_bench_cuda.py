@@ -14,10 +14,10 @@ from types import SimpleNamespace
 import numba
 import numpy as np
 import pytest
-from gpu_fakes import FACTS, OUT_OF_MEMORY, Backend, Current, Driver, fake_cupy, fake_numba_cuda, fake_torch
+from gpu_fakes import FACTS, OUT_OF_MEMORY, Current, Driver, fake_cupy, fake_numba_cuda, fake_torch
 
 from numba_softmax import api, arrays, calls, cli
-from numba_softmax.backends import cuda
+from numba_softmax.backends import cpu, cuda
 from numba_softmax.backends.cuda import driver, libraries
 from numba_softmax.cli import UserError, bench, bench_cuda, cuda_arrays, cuda_clock, cuda_shown, info
 from numba_softmax.cli.bench import Case, Data
@@ -62,6 +62,20 @@ class TimedDriver(Driver):
         if function[1] != b"nothing":
             return super().cuLaunchKernel(function, *numbers)
         return (0,)
+
+
+def starter(op, layout):
+    """The CPU's kernels in the place of a GPU's."""
+    start = cpu.starter(op, layout)
+    return lambda x, y, w, scale, queue: start(x, y, w, scale)
+
+
+def forget():
+    """Have nothing remembered of devices and calls."""
+    for module in (driver, calls):
+        for function in vars(module).values():
+            if hasattr(function, "cache_clear"):
+                function.cache_clear()
 
 
 class FakeMaker(cuda_arrays.Maker):
@@ -136,7 +150,7 @@ def gpu(monkeypatch, one_thread):
     monkeypatch.setattr(driver, "_bindings", lambda: fake)
     monkeypatch.setattr(driver, "_cuda", driver._Unready())
     monkeypatch.setattr(driver, "assemble", lambda ptx, capability: (b"cubin", ""))
-    monkeypatch.setattr(cuda, "starter", Backend(fake).starter)
+    monkeypatch.setattr(cuda, "starter", starter)
     modules = {"torch": fake_torch(current), "cupy": fake_cupy(current), "numba.cuda": fake_numba_cuda(current, fake)}
     pool = SimpleNamespace(free_all_blocks=lambda: None)
     modules["cupy"].get_default_memory_pool = lambda: pool
@@ -150,13 +164,10 @@ def gpu(monkeypatch, one_thread):
     monkeypatch.setattr(bench_cuda, "FOREIGN", {"torch": good, "triton": lacking, "cupy": failing})
     maker = FakeMaker(modules["cupy"])
     monkeypatch.setattr(cuda_arrays, "maker", lambda: maker)
-    caches = (driver.device, calls._prepared)
-    for cache in caches:
-        cache.cache_clear()
+    forget()
     yield SimpleNamespace(driver=fake, maker=maker, torch=modules["torch"], cupy=modules["cupy"])
     assert fake.nothing_left()
-    for cache in caches:
-        cache.cache_clear()
+    forget()
 
 
 @pytest.fixture
@@ -315,7 +326,7 @@ def test_without_a_library_it_says_what_to_install(monkeypatch):
 def test_a_gpu_without_memory_is_an_error_in_one_line(gpu, capsys):
     gpu.driver.fail("cuMemAllocAsync", OUT_OF_MEMORY)
     assert run("--quick") == 2
-    assert "the GPU is out of memory" in capsys.readouterr().err
+    assert "out of memory" in capsys.readouterr().err
 
 
 # ------------------------------------------------------------------------- cases
@@ -435,7 +446,8 @@ def test_the_empty_kernel_can_be_assembled():
 def test_facts_that_the_driver_does_not_tell_are_none(gpu, monkeypatch, tmp_path):
     monkeypatch.setattr(cuda_clock, "_VERSION_FILE", tmp_path / "version")
     gpu.driver.fail("cuDeviceGetAttribute", 1)
-    monkeypatch.setattr(driver, "device", lambda ordinal: driver.Device(0, "Fake", (9, 0), 1, 1, 1, 1, True, 0))
+    known = SimpleNamespace(name="Fake", capability=(9, 0), processors=1, l2=1, memory=1)
+    monkeypatch.setattr(driver, "device", lambda ordinal: known)
     facts = cuda_clock.facts(0)
     assert facts["driver"] is facts["memory_clock_mhz"] is facts["memory_gb_per_second"] is None
     (tmp_path / "version").write_text("NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.65.06  Release\n")
