@@ -27,7 +27,7 @@ ALLOWED = {
     "backends": (set(), set()),
     "backends.cpu": ({"arrays", "ops", *MATH, "backends.cpu"}, {"numba", "numpy", "llvmlite"}),
     "cli": (
-        {"cli", "api", "arrays", "dispatch", "ops", "__init__", "backends.cpu", "backends.cuda"}
+        {"cli", "api", "arrays", "dispatch", "ops", "__init__", "backends.cpu", "backends.disk", "backends.cuda"}
         | {f"backends.cuda.{module}" for module in ("driver", "libraries", "streams")},
         {"numba", "numpy", "llvmlite", "tqdm", "scipy", "torch", "triton", "matplotlib", "ml_dtypes"},
     ),
