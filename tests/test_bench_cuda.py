@@ -28,14 +28,15 @@ MIB = 1 << 20
 
 
 class TimedDriver(Driver):
-    """A driver whose events hold the host's time, and that counts flushes."""
+    """A driver whose events hold the time of the host, or another one."""
 
     CUfunction_attribute = Driver.CUdevice_attribute
-    flushes = 0
+    time = staticmethod(time.perf_counter)
+    flush_seconds = 0
     free = 64 * MIB
 
     def cuEventRecord(self, event, stream):  # noqa: N802
-        self.events[event] = time.perf_counter()
+        self.events[event] = self.time()
         return (0,)
 
     def cuEventSynchronize(self, event):  # noqa: N802
@@ -45,8 +46,10 @@ class TimedDriver(Driver):
         return 0, (self.events[end] - self.events[start]) * 1e3
 
     def cuMemsetD8Async(self, address, value, nbytes, stream):  # noqa: N802
-        self.flushes += 1
+        self.log.append(("flush", stream))
         self.memory[address][:nbytes] = value
+        if self.flush_seconds:
+            self.time.pass_by(self.flush_seconds)
         return (0,)
 
     def cuMemGetInfo(self):  # noqa: N802
@@ -410,21 +413,42 @@ def test_launch_parts_make_up_the_call(setup):
 # ------------------------------------------------------------------------- clock
 
 
-def test_the_clock_gives_the_time_of_the_call_alone(setup):
-    times = setup.clock.interleaved({"slow": lambda: time.sleep(0.01), "fast": lambda: None}, 4, (), None)
-    assert all(0.01 <= seconds < 0.02 for seconds in times["slow"])
-    assert max(times["fast"]) < 0.005
-    assert len(times["slow"]) == len(times["fast"]) == 4
+class Time:
+    """A time that passes when it is told to."""
+
+    now = 0.0
+
+    def __call__(self):
+        return self.now
+
+    def pass_by(self, seconds):
+        self.now += seconds
 
 
-def test_the_cache_is_flushed_for_as_long_as_a_call_takes_to_queue(setup, gpu):
-    clock = setup.clock
-    clock._flush_seconds = 1e-3
-    assert clock.warmed(lambda: time.sleep(0.004)) in (9, 10)
-    assert clock.warmed(lambda: time.sleep(0.05)) == cuda_clock.MOST_FLUSHES
-    gpu.driver.flushes = 0
-    clock._elapsed(lambda: None, 3)
-    assert gpu.driver.flushes == 3
+@pytest.fixture
+def told(gpu, monkeypatch):
+    """The time of the host and of events, in which a flush takes 1/1024 s."""
+    told = gpu.driver.time = Time()
+    gpu.driver.flush_seconds = 1 / 1024
+    monkeypatch.setattr(cuda_clock, "time", SimpleNamespace(perf_counter=told))
+    return told
+
+
+def test_the_clock_gives_the_time_of_the_call_alone(told):
+    calls = {"slow": partial(told.pass_by, 0.5), "fast": partial(told.pass_by, 0.125)}
+    with cuda_clock.clock(driver.Queue(0, 0)) as clock:
+        times = clock.interleaved(calls, 4, (), None)
+    assert times == {"slow": [0.5] * 4, "fast": [0.125] * 4}
+
+
+def test_the_cache_is_flushed_for_longer_than_a_call_takes_to_queue(told, gpu):
+    with cuda_clock.clock(driver.Queue(0, 0)) as clock:
+        assert clock.warmed(lambda: None) == 1
+        assert clock.warmed(partial(told.pass_by, 4 / 1024)) == 1 + 4 * cuda_clock.LEAD
+        assert clock.warmed(partial(told.pass_by, 1.0)) == cuda_clock.MOST_FLUSHES
+        gpu.driver.log.clear()
+        clock._elapsed(lambda: gpu.driver.log.append("call"), 3)
+        assert gpu.driver.log == [("flush", 0)] * 3 + ["call"]
 
 
 def test_candidates_take_turns(setup):

@@ -24,7 +24,11 @@ _ask = driver._ask  # questions with the errors of the rest of the package
 WARM_CALLS = 3
 
 FLUSHED = 2
-"""Times the size of the second cache that is overwritten before a call."""
+"""Times the size of the second cache that is overwritten before a call.
+
+What of that has not got to memory yet does so during the call, of whichever candidate: it hides small differences of
+small cases.
+"""
 
 LEAD, MOST_FLUSHES = 2.0, 32
 """The GPU is kept busy for so many times the time it takes to queue a call, by at most so many flushes."""
