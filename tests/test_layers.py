@@ -46,18 +46,9 @@ ALLOWED = {
     "backends.cuda.streams": ({"arrays", *HOST_SIDE}, NUMPY),
     "backends.cuda.staging": ({"arrays", "ops", "backends", "backends.cuda", *HOST_SIDE}, NUMPY),
     "cli": (
-        {
-            "cli",
-            "api",
-            "arrays",
-            "ops",
-            "backends.cpu",
-            "backends.disk",
-            "backends.cuda",
-            "backends.cuda.driver",
-            "__init__",
-        },
-        {"numba", "numpy", "llvmlite", "tqdm", "scipy", "torch", "matplotlib", "ml_dtypes"},
+        {"cli", "api", "arrays", "dispatch", "ops", "__init__", "backends.cpu", "backends.disk", "backends.cuda"}
+        | {f"backends.cuda.{module}" for module in ("driver", "libraries", "streams")},
+        {"numba", "numpy", "llvmlite", "tqdm", "scipy", "torch", "triton", "matplotlib", "ml_dtypes"},
     ),
 }
 LAZY = {"ml_dtypes", "scipy", "torch", "matplotlib", "cuda"}

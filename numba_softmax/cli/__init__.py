@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from .. import __version__
+from ..dispatch import DEVICES
 from ..ops import OPS
 
 __all__ = ["UserError", "main"]
@@ -111,10 +112,12 @@ def _parser() -> argparse.ArgumentParser:
 
     text = "measure this machine against a parallel copy, NumPy, SciPy and torch"
     bench = commands.add_parser("bench", help=text, description=f"{_sentence(text)}, as far as these are installed.")
+    text = "what to measure; cuda: arrays on a GPU, beside torch, Triton and CuPy (default: %(default)s)"
+    bench.add_argument("--device", choices=DEVICES, default="cpu", help=text)
     bench.add_argument("--json", metavar="FILE", help="write all numbers to a file")
     bench.add_argument("--plot", metavar="FILE", help="draw them (.png, .svg or .pdf; needs matplotlib)")
     kind = bench.add_mutually_exclusive_group()
-    kind.add_argument("--quick", action="store_true", help="three small cases only")
+    kind.add_argument("--quick", action="store_true", help="a few small cases only")
     text = "softmax over row lengths from 1 to 100000 and over inner axes, with the points that are slow for no reason"
     kind.add_argument("--sweep", action="store_true", help=text)
     text = "new processes: import, first call with and without the kernel on disk, second call"

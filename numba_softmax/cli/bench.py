@@ -1,7 +1,7 @@
 """``numba-softmax bench``: this machine's numbers, beside the copy ceiling and what else is installed.
 
-The command's options, its files and its table of cases are here; `sweep` and
-`cold` are other measurements, which make a `Mode` as the cases do.
+The command's options, its files and its table of cases are here; `sweep`,
+`cold` and `bench_cuda` are other measurements, which make a `Mode` as the cases do.
 """
 
 from __future__ import annotations
@@ -118,6 +118,13 @@ def command(arguments: argparse.Namespace) -> int:
 
 
 def _mode(arguments: argparse.Namespace) -> Mode:
+    if arguments.device == "cuda":
+        if arguments.sweep or arguments.cold:
+            kind = "--sweep" if arguments.sweep else "--cold"
+            raise UserError(f"{kind} does not go with --device cuda: it measures the kernels of the CPU")
+        from . import bench_cuda
+
+        return Mode("cuda", lambda: bench_cuda.measured(arguments.quick), bench_cuda.lines, bench_cuda.figure)
     if arguments.sweep:
         return Mode("sweep", sweep.measured, sweep.lines, sweep.figure)
     if arguments.cold:
@@ -145,9 +152,9 @@ def _check_plot(path: Path) -> str:
 class Data(NamedTuple):
     """The arrays of a case."""
 
-    x: np.ndarray
-    y: np.ndarray
-    mask: np.ndarray | None
+    x: Any
+    y: Any
+    mask: Any
 
 
 def candidates(case: Case, data: Data) -> Iterator[tuple[str, Callable[[], Any]]]:
@@ -177,15 +184,15 @@ def _ceiling(case: Case, data: Data) -> Callable[[], Any]:
     return ceiling(source, np.full(moved // 8, 1, np.int64))
 
 
-def as_numpy_needs(case: Case, x: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
+def as_numpy_needs(case: Case, x: Any, mask: Any) -> Any:
     """What one does by hand to leave out elements and to scale them, in libraries that have no such arguments."""
     if mask is not None:
         x = np.where(mask, x, x.dtype.type(-np.inf))
     return x if case.scale is None else x * case.scale
 
 
-def by_numpy(op: str, x: np.ndarray, axis: int) -> np.ndarray:
-    """As most people write it."""
+def by_numpy(op: str, x: Any, axis: int) -> Any:
+    """As most people write it, for NumPy and for libraries that serve NumPy's functions."""
     m = x.max(axis, keepdims=True)
     d = x - m
     e = np.exp(d)
@@ -196,9 +203,15 @@ def by_numpy(op: str, x: np.ndarray, axis: int) -> np.ndarray:
 
 
 def _by_torch(torch: Any, case: Case, data: Data) -> Callable[[], Any]:
-    tensor, out, function = _tensor(torch, data.x), _tensor(torch, data.y), getattr(torch, case.op)
-    if data.mask is not None:
-        hidden = torch.from_numpy(~data.mask)
+    mask = None if data.mask is None else torch.from_numpy(data.mask)
+    return by_torch(torch, case, Data(_tensor(torch, data.x), _tensor(torch, data.y), mask))
+
+
+def by_torch(torch: Any, case: Case, tensors: Data) -> Callable[[], Any]:
+    """A call of torch's function, wherever the tensors lie."""
+    tensor, out, function = tensors.x, tensors.y, getattr(torch, case.op)
+    if tensors.mask is not None:
+        hidden = ~tensors.mask
         return lambda: function(tensor.masked_fill(hidden, -np.inf), case.axis, out=out)
     if case.scale is not None:
         return lambda: function(tensor * case.scale, case.axis, out=out)
@@ -257,10 +270,20 @@ def _error(case: Case, data: Data, result: Any) -> float | None:
     rows = np.moveaxis(x, case.axis, -1)
     if not OPS[case.op].reduces:
         result = np.moveaxis(result, case.axis, -1)
-    generator, count = np.random.default_rng(12), max(1, CHECKED // rows.shape[-1])
-    some = tuple(generator.integers(0, size, count) for size in rows.shape[:-1])
+    some = some_rows(rows.shape)
+    return error_of_rows(case, rows[some], result[some])
+
+
+def some_rows(shape: tuple[int, ...]) -> tuple[np.ndarray, ...]:
+    """The index of a random subset of the rows, which lie along the last axis."""
+    generator, count = np.random.default_rng(12), max(1, CHECKED // shape[-1])
+    return tuple(generator.integers(0, size, count) for size in shape[:-1])
+
+
+def error_of_rows(case: Case, rows: np.ndarray, results: np.ndarray) -> float | None:
+    """The largest error in units in the last place; None where there is nothing to compare with."""
     try:
-        return error_in_ulps(case.op, rows[some], result[some], scale=1.0 if case.scale is None else case.scale)
+        return error_in_ulps(case.op, rows, results, scale=1.0 if case.scale is None else case.scale)
     except NoReferenceError:
         return None
 
@@ -279,13 +302,14 @@ def table(results: list[dict[str, Any]]) -> Iterator[str]:
     width = max(len(result["case"]) for result in results)
     yield " ".join([" " * width, *(f"{head:>9}" for head in heads)])
     for result in results:
-        cells = [f"{result['seconds'][OURS] * 1e6:.1f}", _two(result["of_copy"][OURS])]
-        cells += [_two(result["times_faster_than"].get(name)) for name in OTHERS]
-        cells += [_two(result["of_plain"]), *(_two(result["ulp"].get(name)) for name in (OURS, "torch"))]
+        cells = [f"{result['seconds'][OURS] * 1e6:.1f}", two_places(result["of_copy"][OURS])]
+        cells += [two_places(result["times_faster_than"].get(name)) for name in OTHERS]
+        cells += [two_places(result["of_plain"]), *(two_places(result["ulp"].get(name)) for name in (OURS, "torch"))]
         yield " ".join([f"{result['case']:<{width}}", *(f"{cell:>9}" for cell in cells)])
 
 
-def _two(number: float | None) -> str:
+def two_places(number: float | None) -> str:
+    """For a table."""
     return "-" if number is None else f"{number:.3g}" if number >= 100 else f"{number:.2f}"
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import random
 import time
-from collections.abc import Callable, Collection, Hashable, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import numba
@@ -157,10 +157,15 @@ def shuffled(calls: Mapping[Key, Callable[[], Any]], rounds: int, bar: tqdm[Any]
         call()  # compiles, or loads
         once[key] = timed(call)
         bar.update()
-    order, generator = list(calls), random.Random(13)
+    for key in in_turns(calls, rounds):
+        times[key].append(rested(calls[key], once[key]))
+        bar.update()
+    return times
+
+
+def in_turns(keys: Iterable[Key], rounds: int) -> Iterator[Key]:
+    """All keys once a round, each round in an order of its own."""
+    order, generator = list(keys), random.Random(13)
     for _ in range(rounds):
         generator.shuffle(order)
-        for key in order:
-            times[key].append(rested(calls[key], once[key]))
-            bar.update()
-    return times
+        yield from order

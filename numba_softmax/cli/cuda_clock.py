@@ -1,0 +1,210 @@
+"""A clock for what a GPU does: events around each call, with caches that hold nothing of its arrays.
+
+All that a benchmark asks of the driver itself is here.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import statistics
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from ..backends.cuda import driver
+from ..backends.cuda.driver import Queue
+from ..backends.cuda.libraries import View
+from .timing import in_turns, timed
+
+_ask = driver._ask  # questions with the errors of the rest of the package
+
+WARM_CALLS = 3
+
+FLUSHED = 2
+"""Times the size of the second cache that is overwritten before a call.
+
+What of that has not got to memory yet does so during the call, of whichever candidate: it hides small differences of
+small cases.
+"""
+
+LEAD, MOST_FLUSHES = 2.0, 32
+"""The GPU is kept busy for so many times the time it takes to queue a call, by at most so many flushes."""
+
+QUEUED_AT_ONCE, QUEUED_BLOCKS = 100, 31
+"""Calls that are timed at once, few enough for the driver's queue never to be full; how often that is done."""
+
+NOTHING = """.version 6.3
+.target sm_75
+.address_size 64
+.visible .entry nothing() { ret; }
+"""
+"""A kernel that does nothing."""
+
+_VERSION_FILE = Path("/proc/driver/nvidia/version")
+
+
+class Clock:
+    """Times calls whose work is queued in one stream."""
+
+    def __init__(self, queue: Queue, memory: int, nbytes: int, start: Any, end: Any) -> None:
+        self._queue, self._memory, self._nbytes, self._events = queue, memory, nbytes, (start, end)
+        self._flush_seconds = statistics.median(self._elapsed(self._flush, 1) for _ in range(5))
+
+    def _flush(self) -> None:
+        _ask("overwriting the cache", "cuMemsetD8Async", self._memory, 0x5A, self._nbytes, self._queue.stream)
+
+    def _elapsed(self, call: Callable[[], Any], flushes: int) -> float:
+        """Seconds between the end of the flushes and that of what a call queues."""
+        ordinal, stream = self._queue
+        start, end = self._events
+        doing = f"timing a call on GPU {ordinal}"
+        with driver.current(ordinal):
+            for _ in range(flushes):
+                self._flush()
+            _ask(doing, "cuEventRecord", start, stream)
+            call()
+            _ask(doing, "cuEventRecord", end, stream)
+            _ask(doing, "cuEventSynchronize", end)
+            return _ask(doing, "cuEventElapsedTime", start, end) * 1e-3
+
+    def warmed(self, call: Callable[[], Any]) -> int:
+        """Have a call compiled or loaded, and find out how many flushes should go before it.
+
+        The GPU is at work on these until the call has been queued. So the time that
+        the host takes for that is not in the call's time.
+        """
+        queued = []
+        for _ in range(WARM_CALLS):
+            start = time.perf_counter()
+            call()
+            queued.append(time.perf_counter() - start)
+            driver.synchronize(self._queue)
+        return min(MOST_FLUSHES, 1 + math.ceil(LEAD * min(queued) / max(self._flush_seconds, 1e-6)))
+
+    def interleaved(
+        self,
+        calls: Mapping[str, Callable[[], Any]],
+        rounds: int,
+        foreign: Iterable[str],
+        left_out: Callable[[str, Exception], None],
+    ) -> dict[str, list[float]]:
+        """Seconds of each candidate's calls, which take turns, each round in an order of its own.
+
+        Parameters
+        ----------
+        calls : mapping of str to function
+            The candidates.
+        rounds : int
+            How many times.
+        foreign : iterable of str
+            Those that are left out if they fail.
+        left_out : function
+            It is told their names, and the errors.
+
+        Returns
+        -------
+        dict of str to list of float
+            The candidates that did not fail.
+        """
+        flushes: dict[str, int] = {}
+        for name, call in calls.items():
+            try:
+                flushes[name] = self.warmed(call)
+            except Exception as error:
+                if name not in foreign:
+                    raise
+                left_out(name, error)
+        times: dict[str, list[float]] = {name: [] for name in flushes}
+        for name in in_turns(flushes, rounds):
+            times[name].append(self._elapsed(calls[name], flushes[name]))
+        return times
+
+    def queueing(self, call: Callable[[], Any]) -> float:
+        """Median seconds from a call to its return, for a call that gives the GPU next to nothing to do."""
+        samples = []
+        with driver.current(self._queue.ordinal):  # as a program has it that works with one GPU
+            for _ in range(QUEUED_BLOCKS):
+                driver.synchronize(self._queue)
+                samples.append(timed(call, QUEUED_AT_ONCE))
+            driver.synchronize(self._queue)
+        return statistics.median(samples)
+
+    def launching(self) -> float:
+        """Median seconds that the driver takes to queue a kernel without parameters: what no launch can save."""
+        ordinal, stream = self._queue
+        kernel = driver.load(ordinal, driver.assemble(NOTHING, driver.device(ordinal).capability)[0], "nothing")
+        launch = driver._cuda.cuLaunchKernel
+        return self.queueing(lambda: launch(kernel, 1, 1, 1, 32, 1, 1, 0, stream, 0, 0))
+
+
+@contextmanager
+def clock(queue: Queue) -> Iterator[Clock]:
+    """A clock for one stream."""
+    nbytes = FLUSHED * driver.device(queue.ordinal).l2
+    with ExitStack() as stack:
+        start, end = (stack.enter_context(_event(queue.ordinal)) for _ in range(2))
+        yield Clock(queue, stack.enter_context(driver.scratch(queue, nbytes)), nbytes, start, end)
+
+
+@contextmanager
+def _event(ordinal: int) -> Iterator[Any]:
+    with driver.current(ordinal):
+        event = _ask(f"creating an event on GPU {ordinal}", "cuEventCreate", 0)
+    try:
+        yield event
+    finally:
+        with driver.current(ordinal):
+            driver._tell("cuEventDestroy", event)
+
+
+def copy(queue: Queue, to: View, source: View, nbytes: int) -> Callable[[], Any]:
+    """What memory allows at best: a copy within the device."""
+    return lambda: driver.copy_on_device(queue, to.address, source.address, nbytes)
+
+
+def free_memory(ordinal: int) -> int:
+    """Bytes of the device that nobody has."""
+    with driver.current(ordinal):
+        return _ask(f"asking for the free memory of GPU {ordinal}", "cuMemGetInfo")
+
+
+def facts(ordinal: int) -> dict[str, Any]:
+    """The GPU and its driver, fit for JSON; None for what the driver does not tell."""
+    device = driver.device(ordinal)
+    memory_khz, bus_bits = (_fact(ordinal, name) for name in ("MEMORY_CLOCK_RATE", "GLOBAL_MEMORY_BUS_WIDTH"))
+    clock_khz = _fact(ordinal, "CLOCK_RATE")
+    return {
+        "name": device.name,
+        "capability": list(device.capability),
+        "processors": device.processors,
+        "clock_mhz": clock_khz and clock_khz / 1e3,
+        "l2_bytes": device.l2,
+        "memory_bytes": device.memory,
+        "memory_clock_mhz": memory_khz and memory_khz / 1e3,
+        "memory_bus_bits": bus_bits,
+        # Two transfers a cycle: the driver gives the clock of memories of all kinds so that this holds.
+        "memory_gb_per_second": memory_khz and bus_bits and 2 * memory_khz * 1e3 * bus_bits / 8 / 1e9,
+        "driver": _driver_release(),
+        "cuda": ".".join(map(str, driver.version())),
+    }
+
+
+def _fact(ordinal: int, name: str) -> int | None:
+    try:
+        attribute = getattr(driver._cuda.CUdevice_attribute, f"CU_DEVICE_ATTRIBUTE_{name}")
+        handle = _ask("asking for a GPU", "cuDeviceGet", ordinal)
+        return int(_ask(f"asking for its {name}", "cuDeviceGetAttribute", attribute, handle)) or None
+    except (AttributeError, driver.CudaError):  # a fact that this driver does not know, or no longer
+        return None
+
+
+def _driver_release() -> str | None:
+    """The release of the kernel module, which the interface does not tell."""
+    try:
+        found = re.search(r"\b\d+\.\d+(\.\d+)?\b", _VERSION_FILE.read_text())
+    except OSError:
+        return None
+    return found and found[0]
