@@ -27,6 +27,24 @@ def pytest_unconfigure(config):
         shutil.rmtree(config.kernel_folder, ignore_errors=True)
 
 
+def pytest_collection_modifyitems(items):
+    """Without a GPU, tests that need one are skipped, and say what is missing."""
+    on_gpu = [item for item in items if item.get_closest_marker("gpu")]
+    missing = _missing_for_a_gpu() if on_gpu else None
+    for item in on_gpu if missing else ():
+        item.add_marker(pytest.mark.skip(reason=missing))
+
+
+def _missing_for_a_gpu():
+    from numba_softmax.backends.cuda import driver
+
+    try:
+        driver.count()
+    except driver.CudaError as error:
+        return str(error)
+    return None
+
+
 @pytest.fixture
 def one_thread():
     """Calls of any size run serially: parallel kernels need not be compiled."""

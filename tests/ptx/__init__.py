@@ -35,7 +35,7 @@ from .errors import (
     UninitialisedError,
     UnknownInstructionError,
 )
-from .machine import run
+from .launch import run
 from .memory import Memory
 from .parser import Module, parse
 

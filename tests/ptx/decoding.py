@@ -11,7 +11,12 @@ from .parser import NAME, SIZES, immediate
 DTYPES = {"pred": np.dtype(bool), "f16": np.dtype(np.float16), "f32": np.dtype(np.float32), "f64": np.dtype(np.float64)}
 DTYPES |= {f"s{8 * n}": np.dtype(f"i{n}") for n in (1, 2, 4, 8)}
 DTYPES |= {f"{letter}{8 * n}": np.dtype(f"u{n}") for n in (1, 2, 4, 8) for letter in "bu"}
-DTYPES |= {"bf16": np.dtype(np.uint16), "bf16x2": np.dtype(np.uint32), "f16x2": np.dtype(np.uint32)}
+DTYPES |= {
+    "bf16": np.dtype(np.uint16),
+    "bf16x2": np.dtype(np.uint32),
+    "f16x2": np.dtype(np.uint32),
+    "f32x2": np.dtype(np.uint64),
+}
 
 DECODERS = {}
 """What makes a step of an instruction, by the first word of its opcode: a function of a `Scope` and an `Opcode`."""

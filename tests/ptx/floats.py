@@ -66,45 +66,59 @@ def fma(a, b, c, rounding="rn"):
     if a.dtype == np.float64:
         if rounding != "rn":
             raise NotImplementedError(rounding)
-        return _fma64(*np.broadcast_arrays(a, b, c))
+        return _fma64(a, b, c)
     product = a.astype(np.float64) * b  # exact
     if rounding != "rn":
         return rounded(odd_sum(product, c.astype(np.float64)), a.dtype, rounding)
-    total = product + c
+    total = np.atleast_1d(product + c)
     result = total.astype(a.dtype)
-    doubtful = np.flatnonzero(_maybe_tie(total, a.dtype))
+    doubtful = _maybe_ties(total, result)
     if len(doubtful):
-        wide_c = np.broadcast_to(c, product.shape)[doubtful].astype(np.float64)
-        result[doubtful] = odd_sum(product[doubtful], wide_c).astype(a.dtype)
+        wide_c = np.broadcast_to(c, total.shape)[doubtful].astype(np.float64)
+        result[doubtful] = odd_sum(np.broadcast_to(product, total.shape)[doubtful], wide_c).astype(a.dtype)
     return result
 
 
-def _maybe_tie(total, dtype):
-    """Where a float64 may lie half-way between two narrower floats."""
-    info = np.finfo(dtype)
+def _maybe_ties(total, result):
+    """Where float64 numbers may lie half-way between two narrower floats, one of which they were rounded to."""
+    info = np.finfo(result.dtype)
     dropped = 52 - info.nmant
-    tie = (total.view(np.int64) & ((1 << dropped) - 1)) == 1 << (dropped - 1)
-    return tie | ((np.abs(total) < info.smallest_normal) & (total != 0))
+    maybe = (total.view(np.int64) & ((1 << dropped) - 1)) == 1 << (dropped - 1)
+    small = np.abs(result) < info.smallest_normal
+    if small.any():
+        maybe |= small & (total != 0)
+    return np.flatnonzero(maybe)
 
 
 def _fma64(a, b, c):
-    """The float64 `fma`: fast where nothing overflows or underflows, else by fractions or trivially."""
-    with np.errstate(all="ignore"):
-        plain = a * b + c
-        u, u_lo = two_product(a, b)
-        t, t_lo = two_sum(c, u_lo)
-        v, v_lo = two_sum(u, t)
-        result = v + odd_sum(t_lo, v_lo)
-        size = np.abs(u)
-        fine = (size > 2.0**-900) & (size < 2.0**960) & (np.abs(a) < 2.0**990) & (np.abs(b) < 2.0**990)
-        fine &= (np.abs(c) < 2.0**960) & ((np.abs(plain) > 2.0**-900) | (plain == 0))
-    if fine.all():
-        return result
-    trivial = (a == 0) | (b == 0) | ~(np.isfinite(a) & np.isfinite(b) & np.isfinite(c))
-    result = np.where(fine, result, plain)
-    result = np.where(~np.isfinite(c) & np.isfinite(a) & np.isfinite(b), c, result)
-    for i in np.flatnonzero(~fine & ~trivial):
-        result[i] = exact_float(Fraction(float(a[i])) * Fraction(float(b[i])) + Fraction(float(c[i])))
+    """The float64 `fma`: by errors of products and sums or, where these overflow or underflow, by fractions.
+
+    With the product as ``u + u_lo`` and ``u + c`` as ``v + v_lo``, the result is the sum of `v` and of
+    ``w = v_lo + u_lo``. That `w` is rounded matters only where ``v + w`` is a tie: it is rounded to odd there.
+    """
+    u, u_lo = two_product(a, b)
+    v, v_lo = two_sum(u, c)
+    w = v_lo + u_lo
+    result = np.atleast_1d(v + w)
+    twice = 2 * (w - (result - v))
+    ties = np.flatnonzero(((result + twice) - result == twice) & (twice != 0))
+    if len(ties):
+        v, v_lo, u_lo = (np.broadcast_to(x, result.shape)[ties] for x in (v, v_lo, u_lo))
+        result[ties] = v + odd_sum(v_lo, u_lo)
+    special = np.flatnonzero((np.abs(u) < 2.0**-900) | ~np.isfinite(result))
+    if len(special):
+        result[special] = _special_fma(*(np.broadcast_to(x, result.shape)[special] for x in (a, b, c)))
+    return result
+
+
+def _special_fma(a, b, c):
+    """The float64 `fma` where the product is tiny or zero, or something not finite."""
+    result = np.where(np.isfinite(a) & np.isfinite(b) & ~np.isfinite(c), c, a * b + c)
+    inexact = (a != 0) & (b != 0) & np.isfinite(a) & np.isfinite(b) & np.isfinite(c)
+    for i in np.flatnonzero(inexact):
+        x, y, z = (Fraction(float(v)) for v in (a[i], b[i], c[i]))
+        if x * y + z:  # the sign of a zero is that of the sum above
+            result[i] = exact_float(x * y + z)
     return result
 
 

@@ -1,4 +1,4 @@
-"""Blocks of threads in flight: who runs next, who waits at a barrier, and what a launch is made of.
+"""Blocks of threads in flight: who runs next, and who waits at a barrier.
 
 Every register is an array with a number for each lane, that is for each thread of all blocks in flight. Each lane is
 at some basic block of the program; those at the lowest one run it together. Compilers lay out code such that diverged
@@ -6,23 +6,17 @@ threads meet again in this way nearly always; where they do not, lanes at an exc
 wait until the others arrive. (The design is that of tinygrad's emulator of GPUs for its tests.)
 """
 
-from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
 
-from .counts import Counts
-from .errors import DeadlockError, EndlessError, LaunchError, ShuffleError
-from .memory import FIRST_OFFSET
-from .parser import SIZES
-from .program import EXIT, Program
-from .spaces import Spaces
+from .errors import DeadlockError, EndlessError, ShuffleError
+from .program import EXIT
 
 WARP = 32
-LANES = 8192
 PARKED = EXIT - 1  # waits for others
-PATIENCE = 200
-"""So many times lanes may go backward before others that could run get a turn, for whom they may be waiting."""
+PATIENCE, TURNS = 500, 50
+"""So many times lanes may go backward before others that could run get turns, for whom they may be waiting."""
 
 
 @dataclass
@@ -90,7 +84,7 @@ class Batch:
         self.everybody = np.flatnonzero(self.key == 0)
         self.live = np.full(len(ids), threads)
         self.waits_at = np.full(self.n, -1)
-        self.arrived = np.zeros(len(ids), np.int64)
+        self.arrived, self.barrier_names = np.zeros(len(ids), np.int64), np.zeros(len(ids), np.int64)
         self.epoch, self.warp_epoch = np.zeros(len(ids), np.int64), np.zeros(self.n // WARP, np.int64)
         junk = {d: np.frombuffer(b"\xa5" * (d.itemsize * self.n), d) for d in set(program.dtypes) if d.kind != "b"}
         junk[np.dtype(bool)] = np.frombuffer(bytes(self.n), bool)
@@ -100,7 +94,7 @@ class Batch:
         self.executed = np.zeros(len(program.blocks), np.int64)
         self._special = {}
         self.steps = self.backward = 0
-        self.rivals = PARKED
+        self.rivals, self.crowded = PARKED, False
 
     # --------------------------------------------------------------- scheduling
 
@@ -116,7 +110,7 @@ class Batch:
     def _pick(self):
         """The lowest block at which lanes can run, and these; None when all have ended."""
         key = self.key
-        if self.settings.warps != "together":
+        if self.settings.warps != "together" and self.backward <= PATIENCE:
             key = self._key_of_first_warps()
         first = int(key.min(initial=EXIT))
         if first >= PARKED:
@@ -130,6 +124,9 @@ class Batch:
         others = np.where(here, PARKED, key)
         self.rivals = int(others.min())
         lanes = np.flatnonzero(here)
+        self.crowded = self.rivals < PARKED or (
+            key is not self.key and np.count_nonzero(self.key < PARKED) > len(lanes)
+        )
         return first, Active(lanes, len(lanes) == len(self.everybody), self.n)
 
     def _key_of_first_warps(self):
@@ -173,7 +170,7 @@ class Batch:
     def _watch(self, number, following):
         """Count the steps, and the backward ones that lanes make while others could run."""
         if following <= number:
-            self.backward += self.rivals < PARKED
+            self.backward = (self.backward + self.crowded) % (PATIENCE + TURNS)
             if self.steps > self.settings.max_steps:
                 raise EndlessError(f"more than {self.settings.max_steps} steps")
 
@@ -191,15 +188,21 @@ class Batch:
         self.key[lanes] = PARKED
         self.waits_at[lanes] = number
 
-    def barrier(self, number, active):
+    def barrier(self, number, active, name):
         """Let lanes wait at a barrier until all of their blocks have arrived; gives those that need not."""
         self.executed[number] += len(active.lanes)
         if len(active.lanes) == len(self.everybody):
             self.executed[number] -= len(active.lanes)  # they will be counted as they go on
             self._pass(self.live > 0)
             return active
+        blocks = self.block_of[active.lanes]
+        others = (self.arrived[blocks] > 0) & (self.barrier_names[blocks] != name)
+        if others.any():
+            lane = active.lanes[np.argmax(others)]
+            raise DeadlockError(f"{self.name(lane)} is at barrier {name}, others of its block are at another")
+        self.barrier_names[blocks] = name
         self.park(active.lanes, number)
-        self.arrived += np.bincount(self.block_of[active.lanes], minlength=len(self.live))
+        self.arrived += np.bincount(blocks, minlength=len(self.live))
         self._release()
         return None
 
@@ -240,7 +243,7 @@ class Batch:
         k = "xyz".find(axis) if axis else 0
         lane = self.thread_of % WARP
         if name in ("tid", "ctaid"):
-            return np.array(_coordinates(self.thread_of, self.block)[k]) if name == "tid" else self._block_id(k)
+            return np.array(coordinates(self.thread_of, self.block)[k]) if name == "tid" else self._block_id(k)
         bits = {"eq": 1 << lane, "lt": (1 << lane) - 1, "le": (2 << lane) - 1, "gt": -(2 << lane), "ge": -(1 << lane)}
         if name.startswith("lanemask_"):
             return bits[name[9:]] & 0xFFFFFFFF
@@ -255,7 +258,7 @@ class Batch:
         return np.array(self.steps)  # a clock
 
     def _block_id(self, k):
-        return _coordinates(self.ids, self.grid)[k][self.block_of]
+        return coordinates(self.ids, self.grid)[k][self.block_of]
 
     def threads(self, lanes):
         """The numbers of lanes' threads in the launch."""
@@ -263,8 +266,8 @@ class Batch:
 
     def name(self, lane):
         """A lane's thread, for people."""
-        thread = tuple(int(c) for c in _coordinates(self.thread_of[lane], self.block))
-        block = tuple(int(c) for c in _coordinates(self.ids[self.block_of[lane]], self.grid))
+        thread = tuple(int(c) for c in coordinates(self.thread_of[lane], self.block))
+        block = tuple(int(c) for c in coordinates(self.ids[self.block_of[lane]], self.grid))
         return f"thread {thread} of block {block}"
 
     def fault(self, site, lanes, address):
@@ -272,130 +275,5 @@ class Batch:
         return lambda i, what: f"{site}: {self.name(lanes[i])}: address {int(address[i]):#x} {what}"
 
 
-def _coordinates(number, sizes):
+def coordinates(number, sizes):
     return number % sizes[0], number // sizes[0] % sizes[1], number // (sizes[0] * sizes[1])
-
-
-def run(module, grid, block, args, memory, *, entry=None, shared_bytes=0, **settings):
-    """Launch a kernel, and give the `Counts` of what it did.
-
-    Parameters
-    ----------
-    module : Module
-        From `parse`.
-    grid, block : int or tuple of ints
-        How many blocks, and threads in each.
-    args : sequence
-        A number, or bytes, for each parameter of the kernel.
-    memory : Memory
-        Global memory.
-    entry : str, optional
-        The kernel's name, or how it starts or ends; needed if there are several.
-    shared_bytes : int, optional
-        The size of dynamic shared memory.
-    approximation : float or "mixed", optional
-        How far off approximate instructions are, from -1 to 1 times what PTX allows; "mixed" varies it by the bits
-        of the argument.
-    order : "forward", "reverse" or "shuffled", optional
-        That of the blocks.
-    warps : "together", "forward" or "reverse", optional
-        Whether the warps of a block run side by side or, as long as they can, one after the other.
-    shared_races, global_races : bool, optional
-        Whether to raise on races in shared memory, and on two threads that write one byte of global memory.
-    max_steps : int, optional
-        How many basic blocks a batch of blocks may run before it counts as endless.
-
-    Raises
-    ------
-    PtxError
-        One of its kinds, if the kernel or the launch is wrong.
-    """
-    settings = Settings(**settings)
-    program = _program(module, entry)
-    grid, block = _three(grid), _three(block)
-    threads = block[0] * block[1] * block[2]
-    _check_launch(program, grid, block, threads)
-    parameters = _packed(program, args)
-    for allocation in memory.allocations:
-        allocation.forget()
-    addresses = _addresses(program, memory)
-    counts = Counts(threads * int(np.prod(grid)), int(np.prod(grid)), instructions=Counter())
-    shared_size = program.shared_size
-    if program.dynamic:
-        shared_size = -(-shared_size // program.dynamic) * program.dynamic + shared_bytes
-    ids = _ordered(counts.blocks, settings.order)
-    at_once = max(1, LANES // (-(-threads // WARP) * WARP))
-    for first in range(0, len(ids), at_once):
-
-        def spaces(blocks, lanes):
-            return Spaces(memory, parameters, blocks, lanes, shared_size, program.local_size, settings, counts)
-
-        batch = Batch(program, ids[first : first + at_once], grid, block, spaces, addresses, settings, counts)
-        batch.run()
-    counts.traffic = {a.name: a.traffic for a in memory.allocations}
-    return counts
-
-
-def _program(module, name):
-    """The decoded kernel; it is kept with the module."""
-    entries = module.entries
-    found = [n for n in entries if name is None or n == name] or [n for n in entries if n.startswith(name)]
-    if len(found) != 1:
-        raise LaunchError(f"{len(found)} kernels are called {name}: {sorted(entries)}")
-    if found[0] not in module.programs:
-        module.programs[found[0]] = Program(module, entries[found[0]])
-    return module.programs[found[0]]
-
-
-def _three(sizes):
-    sizes = (sizes,) if np.isscalar(sizes) else tuple(sizes)
-    return tuple(int(s) for s in (*sizes, 1, 1)[:3])
-
-
-def _check_launch(program, grid, block, threads):
-    limits = program.entry.limits
-    if not 1 <= threads <= 1024 or min(grid) < 1:
-        raise LaunchError(f"a grid of {grid} blocks of {block} threads")
-    if threads > np.prod(limits.get("maxntid", (1024,))):
-        raise LaunchError(f"{threads} threads in a block are more than .maxntid {limits['maxntid']}")
-    if "reqntid" in limits and block != _three(limits["reqntid"]):
-        raise LaunchError(f"a block of {block} threads is not .reqntid {limits['reqntid']}")
-
-
-def _packed(program, args):
-    """The bytes of the kernel's parameters."""
-    parameters = program.entry.parameters
-    if len(args) != len(parameters):
-        raise LaunchError(f"{len(args)} arguments for {len(parameters)} parameters")
-    result = bytearray(program.parameter_size)
-    for p, value in zip(parameters, args, strict=True):
-        if not isinstance(value, bytes):
-            letter = "f" if p.type.startswith("f") or isinstance(value, float) else "iu"[value >= 0]
-            value = np.array(value, f"{letter}{SIZES[p.type]}").tobytes()
-        if len(value) != p.size:
-            raise LaunchError(f"{len(value)} bytes for the parameter {p.name} of {p.size}")
-        result[program.layout[p.name] : program.layout[p.name] + p.size] = value
-    return bytes(result)
-
-
-def _addresses(program, memory):
-    """Where the program's variables lie; those in global memory are put there at their first launch."""
-    result = {}
-    for key, (space, place) in program.symbols.items():
-        if space == "shared" and place is None:
-            place = FIRST_OFFSET + -(-program.shared_size // program.dynamic) * program.dynamic
-        elif space in ("global", "const"):
-            known = id(program.module), key
-            if known not in memory.symbols:
-                initial = place.initial or bytes(place.size)
-                memory.symbols[known] = memory.put(np.frombuffer(initial, np.uint8), name=place.name)
-            place = memory.symbols[known]
-        result[key] = place
-    return result
-
-
-def _ordered(blocks, order):
-    ids = np.arange(blocks)
-    if order == "reverse":
-        return ids[::-1]
-    return np.random.default_rng(blocks).permutation(ids) if order == "shuffled" else ids

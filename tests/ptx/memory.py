@@ -16,7 +16,7 @@ GAP = 4096
 SHARED_WINDOW, LOCAL_WINDOW, WINDOW = 0x1_0000_0000_00, 0x2_0000_0000_00, 1 << 32
 FIRST_OFFSET = 1024  # in shared and local memory, so that a null pointer is out of bounds
 UNSIGNED = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}
-FLUSH = 1 << 18
+FLUSH = 1 << 21
 """So many accesses are gathered before they are counted: counting takes time in the size of the allocation."""
 
 
@@ -82,13 +82,43 @@ def check_bounds(where, address, size, low, high):
         raise OutOfBoundsError(where(np.flatnonzero(outside)[0], f"is outside [{low:#x}, {high:#x}) with {size} bytes"))
 
 
-@dataclass
 class Traffic:
-    """How often each byte of an allocation was read and written by a launch."""
+    """How often each byte of an allocation was read and written by a launch, atomics apart.
 
-    name: str
-    read: np.ndarray
-    written: np.ndarray
+    Accesses are gathered, and counted when somebody asks.
+    """
+
+    def __init__(self, low, nbytes):
+        self.low, self.nbytes = low, nbytes
+        self._log, self._logged = defaultdict(list), 0
+        self._counts = {}
+
+    def note(self, address, size, writes):
+        """Remember that there were accesses at these addresses."""
+        self._log[size, writes].append((address // size - self.low // size).astype(np.uint32))
+        self._logged += len(address)
+        if self._logged > max(FLUSH, self.nbytes):
+            self._count()
+
+    @property
+    def read(self):
+        """How often each byte was read."""
+        return self._count()[False]
+
+    @property
+    def written(self):
+        """How often each byte was written."""
+        return self._count()[True]
+
+    def _count(self):
+        for writes in (False, True):
+            self._counts.setdefault(writes, np.zeros(self.nbytes, np.int64))
+        for (size, writes), rows in self._log.items():
+            times = np.repeat(np.bincount(np.concatenate(rows), minlength=-(-self.nbytes // size) + 1), size)
+            self._counts[writes] += times[self.low % size :][: self.nbytes]
+        self._log.clear()
+        self._logged = 0
+        return self._counts
 
 
 class Allocation(Cells):
@@ -97,36 +127,12 @@ class Allocation(Cells):
     def __init__(self, data, low, initialised, name):
         super().__init__(data, low, initialised)
         self.low, self.high, self.name = low, low + len(data), name
-        self.forget()
+        self.start()
 
-    def forget(self):
+    def start(self):
         """Start a launch: nothing was counted, nobody has written."""
-        self._log = defaultdict(list)
-        self._logged = 0
-        self._counts = {False: np.zeros(len(self.data), np.int64), True: np.zeros(len(self.data), np.int64)}
-        self._touched = set()
+        self.traffic = Traffic(self.low, len(self.data))
         self._writers, self._granule = None, None
-
-    def count(self, address, size, writes):
-        """Remember that these addresses were accessed."""
-        self._log[size, writes].append(address)
-        self._logged += len(address)
-        if self._logged > max(FLUSH, len(self.data) // 8):
-            self._flush()
-
-    def _flush(self):
-        for (size, writes), logged in self._log.items():
-            first = np.bincount(np.concatenate(logged) - self.low, minlength=len(self.data))[: len(self.data)]
-            for i in range(size):
-                self._counts[writes][i:] += first[: len(self.data) - i]
-        self._log.clear()
-        self._logged = 0
-
-    @property
-    def traffic(self):
-        """The `Traffic` of the launch so far."""
-        self._flush()
-        return Traffic(self.name, self._counts[False].copy(), self._counts[True].copy())
 
     def claim(self, where, address, size, threads):
         """Raise if a byte was already written by another thread of the launch."""

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from .errors import ParseError
 
 SIZES = {"b8": 1, "u8": 1, "s8": 1, "b16": 2, "u16": 2, "s16": 2, "f16": 2, "bf16": 2, "b32": 4, "u32": 4, "s32": 4,
-         "f32": 4, "f16x2": 4, "bf16x2": 4, "b64": 8, "u64": 8, "s64": 8, "f64": 8, "b128": 16, "pred": 1}  # fmt: skip
+         "f32": 4, "f16x2": 4, "bf16x2": 4, "f32x2": 8, "b64": 8, "u64": 8, "s64": 8, "f64": 8,
+         "b128": 16, "pred": 1}  # fmt: skip
 """Bytes of a number, by the name of its type."""
 
 LINKING = {"visible", "extern", "weak", "common", "attribute", "managed"}
@@ -66,7 +67,7 @@ class Function:
     targets: dict[str, list[str]] = field(default_factory=dict)
 
 
-@dataclass
+@dataclass(eq=False)
 class Module:
     """All that one PTX text defines; `variables` lie outside the functions."""
 
@@ -239,8 +240,10 @@ def _initial(text, type_, size):
 
 
 def immediate(text, type_):
-    """The number that an operand is, or None; a float's bits are read as such."""
+    """The number that an operand is, or None; a float in an integer's place stands for its bits."""
     sign, digits = (-1, text[1:]) if text.startswith("-") else (1, text)
+    if "f" not in type_ and re.fullmatch(r"0[fF][0-9a-fA-F]{8}|0[dD][0-9a-fA-F]{16}", text):
+        return int(text[2:], 16)
     if re.fullmatch(r"0[fF][0-9a-fA-F]{8}", digits):
         return sign * struct.unpack(">f", bytes.fromhex(digits[2:]))[0]
     if re.fullmatch(r"0[dD][0-9a-fA-F]{16}", digits):

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from . import access, arithmetic, bits, conversions, warps  # noqa: F401 - they fill the table of decoders
+from . import access, arithmetic, bits, comparisons, conversions, warps  # noqa: F401 - they fill the table of decoders
 from .decoding import DECODERS, DTYPES, Opcode, Scope
 from .errors import UnknownInstructionError
 from .memory import FIRST_OFFSET

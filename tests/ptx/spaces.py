@@ -92,7 +92,7 @@ class Spaces:
         for allocation, i in self.memory.parts(batch.fault(site, lanes, address), address, size * count):
             at, who = (address, lanes) if i is None else (address[i], lanes[i])
             parts.append((i, allocation.load(batch.fault(site, who, at), at, size, count)))
-            allocation.count(at, size * count, writes=False)
+            allocation.traffic.note(at, size * count, writes=False)
         if len(parts) == 1:
             return parts[0][1]
         return [_joined([(i, values[k]) for i, values in parts], len(address)) for k in range(count)]
@@ -110,7 +110,7 @@ class Spaces:
                 if self.settings.global_races and not strong:
                     allocation.claim(batch.fault(site, who, at), at, whole, batch.threads(who))
                 allocation.store(at, values if i is None else [v[i] for v in values], size)
-                allocation.count(at, whole, writes=True)
+                allocation.traffic.note(at, whole, writes=True)
             return
         rows, place = self._place(space, batch, where, lanes, address, whole)
         self._note_shared(space, batch, where, lanes, place, whole, writes=True, strong=strong)

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from .arithmetic import number
 from .decoding import decodes
 from .errors import ShuffleError
 
@@ -11,18 +12,18 @@ WARP = 32
 def meeting(read_mask, text):
     """What lets lanes go on when all lanes of their masks have arrived at a block, and wait until then."""
 
-    def meet(batch, number, active):
+    def meet(batch, block, active):
         lanes = active.lanes
         if len(lanes) == batch.n and np.all(read_mask(batch, None) == 0xFFFFFFFF):
             return active
-        waiting = np.flatnonzero(batch.waits_at == number)
+        waiting = np.flatnonzero(batch.waits_at == block)
         if len(waiting):
             lanes = np.union1d(lanes, waiting)
         mask = np.broadcast_to(read_mask(batch, lanes), len(lanes))
         _check_masks(batch, lanes, mask, text)
         missing = mask & ~_present(batch, lanes)[lanes // WARP]
         going = lanes[missing == 0]
-        batch.park(lanes[missing != 0], number)
+        batch.park(lanes[missing != 0], block)
         if not len(going):
             return None
         if len(going) == len(active.lanes) and not len(waiting):
@@ -65,7 +66,8 @@ def _barrier(scope, op):
     if not op.take("sync") or len(operands) != 1:
         op.unknown()
     op.take("aligned")
-    return (lambda batch, number, active: batch.barrier(number, active)), None
+    name = number(operands[0])
+    return (lambda batch, block, active: batch.barrier(block, active, name)), None
 
 
 @decodes("membar", "fence")

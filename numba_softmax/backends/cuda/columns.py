@@ -12,7 +12,7 @@ from typing import Any
 from numba import int32, int64
 
 from ... import online
-from ...lanewise import Value, lanewise
+from ...lanewise import Value, Vec, lanewise
 from ...simd import from_memory, like, select
 from ..spec import Spec
 from . import device
@@ -58,14 +58,27 @@ class Strip(Tile):
         return self.offsets(dims, self.geometry.row_dims, 1, position.cast(int64))
 
     def _of_all_ranks(self, vectors: dict[str, Value], rank: Value, column: Value) -> list[list[Value]]:
-        """The vectors of each rank of this thread's columns, by way of shared memory; each name serves once."""
-        g = self.geometry
+        """The vectors of each rank of this thread's columns, by way of shared memory; each name serves once.
+
+        They lie there in pieces of 16 bytes: longer ones would have threads meet in the same banks.
+        """
+        g, piece = self.geometry, min(self.geometry.elements, device.WIDEST // self.own.bytes)
+        pieces = range(g.elements // piece)
         rooms = [device.shared_memory(rank, name, self.number, g.threads * g.across * g.elements) for name in vectors]
+
+        def place(i: int, r: Value) -> Value:
+            return ((r + i * g.threads) * g.across + column) * piece
+
         for room, v in zip(rooms, vectors.values(), strict=True):
-            device.write_shared(room, (rank * g.across + column) * g.elements, v)
+            for i in pieces:
+                device.write_shared(room, place(i, rank), device.lanes_of(v, i * piece, piece))
         device.barrier(rank)
-        places = [(column + r * g.across) * g.elements for r in range(g.threads)]
-        return [[device.read_shared(self.vec, room, place) for room in rooms] for place in places]
+        t = Vec(self.number, piece)
+        ranks = (device.integer(rank, r) for r in range(g.threads))
+        return [
+            [device.side_by_side([device.read_shared(t, room, place(i, r)) for i in pieces]) for room in rooms]
+            for r in ranks
+        ]
 
     def maximum_of_ranks(self, m: Value, rank: Value, column: Value) -> Value:
         """The maxima of columns, in each of their threads."""

@@ -13,7 +13,7 @@ from llvmlite import ir
 from numba.core import types
 from numba.cuda.extending import models, register_model
 
-from ...lanewise import Value, Vec, alike, call_llvm, constant, lanewise, llvm_type, with_element
+from ...lanewise import Value, Vec, alike, call_llvm, constant, lanewise, llvm_type, shuffle_order, with_element
 from ...simd import Stored, convert, from_memory, lane, raw_type, to_memory, with_lane
 
 WARP = 32
@@ -71,6 +71,25 @@ def quotient_and_rest(a, b):
     a, b = alike(a, b)
     q = a.emit(a.type, a.builder.udiv(a.ir, b.ir))
     return q, a - q * b
+
+
+# -------------------------------------------------------------------------- lanes
+
+
+def lanes_of(v: Value, first: int, count: int) -> Value:
+    """Some lanes of a vector, as a shorter one."""
+    order = shuffle_order(list(range(first, first + count)))
+    return v.emit(Vec(v.type.element, count), v.builder.shuffle_vector(v.ir, v.ir, order))
+
+
+def side_by_side(vectors: list[Value]) -> Value:
+    """Vectors of the same length as one: a power of two of them."""
+    while len(vectors) > 1:
+        a, b = vectors[::2], vectors[1::2]
+        both = Vec(a[0].type.element, 2 * a[0].type.lanes)
+        order = shuffle_order(list(range(both.lanes)))
+        vectors = [v.emit(both, v.builder.shuffle_vector(v.ir, w.ir, order)) for v, w in zip(a, b, strict=True)]
+    return vectors[0]
 
 
 # ------------------------------------------------------------ threads of a block

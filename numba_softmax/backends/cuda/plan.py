@@ -41,8 +41,11 @@ MOST_THREADS = 256
 STAGED = 512, 4
 """Threads of a row in shared memory, and vectors that each reads at once."""
 
-CHUNKED, MOST_CHUNKS = (256, 4), 1024
-"""The same for chunks of longer rows; and into how many chunks a row is cut."""
+CHUNK_THREADS, CHUNK_VALUES, MOST_CHUNKS = 256, 16, 512
+"""Threads of a chunk of a longer row, and elements that each reads at once; and into how many chunks a row is cut.
+
+Each block merges the states of all chunks of its row: more of them would cost more than they gain.
+"""
 
 RANKS = ((1, 128), (4, 32), (16, 16), (32, 8))
 """Threads along and across columns."""
@@ -147,11 +150,12 @@ class _Planner:
             if threads * each >= vectors:
                 return self._rows_in_registers(geometry._replace(threads=threads, vectors=each), dims)
         staged = geometry._replace(threads=STAGED[0], vectors=STAGED[1])
-        room = 0 if self.spec.op.reduces else Stage(self.spec, staged).room(n)
+        room = Stage(self.spec, staged).room(n)
         if room + self._slots(staged) <= self.machine.shared_memory:
             kernel = Kernel("staged_rows", self.spec, staged, staged.threads)
-            return self._plan((Launch(kernel, layout.rows, room),), dims)
-        return self._chunks(geometry._replace(threads=CHUNKED[0], vectors=CHUNKED[1]), dims)
+            return self._plan((Launch(kernel, layout.rows, 0 if self.spec.op.reduces else room),), dims)
+        each = min(VECTORS, max(4, CHUNK_VALUES // elements))
+        return self._chunks(geometry._replace(threads=CHUNK_THREADS, vectors=each), dims)
 
     def _slots(self, geometry: Geometry) -> int:
         """Bytes of shared memory for the states of warps."""
