@@ -1,4 +1,4 @@
-"""The command line: ``numba-softmax run``, ``info``, ``selftest`` and ``bench``.
+"""The command line: ``numba-softmax run``, ``info``, ``selftest``, ``bench`` and ``kernels``.
 
 Results go to stdout; messages and progress to stderr. Exit codes: 0, 1 for a
 failed check, 2 for bad input, 130 after Ctrl-C.
@@ -17,10 +17,14 @@ from typing import Any, NoReturn
 from .. import __version__
 from ..dispatch import DEVICES
 from ..ops import OPS
+from .occupancy import LIMITS
 
 __all__ = ["UserError", "main"]
 
 NAME = "numba-softmax"
+
+DTYPES = ("float32", "float16", "bfloat16", "float64")
+"""Those that have kernels of their own."""
 
 
 class UserError(Exception):
@@ -122,6 +126,7 @@ def _parser() -> argparse.ArgumentParser:
     kind.add_argument("--sweep", action="store_true", help=text)
     text = "new processes: import, first call with and without the kernel on disk, second call"
     kind.add_argument("--cold", action="store_true", help=text)
+    _add_kernels(commands)
     return parser
 
 
@@ -142,3 +147,23 @@ def _add_run(commands: Any) -> None:
     run.add_argument("--dtype", choices=("float16", "float32", "float64"), help=text)
     run.add_argument("--scale", type=float, metavar="S", help="multiplies the input: one over the temperature")
     run.add_argument("--json", action="store_true", help="print the summary as JSON")
+
+
+def _add_kernels(commands: Any) -> None:
+    text = "registers, shared memory, spills and occupancy of the CUDA kernels"
+    description = (
+        f"{_sentence(text)}. They are compiled, if they are not on disk yet, which takes numba-cuda but no GPU. "
+        "The exit code is 1 if one of them uses more than registers."
+    )
+    kernels = commands.add_parser("kernels", help=text, description=description)
+    text = "a compute capability, of %(choices)s (default: that of the GPU, or else 9.0); may be given several times"
+    known = [f"{major}.{minor}" for major, minor in LIMITS]
+    kernels.add_argument("--capability", action="append", choices=known, metavar="X.Y", help=text)
+    text = "an operation (default: all); may be given several times"
+    kernels.add_argument("--op", action="append", choices=tuple(OPS), help=text)
+    text = "of arrays and results (default: all); may be given several times"
+    kernels.add_argument("--dtype", action="append", choices=DTYPES, help=text)
+    kernels.add_argument("--where", action="store_true", help="the kernels of calls with a mask")
+    kernels.add_argument("--scale", action="store_true", help="those of calls with a scale")
+    kernels.add_argument("--all", action="store_true", help="those with and without")
+    kernels.add_argument("--json", action="store_true", help="print JSON")

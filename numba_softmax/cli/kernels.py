@@ -1,0 +1,246 @@
+"""``numba-softmax kernels``: registers, memory and occupancy of the CUDA kernels. It takes numba-cuda, but no GPU."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import re
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from tqdm import tqdm
+
+from ..backends.cuda import driver
+from ..ops import OPS
+from . import DTYPES, NAME, UserError
+from .occupancy import LIMITS, Residency, residency
+
+if TYPE_CHECKING:
+    from ..backends.cuda.plan import Kernel
+
+DEFAULT = (9, 0)
+"""The capability where no GPU has another."""
+
+
+class Used(NamedTuple):
+    """What the assembler says that a kernel uses: registers a thread, and bytes."""
+
+    registers: int
+    static: int  # of shared memory, a block
+    stack: int
+    spilled: int  # written and read again
+    local: int
+
+    @property
+    def clean(self) -> bool:
+        """Whether all that a thread has is in registers."""
+        return not (self.stack or self.spilled or self.local)
+
+
+class Line(NamedTuple):
+    """A kernel of the table."""
+
+    kernel: Kernel
+    capability: tuple[int, int]
+    used: Used
+    dynamic: int  # bytes of shared memory besides, for the longest row
+    residency: Residency  # with these
+
+    @property
+    def label(self) -> str:
+        """The kernel in words."""
+        spec = self.kernel.spec
+        formats = spec.x if spec.x == spec.y else f"{spec.x} to {spec.y}"
+        return " ".join([self.kernel.regime, spec.op.name, formats, *_flags(self.kernel), geometry(self.kernel)])
+
+
+def command(arguments: argparse.Namespace) -> int:
+    """Compile, print, and say which kernels do not keep to registers."""
+    _check_installed()
+    lines = list(measured(arguments))
+    if arguments.json:
+        print(json.dumps([record(line) for line in lines], indent=2))
+    else:
+        print("\n".join(table(lines)))
+    dirty = [line for line in lines if not line.used.clean]
+    for line in dirty:
+        used = line.used
+        memory = f"{used.stack} bytes of stack, {used.spilled} spilled, {used.local} of local memory"
+        print(f"{NAME}: {line.label} for capability {_shown(line.capability)}: {memory}", file=sys.stderr)
+    return 1 if dirty else 0
+
+
+def _check_installed() -> None:
+    try:
+        importlib.import_module("numba_cuda")
+        driver.assembler_version()
+    except (ImportError, RuntimeError) as error:
+        raise UserError(f"CUDA kernels need numba-cuda and what comes with it ({error}): {driver.INSTALL}") from None
+
+
+# ---------------------------------------------------------------- what is measured
+
+
+def measured(arguments: argparse.Namespace) -> Iterator[Line]:
+    """A line for each kernel that the options name."""
+    from ..backends.cuda.kernels import assembled_kernel
+
+    named = [capability_of(text) for text in arguments.capability or ()]
+    wanted = [(c, kernel) for c in named or [_of_this_machine()] for kernel in _kernels(arguments, c)]
+    with tqdm(wanted, desc="compiling", delay=1, leave=False, disable=None, file=sys.stderr) as bar:
+        for capability, kernel in bar:
+            try:
+                report = assembled_kernel(kernel, capability).report
+            except driver.CudaError as error:
+                raise UserError(str(error)) from None
+            yield line_of(kernel, capability, read_report(report))
+
+
+def capability_of(text: str) -> tuple[int, int]:
+    """A compute capability as users write it."""
+    major, minor = text.split(".")
+    return int(major), int(minor)
+
+
+def _of_this_machine() -> tuple[int, int]:
+    """The capability of the GPU, if there is one that the table of limits has."""
+    try:
+        capability = driver.device(driver.current_ordinal()).capability
+    except driver.CudaError:
+        return DEFAULT
+    if capability not in LIMITS:
+        known = ", ".join(map(_shown, LIMITS))
+        raise UserError(f"this GPU has capability {_shown(capability)}: choose --capability among {known}")
+    return capability
+
+
+def _kernels(arguments: argparse.Namespace, capability: tuple[int, int]) -> Iterator[Kernel]:
+    from ..backends.cuda.plan import Machine, kernels_for
+
+    machine = Machine(capability, LIMITS[capability].of_a_block)
+    kinds = [(arguments.where, arguments.scale)]
+    if arguments.all:
+        kinds = [(where, scale) for where in (False, True) for scale in (False, True)]
+    for op in arguments.op or OPS:
+        for dtype in arguments.dtype or DTYPES:
+            for where, scale in kinds:
+                yield from kernels_for(OPS[op], dtype, dtype, where, scale, machine)
+
+
+def line_of(kernel: Kernel, capability: tuple[int, int], used: Used) -> Line:
+    """The line of a kernel that uses so much."""
+    limits = LIMITS[capability]
+    dynamic = _most_dynamic(kernel, limits.of_a_block - used.static)
+    there = residency(limits, kernel.threads, used.registers, used.static + dynamic)
+    return Line(kernel, capability, used, dynamic, there)
+
+
+def _most_dynamic(kernel: Kernel, left: int) -> int:
+    """The bytes of shared memory that the longest row takes, where so many are left for it."""
+    if kernel.regime != "staged_rows" or kernel.spec.op.reduces:
+        return 0
+    from ..backends.cuda.rows import Stage
+
+    of_a_tile = Stage(kernel.spec, kernel.geometry).room(kernel.geometry.tile)
+    return left // of_a_tile * of_a_tile
+
+
+def read_report(report: str) -> Used:
+    """What nvJitLink's report says, in lines of the assembler; the one of the linker counts the system's memory too."""
+    frame = re.findall(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads", report)
+    assembled = re.findall(r"Used (\d+) registers(?:.*?, (\d+) bytes smem)?", report)
+    local = re.findall(r"(\d+) bytes lmem", report)
+    if not len(frame) == len(assembled) == len(local) == 1:
+        raise UserError(f"the assembler's report on a kernel is of an unknown form: {report}")
+    registers, static = assembled[0]
+    stack, stores, loads = map(int, frame[0])
+    return Used(int(registers), int(static or 0), stack, stores + loads, int(local[0]))
+
+
+# ----------------------------------------------------------------------- printing
+
+
+def _shown(capability: tuple[int, int]) -> str:
+    return f"{capability[0]}.{capability[1]}"
+
+
+def _flags(kernel: Kernel) -> list[str]:
+    """How a kernel differs from the one for aligned rows, all of which counts."""
+    spec, g = kernel.spec, kernel.geometry
+    strided = g.reduced_dims > 0 and g.across == 1
+    flags = {"where": spec.masked, "scale": spec.scaled, "strided": strided, "ragged": g.ragged}
+    return [name for name, has in flags.items() if has]
+
+
+def geometry(kernel: Kernel) -> str:
+    """Threads of a row, vectors of a thread and elements of a vector; threads across rows."""
+    g = kernel.geometry
+    return f"{g.threads}x{g.vectors}x{g.elements}" + (f" across {g.across}" if g.across > 1 else "")
+
+
+HEADER = (
+    "regime", "op", "dtype", "kind", "geometry", "block", "access", "regs", "static", "dynamic", "stack", "spill",
+    "blocks", "warps", "occ", "limited by",
+)  # fmt: skip
+NUMBERS = set(HEADER[7:15]) | {"block"}
+LEGEND = (
+    "geometry: threads of a row x vectors of a thread x elements of a vector, threads across rows; block: its threads;",
+    "access: bytes at once of elements, results and mask; static, dynamic, stack, spill: bytes; dynamic: for the",
+    "longest row that is staged, with which blocks, warps and occ of a multiprocessor are computed",
+)
+
+
+def table(lines: list[Line]) -> Iterator[str]:
+    """The lines to print, for each capability under a header."""
+    for capability in dict.fromkeys(line.capability for line in lines):
+        cells = [HEADER, *(_cells(line) for line in lines if line.capability == capability)]
+        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+        yield f"capability {_shown(capability)}: {len(cells) - 1} kernels"
+        for row in cells:
+            shown = (
+                cell.rjust(width) if name in NUMBERS else cell.ljust(width)
+                for name, cell, width in zip(HEADER, row, widths, strict=True)
+            )
+            yield "  ".join(shown).rstrip()
+        yield ""
+    yield from LEGEND
+
+
+def _cells(line: Line) -> tuple[str, ...]:
+    kernel, used, there = line.kernel, line.used, line.residency
+    numbers = (
+        used.registers, used.static, line.dynamic, max(used.stack, used.local), used.spilled, there.blocks, there.warps,
+    )  # fmt: skip
+    return (
+        kernel.regime,
+        kernel.spec.op.name,
+        kernel.spec.x,
+        " ".join(_flags(kernel)),
+        geometry(kernel),
+        str(kernel.threads),
+        "/".join(map(str, kernel.geometry.widths)),
+        *map(str, numbers),
+        f"{there.occupancy:.1%}",
+        ", ".join(there.limited_by),
+    )
+
+
+def record(line: Line) -> dict[str, Any]:
+    """A line, fit for JSON."""
+    kernel, spec = line.kernel, line.kernel.spec
+    return {
+        "capability": _shown(line.capability),
+        "regime": kernel.regime,
+        "op": spec.op.name,
+        "x": spec.x,
+        "y": spec.y,
+        "where": spec.masked,
+        "scale": spec.scaled,
+        "geometry": kernel.geometry._asdict(),
+        "block_threads": kernel.threads,
+        **line.used._asdict(),
+        "dynamic": line.dynamic,
+        **line.residency._asdict(),
+    }
