@@ -10,8 +10,7 @@ row has `finish_row` instead.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from . import online
 from .expmath import float_format
@@ -67,9 +66,9 @@ class Op(NamedTuple):
     name: str
     masked: float  # the result where `where` is False
     uses_weights: bool = False  # `finish` gets exp(x - m), not x
-    prepare: Callable | None = None
-    finish: Callable | None = None
-    finish_row: Callable | None = None
+    prepare: Any = None  # functions, or None, as described above
+    finish: Any = None
+    finish_row: Any = None
 
     @property
     def reduces(self) -> bool:

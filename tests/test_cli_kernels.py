@@ -192,7 +192,7 @@ def test_a_kernel_that_spills_is_named_and_fails(monkeypatch, capsys):
 def test_without_a_capability_that_of_the_gpu_is_meant(monkeypatch, capsys, capability, code):
     from numba_softmax.backends.cuda import kernels
 
-    gpu = kernels_module.driver.Device(0, "a GPU", capability, 1, 1, 1, 1, True, 1)
+    gpu = kernels_module.driver.Device(0, "a GPU", capability, 1, 1, 1, 1, True)
     monkeypatch.setattr(kernels_module.driver, "current_ordinal", lambda: 0)
     monkeypatch.setattr(kernels_module.driver, "device", lambda _: gpu)
     monkeypatch.setattr(kernels, "assembled_kernel", lambda *_: kernels.Assembled(b"", "", NO_SHARED_MEMORY))

@@ -47,14 +47,20 @@ def largest(op, dtype, kind, target):
         if aligned and (other is None or g.tile >= other.geometry.tile):
             found[kernel.regime] = kernel
     if kind == "ragged":
-        size = stored(dtype).bytes
-        return [k._replace(geometry=k.geometry._replace(widths=(size, size, 0), ragged=True)) for k in found.values()]
+        return [kernel._replace(geometry=unaligned(kernel, op, dtype)) for kernel in found.values()]
     return list(found.values())
 
 
 @functools.cache
 def ptx_of(kernel, target):
     return kernels.compile_kernel(kernel, target).ptx
+
+
+def unaligned(kernel, op, dtype):
+    """A kernel's geometry for rows that begin and end anywhere."""
+    size, shifts = stored(dtype).bytes, kernel.geometry.across == 1
+    shifted = shifts, shifts and not OPS[op].reduces
+    return kernel.geometry._replace(widths=(size, size, 0), ragged=True, shifted=shifted)
 
 
 def in_turn(turn, target):
@@ -142,10 +148,6 @@ def test_everything_is_inlined_and_in_registers(op, dtype, kind, target):
         assert not re.search(r"\.local\b", ptx), kernel.regime
 
 
-STORES = {("bfloat16", (7, 5)): 8}
-"""Bytes at once of results, where these are not 16: what rounds without an instruction for it is stored in halves."""
-
-
 def accesses(kernel, target, direction):
     """The bytes of each access to global memory in a kernel's text."""
     found = ACCESS.finditer(ptx_of(kernel, target))
@@ -157,7 +159,7 @@ def accesses(kernel, target, direction):
 @pytest.mark.parametrize("op", OPS)
 def test_aligned_elements_and_results_move_16_bytes_at_once(op, dtype, target):
     """States in temporary memory, and the one result of a row, are moved one by one."""
-    reduces, width = OPS[op].reduces, STORES.get((dtype, target), WIDEST)
+    reduces = OPS[op].reduces
     for kernel in largest(op, dtype, "aligned", target):
         regime, vectors = kernel.regime, kernel.geometry.vectors
         loads, stores = accesses(kernel, target, "ld"), accesses(kernel, target, "st")
@@ -166,19 +168,22 @@ def test_aligned_elements_and_results_move_16_bytes_at_once(op, dtype, target):
         if not (regime.startswith("finish") and reduces):
             assert loads.count(WIDEST) >= vectors, regime
         if not regime.startswith("fold") and (kernel.geometry.across > 1 or not reduces):
-            assert set(stores) == {width}, regime
+            assert set(stores) == {WIDEST}, regime
             assert len(stores) >= (1 if reduces else vectors), regime
 
 
 @every_target
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("op", OPS)
-def test_accesses_to_ragged_rows_are_those_of_single_elements(op, dtype, target):
-    """What lies anywhere must not be moved by wider accesses than its alignment allows."""
+def test_what_lies_anywhere_is_moved_by_whole_vectors_or_single_elements(op, dtype, target):
+    """Rows are shifted to whole vectors; columns are not."""
     for kernel in largest(op, dtype, "ragged", target):
-        if kernel.regime in ("rows", "staged_rows", "columns"):
-            sizes = {*accesses(kernel, target, "ld"), *accesses(kernel, target, "st")}
-            assert sizes == {stored(dtype).bytes}, kernel.regime
+        size = stored(dtype).bytes
+        if kernel.regime in ("rows", "staged_rows"):
+            assert set(accesses(kernel, target, "ld")) == {size, WIDEST}, kernel.regime
+            assert set(accesses(kernel, target, "st")) == ({size} if OPS[op].reduces else {size, WIDEST})
+        elif kernel.regime == "columns":
+            assert {*accesses(kernel, target, "ld"), *accesses(kernel, target, "st")} == {size}
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

@@ -51,10 +51,10 @@ def starter(op: Op, layout: Layout) -> Callable[[int, int, int, float | None, Qu
     return start
 
 
-def _made_ready(op: Op, layout: Layout, ordinal: int, scaled: bool, wide: bool, *places: int) -> _Ready:
+def _made_ready(op: Op, layout: Layout, ordinal: int, scaled: bool, wide: bool, x: int, y: int, w: int) -> _Ready:
     from .plan import plan
 
-    launches, temporary, parameters = plan(op, layout, _machine(ordinal), scaled, wide, places)
+    launches, temporary, parameters = plan(op, layout, _machine(ordinal), scaled, wide, (x, y, w))
     return _Ready(
         tuple(
             driver.Launch(

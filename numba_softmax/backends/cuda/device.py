@@ -237,18 +237,22 @@ def numbers(v: Vec, raw: Value, stored: Stored) -> Value:
 
 def packed(value: Value, stored: Stored, has_bfloat16: bool) -> Value:
     """Numbers as the raw integers that go to memory, rounded to nearest even."""
-    lanes = value.type.lanes
-    if not _comes_in_pairs(stored, lanes) or (stored.number == "bfloat16" and not has_bfloat16):
+    lanes, builder = value.type.lanes, value.builder
+    if not _comes_in_pairs(stored, lanes):
         return to_memory(value, stored)
-    value = convert(types.float32, value)
-    builder, pair = value.builder, ir.FunctionType(_INT, [ir.FloatType()] * 2)
-    assembly = _PACK_FLOAT16 if stored.number == "float16" else _PACK_BFLOAT16
-    pack = ir.InlineAsm(pair, assembly, "=r,f,f")
+    in_hardware = stored.number == "float16" or has_bfloat16
+    value = convert(types.float32, value) if in_hardware else to_memory(value, stored).cast(Vec(types.int32, lanes))
+    pair = ir.FunctionType(_INT, [ir.FloatType()] * 2)
+    pack = ir.InlineAsm(pair, _PACK_FLOAT16 if stored.number == "float16" else _PACK_BFLOAT16, "=r,f,f")
     words = ir.Constant(ir.VectorType(_INT, lanes // 2), ir.Undefined)
     for i in range(lanes // 2):
-        word = builder.call(pack, [lane(value, 2 * i).ir, lane(value, 2 * i + 1).ir])
+        low, high = lane(value, 2 * i).ir, lane(value, 2 * i + 1).ir
+        if in_hardware:
+            word = builder.call(pack, [low, high])
+        else:
+            word = builder.or_(builder.and_(low, _INT(0xFFFF)), builder.shl(high, _INT(16)))
         words = builder.insert_element(words, word, _INT(i))
-    raw = value.type.of(types.int16)
+    raw = Vec(types.int16, lanes)
     return value.emit(raw, builder.bitcast(words, llvm_type(raw)))
 
 
@@ -292,7 +296,7 @@ def load_raw(
     return address.emit(raw, builder.bitcast(result, llvm_type(raw)))
 
 
-def _own_words(raw: Vec, stored: Stored) -> ir.VectorType:
+def _own_words(raw: types.Type, stored: Stored) -> ir.VectorType:
     """A vector's bits in words that the compiler leaves together: those of short elements it would load one by one."""
     in_words = stored.bytes < 4 and raw.lanes * stored.bytes % 4 == 0
     return ir.VectorType(_INT, raw.lanes * stored.bytes // 4) if in_words else llvm_type(raw)
@@ -353,7 +357,7 @@ def _either(builder: ir.IRBuilder, a: ir.Value, a_block: ir.Block, b: ir.Value, 
     return phi
 
 
-def _pieces(raw: Vec, stored: Stored, width: int) -> tuple[ir.VectorType, int, int]:
+def _pieces(raw: types.Type, stored: Stored, width: int) -> tuple[ir.VectorType, int, int]:
     """How a vector is moved by accesses of so many bytes: the words it consists of, words an access, bytes a word."""
     size = min(width, 4)
     words = ir.VectorType(ir.IntType(8 * size), raw.lanes * stored.bytes // size)

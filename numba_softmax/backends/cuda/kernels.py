@@ -60,7 +60,7 @@ class Assembled(NamedTuple):
 @functools.cache
 def assembled_kernel(kernel: Kernel, capability: tuple[int, int]) -> Assembled:
     """A kernel for a GPU of that capability; from the disk, where it has been kept."""
-    name = f"{kernel.spec.op.name}:{kernel._replace(spec=kernel.spec[1:])}"
+    name = repr((kernel.regime, kernel.spec.op.name, kernel.spec[1:], kernel[2:]))
     path = disk.path_of(name, capability, numba_cuda.__version__, driver.assembler_version())
     kept = disk.read(path)
     if kept is not None:

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-from ...arrays import Layout
+from ...arrays import Dim, Layout
 from ...ops import Op
 from ..spec import Spec, across_rows, along_rows, stored
 from .columns import make_columns, make_finish_columns, make_fold_columns
@@ -39,8 +39,8 @@ VECTORS = 8
 MOST_THREADS = 256
 """Threads of a row in registers, at most: with more, some kernels would have too few registers for each."""
 
-STAGED = 512, 4
-"""Threads of a row in shared memory, and vectors that each reads at once."""
+STAGED_THREADS, STAGED_VECTORS, STAGED_VALUES = 512, 4, 16
+"""Threads of a row in shared memory; vectors and elements that each reads at once, at most."""
 
 CHUNK_THREADS, CHUNK_VALUES, MOST_CHUNKS = 256, 16, 512
 """Threads of a chunk of a longer row, and elements that each reads at once; and into how many chunks a row is cut.
@@ -155,7 +155,8 @@ class _Planner:
         for threads, each in _shares(elements):
             if threads * each >= vectors:
                 return self._rows_in_registers(geometry._replace(threads=threads, vectors=each), dims)
-        staged = geometry._replace(threads=STAGED[0], vectors=STAGED[1])
+        each = min(STAGED_VECTORS, STAGED_VALUES // elements)
+        staged = geometry._replace(threads=STAGED_THREADS, vectors=each)
         room = Stage(self.spec, staged).room(n)
         if room + self._slots(staged) <= self.machine.shared_memory:
             kernel = Kernel("staged_rows", self.spec, staged, staged.threads)
@@ -263,12 +264,12 @@ def _samples(op: Op, x: str, y: str, masked: bool) -> Iterable[tuple[Layout, tup
     x_size, y_size = stored(x).bytes, stored(y).bytes
     lengths = [*(1 << k for k in range(15)), *(3 << k for k in range(3, 13)), 1 << 20]
 
-    def layout(rows: int, n: int, row_steps: tuple[int, ...], steps: tuple[int, ...]) -> Layout:
-        sizes = x_size, y_size, int(masked)
-        row, reduced = (tuple(step * size for step, size in zip(by, sizes, strict=True)) for by in (row_steps, steps))
-        if op.reduces:
-            reduced = (reduced[0], 0, reduced[2])
-        return Layout(x, y, masked, rows, n, ((rows, *row),), ((n, *reduced),))
+    def layout(rows: int, n: int, row_steps: tuple[int, int, int], steps: tuple[int, int, int]) -> Layout:
+        def dim(count: int, x_step: int, y_step: int, w_step: int) -> Dim:
+            return count, x_step * x_size, y_step * y_size, w_step * masked
+
+        reduced = (steps[0], 0, steps[2]) if op.reduces else steps
+        return Layout(x, y, masked, rows, n, (dim(rows, *row_steps),), (dim(n, *reduced),))
 
     for n in lengths:
         yield layout(1024, n, (n, 1 if op.reduces else n, n), (1, 1, 1)), (0, 0, 0)
@@ -276,5 +277,5 @@ def _samples(op: Op, x: str, y: str, masked: bool) -> Iterable[tuple[Layout, tup
     for n in (1 << 13, 1 << 15, 1 << 20):
         yield layout(1023, n - 1, (n - 1, 1 if op.reduces else n - 1, n - 1), (1, 1, 1)), (x_size, y_size, 1)
         yield layout(1023, n - 1, (2 * n, 1 if op.reduces else n, n), (2, 1, 1)), (0, 0, 0)
-    for n in (16, 256, 1 << 20):
+    for n in (16, 64, 128, 256, 1 << 20):
         yield layout(1023, n - 1, (1, 1, 1), (1023, 1023, 1023)), (x_size, y_size, 1)

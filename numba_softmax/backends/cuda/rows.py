@@ -146,7 +146,7 @@ class Stage(Tile):
     def keep(self, parts: list[Part], weights: list[Value], m: Value, thread: Value, start: Value, stop: Value) -> None:
         """Keep a thread's part of the tile that begins at `start`."""
         room = device.dynamic_shared_memory(thread)
-        vectors = weights if self.keeps_weights else [part.raw for part in parts]
+        vectors: list[Value] = weights if self.keeps_weights else [part.raw for part in parts]
         for k, v in enumerate(vectors):
             device.write_shared(room, self._place(k, thread, start), v)
         if self.keeps_weights:

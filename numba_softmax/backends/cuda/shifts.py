@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from llvmlite import ir
 from numba import int32, int64
+from numba.core import types
 
 from ...lanewise import Value, Vec
 from ...simd import Stored, raw_type, select
@@ -75,7 +76,7 @@ def _words(raw: Value) -> list[Value]:
     return [raw.emit(int32, raw.builder.extract_element(words, ir.IntType(32)(i))) for i in range(count)]
 
 
-def _vector(t: Vec, words: list[Value]) -> Value:
+def _vector(t: types.Type, words: list[Value]) -> Value:
     """The vector of these words."""
     builder = words[0].builder
     result = ir.Constant(ir.VectorType(ir.IntType(32), len(words)), ir.Undefined)

@@ -25,7 +25,8 @@ from . import device
 from .shifts import load_shifted, store_shifted
 
 State = tuple[Value, Value, Value | None]
-Scale = tuple[Value, Value, Value] | None
+Scale = Any
+"""The scale as `online` has it, three numbers; or None."""
 
 BLOCK = 128
 """Threads in a block, where that is enough for a row."""
@@ -80,10 +81,10 @@ class Sums(NamedTuple):
 class Part(NamedTuple):
     """A vector of a row in registers, as it came from memory."""
 
-    raw: Value | None
+    raw: Any
     keep: Value | None  # the bytes of the mask
     position: Value  # of its first element
-    count: Value  # how many elements are there; others may be less than none
+    present: Value  # how many elements are there; others may be less than none
 
 
 class Tile:
@@ -175,7 +176,7 @@ class Tile:
             return select(part.keep != 0, v, -online.INF)
         if self._bits_of_minus_infinity() is not None:
             return v
-        return select(first_lanes(self.vec, part.count), v, -online.INF)
+        return select(first_lanes(self.vec, part.present), v, -online.INF)
 
     def store(self, y: Value, dims: tuple[Value, ...], thread: Value, part: Part, results: Value) -> None:
         """Write the results of a part, for masked elements what the op has for those."""
@@ -184,10 +185,10 @@ class Tile:
             results = select(part.keep != 0, results, self.spec.op.masked)
         if g.shifted[1]:
             raw = device.packed(results, self.y_format, g.bfloat16)
-            store_shifted(self.y_format, y, part.position, raw, part.count, thread & (g.lanes - 1), g.lanes)
+            store_shifted(self.y_format, y, part.position, raw, part.present, thread & (g.lanes - 1), g.lanes)
             return
         y_at = self.element_offsets(dims, part.position)[1]
-        device.store_raw(self.y_format, y + y_at, results, part.count, g.widths[1], g.ragged, g.bfloat16)
+        device.store_raw(self.y_format, y + y_at, results, part.present, g.widths[1], g.ragged, g.bfloat16)
 
     # --------------------------------------------------------- sums of a thread
 
