@@ -42,8 +42,8 @@ MOST_THREADS = 256
 STAGED_THREADS, STAGED_VECTORS, STAGED_VALUES = 512, 4, 16
 """Threads of a row in shared memory; vectors and elements that each reads at once, at most."""
 
-CHUNK_THREADS, CHUNK_VALUES, MOST_CHUNKS = 256, 16, 512
-"""Threads of a chunk of a longer row, and elements that each reads at once; and into how many chunks a row is cut.
+CHUNK_THREADS, MOST_CHUNKS = 256, 512
+"""Threads of a chunk of a longer row, and into how many chunks a row is cut.
 
 Each block merges the states of all chunks of its row: more of them would cost more than they gain.
 """
@@ -51,8 +51,8 @@ Each block merges the states of all chunks of its row: more of them would cost m
 RANKS = ((1, 128), (4, 32), (16, 16), (32, 8))
 """Threads along and across columns."""
 
-LONG_RANKS, LONG_VECTORS, LEAST_TILES, MOST_COLUMN_CHUNKS = (16, 16), 4, 8, 256
-"""The same for columns in chunks; how many vectors a thread reads at once; tiles in a chunk, and chunks."""
+LONG_RANKS, LEAST_COLUMN_CHUNK, MOST_COLUMN_CHUNKS = (16, 16), 512, 256
+"""The same for columns in chunks; the elements of a chunk, at least, and how many chunks a column has, at most."""
 
 SHIFTED = 64
 """Vectors in a row from which on those that are not aligned are shifted."""
@@ -170,7 +170,7 @@ class _Planner:
         if room + self._slots(staged) <= self.machine.shared_memory:
             kernel = Kernel("staged_rows", self.spec, staged, staged.threads)
             return self._plan((Launch(kernel, layout.rows, 0 if self.spec.op.reduces else room),), dims)
-        each = min(VECTORS, max(4, CHUNK_VALUES // elements))
+        each = min(VECTORS, VALUES // elements)
         return self._chunks(geometry._replace(threads=CHUNK_THREADS, vectors=each), dims)
 
     def _shifts(self, geometry: Geometry) -> tuple[bool, bool]:
@@ -195,7 +195,10 @@ class _Planner:
         layout = self.layout
         chunk = geometry.tile * math.ceil(layout.n / (geometry.tile * MOST_CHUNKS))
         chunks = math.ceil(layout.n / chunk)
-        fold, finish = (Kernel(r, self.spec, geometry, geometry.threads) for r in ("fold_chunks", "finish_chunks"))
+        fold = Kernel("fold_chunks", self.spec, geometry, geometry.threads)
+        # Results need more registers than states do.
+        fewer = geometry._replace(vectors=geometry.vectors // 2)
+        finish = Kernel("finish_chunks", self.spec, fewer, fewer.threads)
         blocks = layout.rows * chunks
         launches = Launch(fold, blocks), Launch(finish, layout.rows if self.spec.op.reduces else blocks)
         return self._plan(launches, dims, blocks * STATE_NUMBERS * self.number_bytes, chunk)
@@ -219,9 +222,8 @@ class _Planner:
                 kernel = Kernel("columns", self.spec, geometry, threads * geometry.across)
                 return self._plan((Launch(kernel, self._strips(geometry)),), dims)
         threads, across = LONG_RANKS
-        geometry = geometry._replace(threads=threads, vectors=LONG_VECTORS, across=_narrowed(across, vectors))
-        tile = threads * LONG_VECTORS
-        chunk = tile * max(LEAST_TILES, math.ceil(n / (tile * MOST_COLUMN_CHUNKS)))
+        geometry = geometry._replace(threads=threads, vectors=most, across=_narrowed(across, vectors))
+        chunk = LEAST_COLUMN_CHUNK * math.ceil(n / (LEAST_COLUMN_CHUNK * MOST_COLUMN_CHUNKS))
         chunks = math.ceil(n / chunk)
         fold, finish = (
             Kernel(r, self.spec, geometry, threads * geometry.across) for r in ("fold_columns", "finish_columns")
