@@ -512,6 +512,7 @@ def machine(monkeypatch):
     caches = (
         driver.device,
         driver._context,
+        driver.default_stream,
         calls._prepared,
         libraries._dtype_of_torch,
         libraries._streams_of_torch,

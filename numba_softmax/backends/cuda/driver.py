@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 INSTALL = "pip install 'numba-softmax[cu13]', or [cu12] for a driver of CUDA 12"
 
 LEGACY_STREAM, PER_THREAD_STREAM = 1, 2
-"""Handles that stand for default streams. The first one is the same stream as 0."""
+"""Handles that stand for default streams. What 0 stands for is for the bindings to say: see `default_stream`."""
 
 # Numbers of the driver's interface, which do not change.
 _OUT_OF_MEMORY, _NOT_INITIALIZED, _NO_DEVICE, _INVALID_VALUE = 2, 3, 100, 1
@@ -329,6 +329,13 @@ def new_stream(ordinal: int) -> Iterator[Queue]:
         drain(Queue(ordinal, stream))
         with current(ordinal):
             _tell("cuStreamDestroy", stream)
+
+
+@functools.cache
+def default_stream() -> int:
+    """Which default stream 0 is to the bindings, and to Numba, which works through them."""
+    per_thread = os.environ.get("CUDA_PYTHON_CUDA_PER_THREAD_DEFAULT_STREAM", "0") not in ("", "0")
+    return PER_THREAD_STREAM if per_thread else LEGACY_STREAM
 
 
 def check_stream(queue: Queue) -> None:
