@@ -448,7 +448,10 @@ def fake_torch(current):
             stream=lambda stream: current.stream(*stream),
             current_stream=lambda ordinal: SimpleNamespace(cuda_stream=current.streams[ordinal]),
         ),
-        **{name: Dtype(name) for name in ("float16", "bfloat16", "float32", "float64", "int32", "bool", "complex64")},
+        **{
+            name: Dtype(name)
+            for name in ("float16", "bfloat16", "float32", "float64", "int32", "bool", "complex64", "float8_e4m3fnuz_x")
+        },
     )
     return torch
 

@@ -397,8 +397,17 @@ def test_arrays_that_cannot_be_served_are_refused(gpu):
     refused(gpu, TypeError, r"pass out\.detach\(\)", torch.Tensor(X), out=torch.Tensor(X, requires_grad=True))
     refused(gpu, TypeError, r"pass x\.resolve_neg\(\)", torch.Tensor(X, negated=True))
     refused(gpu, TypeError, "complex64", torch.Tensor(X.astype(np.complex64)))
+    float8 = torch.Tensor(X)
+    float8.dtype = torch.float8_e4m3fnuz_x
+    refused(gpu, TypeError, "x has dtype float8_e4m3fnuz_x", float8)
+    refused(gpu, TypeError, "out has dtype float8_e4m3fnuz_x", torch.Tensor(X), out=float8)
     torch.grad = False
     same(ns.softmax(torch.Tensor(X, requires_grad=True)), "softmax", X)
+
+    class NoDevice(Interface):
+        __dlpack__ = None
+
+    same(ns.softmax(NoDevice(gpu.driver.put(X.copy()))), "softmax", X)
 
     def interface(a, **more):
         return Interface(gpu.driver.put(a), **more)

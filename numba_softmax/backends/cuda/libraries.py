@@ -75,7 +75,7 @@ class Torch(Library):
             raise TypeError(f"{name} requires grad, but no gradients are computed here: pass {name}.detach()")
         if array.is_neg():
             raise TypeError(f"{name} is a negated view: pass {name}.resolve_neg()")
-        dtype, ordinal = _dtype_of_torch(array.dtype), array.get_device()
+        dtype, ordinal = _dtype_of_torch(array.dtype, name), array.get_device()
         size = dtype.itemsize
         steps = tuple([step * size for step in array.stride()])
         return View(
@@ -91,15 +91,15 @@ class Torch(Library):
         return array.permute(axes)
 
     def dtype(self, dtype: Any) -> Any:
-        return _dtype_of_torch(dtype) if isinstance(dtype, sys.modules["torch"].dtype) else dtype
+        return _dtype_of_torch(dtype, "the result") if isinstance(dtype, sys.modules["torch"].dtype) else dtype
 
     def used_in(self, view: View, stream: int) -> None:
         view.array.record_stream(_torch_stream(sys.modules["torch"], view.ordinal, stream))
 
 
 @functools.cache
-def _dtype_of_torch(dtype: Any) -> np.dtype:
-    return arrays.as_dtype(str(dtype).removeprefix("torch."))
+def _dtype_of_torch(dtype: Any, argument: str) -> np.dtype:
+    return arrays.dtype_called(str(dtype).removeprefix("torch."), argument)
 
 
 @functools.cache
@@ -177,7 +177,7 @@ class Other(Library):
         if device is None or device()[0] not in dlpack.CUDA_DEVICES:
             raise in_host_memory(array, name)
         loan = dlpack.capsule_of(array, stream or driver.LEGACY_STREAM)
-        return View(*dlpack.read(loan), None, array, loan)
+        return View(*dlpack.read(loan, name), None, array, loan)
 
     def empty(self, x: View, shape: tuple[int, ...], dtype: np.dtype, stream: int | None) -> Any:
         if not hasattr(x.array, "__array_namespace__"):
