@@ -374,7 +374,7 @@ def synchronize(queue: Queue) -> None:
 # ------------------------------------------------------------------------ memory
 
 KEPT_BYTES = 1 << 25
-"""Of memory that is not in use: what the driver takes from the device at a time, and more than most calls need."""
+"""Of memory that is not in use: more than the states of most calls need, and little of a GPU's."""
 
 
 @functools.cache
