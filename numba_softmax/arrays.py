@@ -183,6 +183,15 @@ def as_dtype(dtype: Any) -> np.dtype:
         raise TypeError(f"dtype={dtype!r} is not a dtype; it must be one of {', '.join(FLOATS)}") from None
 
 
+def dtype_called(name: str, argument: str) -> np.dtype:
+    """The dtype that another library calls so, of an argument."""
+    try:
+        return as_dtype(name)
+    except TypeError:
+        needs = "which needs the package ml_dtypes" if name == "bfloat16" else "which cannot be computed with"
+        raise TypeError(f"{argument} has dtype {name}, {needs}") from None
+
+
 def check_kind_of_out(out: Any) -> None:
     """Refuse what is no array, or one that results would not go into as they are."""
     if not isinstance(out, np.ndarray) or isinstance(out, np.ma.MaskedArray):
@@ -192,7 +201,7 @@ def check_kind_of_out(out: Any) -> None:
 def check_out(out_shape: tuple[int, ...], dtype: np.dtype, writeable: bool, shape: tuple[int, ...]) -> None:
     """Refuse arrays that results of `shape` cannot be written to."""
     if out_shape != shape:
-        raise ValueError(f"out has shape {out_shape}, but the result has shape {shape}")
+        raise ValueError(f"out has shape {tuple(out_shape)}, but the result has shape {tuple(shape)}")
     if not _is_float(dtype):
         raise TypeError(f"out has dtype {dtype}: it must be one of {', '.join(FLOATS)}")
     if not writeable:

@@ -85,7 +85,7 @@ def _lies_on_gpu(array: Any) -> bool:
 @functools.lru_cache(maxsize=256)
 def _question(kind: Any) -> Callable[[Any], bool]:
     """How to find out whether an array of that type lies on a GPU; for the known libraries, fast."""
-    if issubclass(kind, (np.ndarray, np.generic)):
+    if issubclass(kind, (np.ndarray, np.generic, list, tuple, int, float)):
         return lambda array: False
     names = {(base.__module__.partition(".")[0], base.__name__) for base in kind.__mro__}
     if ("torch", "Tensor") in names:

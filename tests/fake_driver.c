@@ -55,7 +55,9 @@ static int copy(void *to, const void *from, size_t bytes) { memmove(to, from, by
 static int release(void *what) { free(what); return OK; }
 
 int cuMemAlloc_v2(void **address, size_t bytes) { return allocate(address, bytes); }
-int cuMemAllocAsync(void **address, size_t bytes, void *stream) { return allocate(address, bytes); }
+int cuMemAllocFromPoolAsync(void **address, size_t bytes, void *pool, void *stream) {
+    return ((uint64_t *)pool)[1] == 1 << 25 ? allocate(address, bytes) : INVALID_VALUE;
+}
 int cuMemHostAlloc(void **address, size_t bytes, unsigned flags) { return allocate(address, bytes); }
 int cuMemFree_v2(void *address) { return release(address); }
 int cuMemFreeAsync(void *address, void *stream) { return release(address); }
@@ -63,6 +65,18 @@ int cuMemFreeHost(void *address) { return release(address); }
 int cuMemcpyHtoDAsync_v2(void *to, const void *from, size_t bytes, void *stream) { return copy(to, from, bytes); }
 int cuMemcpyDtoHAsync_v2(void *to, const void *from, size_t bytes, void *stream) { return copy(to, from, bytes); }
 int cuMemcpyDtoDAsync_v2(void *to, const void *from, size_t bytes, void *stream) { return copy(to, from, bytes); }
+
+/* A pool is the number of its device and the bytes that it keeps. */
+int cuMemPoolCreate(void **pool, const int *wanted) {
+    *pool = calloc(2, 8);
+    **(uint64_t **)pool = wanted[3];
+    for (int i = 4; i < 22; i++) if (wanted[i]) return INVALID_VALUE;
+    return wanted[0] == 1 && wanted[1] == 0 && wanted[2] == 1 ? OK : INVALID_VALUE;
+}
+int cuMemPoolSetAttribute(void *pool, int attribute, uint64_t *value) {
+    ((uint64_t *)pool)[1] = *value;
+    return attribute == 4 ? OK : INVALID_VALUE;
+}
 
 int cuStreamCreate(void **stream, unsigned flags) { return allocate(stream, 8); }
 int cuStreamDestroy_v2(void *stream) { return release(stream); }

@@ -5,6 +5,7 @@ What is queued is done at once, so that an order in time shows in the driver's l
 
 import contextlib
 import ctypes
+import functools
 import itertools
 import sys
 from types import SimpleNamespace
@@ -48,7 +49,13 @@ class Attributes:
 class Driver:
     """The bindings of the driver."""
 
-    CUdevice_attribute = CUpointer_attribute = CUfunction_attribute = Attributes()
+    CUdevice_attribute = CUpointer_attribute = CUfunction_attribute = CUmemPool_attribute = Attributes()
+    CUmemAllocationType = CUmemLocationType = Attributes()
+    cuuint64_t = int
+
+    @staticmethod
+    def CUmemPoolProps():  # noqa: N802
+        return SimpleNamespace(location=SimpleNamespace())
 
     def __init__(self, pools=True):
         self.pools = pools
@@ -194,7 +201,15 @@ class Driver:
     def cuMemAlloc(self, nbytes):  # noqa: N802
         return self._allocate(self.memory, nbytes)
 
-    def cuMemAllocAsync(self, nbytes, stream):  # noqa: N802
+    def cuMemPoolCreate(self, wanted):  # noqa: N802
+        return 0, f"pool {wanted.location.id}"
+
+    def cuMemPoolSetAttribute(self, pool, attribute, value):  # noqa: N802
+        assert (attribute, value) == ("CU_MEMPOOL_ATTR_RELEASE_THRESHOLD", driver.KEPT_BYTES)
+        return (0,)
+
+    def cuMemAllocFromPoolAsync(self, nbytes, pool, stream):  # noqa: N802
+        assert int(pool.removeprefix("pool ")) == self.contexts[-1] - 0xC0
         return self._allocate(self.memory, nbytes)
 
     def cuMemHostAlloc(self, nbytes, flags):  # noqa: N802
@@ -433,7 +448,10 @@ def fake_torch(current):
             stream=lambda stream: current.stream(*stream),
             current_stream=lambda ordinal: SimpleNamespace(cuda_stream=current.streams[ordinal]),
         ),
-        **{name: Dtype(name) for name in ("float16", "bfloat16", "float32", "float64", "int32", "bool", "complex64")},
+        **{
+            name: Dtype(name)
+            for name in ("float16", "bfloat16", "float32", "float64", "int32", "bool", "complex64", "float8_e4m3fnuz_x")
+        },
     )
     return torch
 
@@ -497,6 +515,17 @@ class _Gpus:
         return self._current.on(ordinal)
 
 
+CACHED = type(functools.cache(len))
+
+
+def forget(monkeypatch):
+    """Have nothing known of devices, kernels and calls, until a test ends: then all is as before, on a real GPU too."""
+    for module in (driver, cuda, libraries, calls):
+        for name, function in list(vars(module).items()):
+            if isinstance(function, CACHED):
+                monkeypatch.setattr(module, name, functools.cache(function.__wrapped__))
+
+
 @contextlib.contextmanager
 def machine(monkeypatch):
     """A machine with two GPUs, PyTorch, CuPy and Numba."""
@@ -509,16 +538,7 @@ def machine(monkeypatch):
     for name, module in modules.items():
         monkeypatch.setitem(sys.modules, name, module)
     monkeypatch.setattr(numba, "cuda", modules["numba.cuda"], raising=False)
-    caches = (
-        driver.device,
-        driver._context,
-        calls._prepared,
-        libraries._dtype_of_torch,
-        libraries._streams_of_torch,
-        calls._needs_copies,
-    )
-    for cache in caches:
-        cache.cache_clear()
+    forget(monkeypatch)
     fake.contexts.append(0xC0)
     yield SimpleNamespace(
         driver=fake, current=current, queues=backend.queues, log=fake.log,
@@ -526,5 +546,3 @@ def machine(monkeypatch):
     )  # fmt: skip
     fake.contexts.pop()
     assert fake.nothing_left()
-    for cache in caches:
-        cache.cache_clear()

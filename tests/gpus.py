@@ -5,7 +5,7 @@ import functools
 
 import numpy as np
 import ptx
-from gpu_fakes import FACTS, Driver
+from gpu_fakes import FACTS, Driver, forget
 from numpy.lib.array_utils import byte_bounds
 
 from numba_softmax import arrays
@@ -68,13 +68,8 @@ class Interpreter(Gpu):
         monkeypatch.setattr(driver, "_cuda", driver._Unready())
         monkeypatch.setattr(driver, "load", lambda ordinal, kernel, entry: kernel)
         monkeypatch.setattr(kernels, "assembled_kernel", lambda kernel, _: (kernel, "", ""))
-        self.forget()
+        forget(monkeypatch)
         self.driver.contexts.append(0xC0)
-
-    def forget(self):
-        """Have the package forget about devices and their kernels."""
-        driver.device.cache_clear()
-        cuda._loaded.cache_clear()
 
     @property
     def counts(self):

@@ -14,9 +14,9 @@ from types import SimpleNamespace
 import numba
 import numpy as np
 import pytest
-from gpu_fakes import FACTS, OUT_OF_MEMORY, Current, Driver, fake_cupy, fake_numba_cuda, fake_torch
+from gpu_fakes import FACTS, OUT_OF_MEMORY, Current, Driver, fake_cupy, fake_numba_cuda, fake_torch, forget
 
-from numba_softmax import api, arrays, calls, cli
+from numba_softmax import api, arrays, cli
 from numba_softmax.backends import cpu, cuda
 from numba_softmax.backends.cuda import driver, libraries
 from numba_softmax.cli import UserError, bench, bench_cuda, cuda_arrays, cuda_clock, cuda_shown, info
@@ -71,14 +71,6 @@ def starter(op, layout):
     """The CPU's kernels in the place of a GPU's."""
     start = cpu.starter(op, layout)
     return lambda x, y, w, scale, queue: start(x, y, w, scale)
-
-
-def forget():
-    """Have nothing remembered of devices and calls."""
-    for module in (driver, calls):
-        for function in vars(module).values():
-            if hasattr(function, "cache_clear"):
-                function.cache_clear()
 
 
 class FakeMaker(cuda_arrays.Maker):
@@ -167,10 +159,9 @@ def gpu(monkeypatch, one_thread):
     monkeypatch.setattr(bench_cuda, "FOREIGN", {"torch": good, "triton": lacking, "cupy": failing})
     maker = FakeMaker(modules["cupy"])
     monkeypatch.setattr(cuda_arrays, "maker", lambda: maker)
-    forget()
+    forget(monkeypatch)
     yield SimpleNamespace(driver=fake, maker=maker, torch=modules["torch"], cupy=modules["cupy"])
     assert fake.nothing_left()
-    forget()
 
 
 @pytest.fixture
@@ -327,7 +318,7 @@ def test_without_a_library_it_says_what_to_install(monkeypatch):
 
 
 def test_a_gpu_without_memory_is_an_error_in_one_line(gpu, capsys):
-    gpu.driver.fail("cuMemAllocAsync", OUT_OF_MEMORY)
+    gpu.driver.fail("cuMemAllocFromPoolAsync", OUT_OF_MEMORY)
     assert run("--quick") == 2
     assert "out of memory" in capsys.readouterr().err
 

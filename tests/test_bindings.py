@@ -40,6 +40,10 @@ for ordinal in (0, 1):
     assert got.tolist() == [5, -6, -1.0, 0.25, 17, -18, (1 << 31) - 1, 1, 256, 4096, 0x77, ordinal, 19], got
 says(driver.CudaError, "stream 0xdead", launch.launch, driver.Queue(0, 0xDEAD), 5, got.ctypes.data, 6, 0, 1.0, 1.0)
 says(MemoryError, "out of memory", lambda: driver.scratch(driver.Queue(0, 0), 1 << 40).__enter__())
+for ordinal in (0, 1):
+    assert ctypes.c_int64.from_address(int(driver._pool(ordinal))).value == ordinal
+    with driver.scratch(driver.Queue(ordinal, 0x77), 100) as address:
+        ctypes.memset(address, 1, 100)
 assert driver.current_ordinal() == 0
 
 backend = Backend([])

@@ -29,6 +29,7 @@ from gpu_fakes import (
 
 import numba_softmax as ns
 from numba_softmax import cli
+from numba_softmax.backends import cuda
 from numba_softmax.backends.cuda import driver
 
 OPS = ("softmax", "log_softmax", "logsumexp")
@@ -205,15 +206,15 @@ def test_subclasses_and_arrays_on_the_host(gpu):
     [
         ("torch", {}, CURRENT),
         ("cupy", {}, CURRENT),
-        ("numba", {}, 0),
+        ("numba", {}, 1),
         ("numba", {"stream": 0x55}, 0x55),
-        ("interface", {}, 0),
-        ("interface", {"stream": None}, 0),
-        ("interface", {"stream": 1}, 0),
+        ("interface", {}, 1),
+        ("interface", {"stream": None}, 1),
+        ("interface", {"stream": 1}, 1),
         ("interface", {"stream": 2}, 2),
         ("interface", {"stream": 0x55}, 0x55),
-        ("dlpack", {}, 0),
-        ("dlpack", {"versioned": False}, 0),
+        ("dlpack", {}, 1),
+        ("dlpack", {"versioned": False}, 1),
     ],
 )
 def test_work_is_queued_in_the_stream_of_x(gpu, library, more, stream):
@@ -252,7 +253,7 @@ def test_a_stream_that_is_asked_for_waits_and_is_not_waited_for(gpu):
     for library in ("torch", "cupy", "numba", "interface"):
         gpu.log.clear()
         x = on_gpu(gpu, library, X.copy())
-        before = CURRENT if library in ("torch", "cupy") else 0
+        before = CURRENT if library in ("torch", "cupy") else 1
         result = ns.softmax(x, stream=0x99)
         assert gpu.log == [("wait", 0x99, before), ("run", 0x99)]
         if library in ("torch", "cupy"):
@@ -303,9 +304,24 @@ def test_streams_of_any_library_are_understood(gpu, stream):
 
 
 def test_default_streams_are_understood(gpu):
-    for stream, handle in ((0, 0), (1, 0), (2, 2), (Handle(handle=SimpleNamespace(value=None)), 0)):
-        ns.softmax(gpu.torch.Tensor(X), stream=stream)
+    for stream, handle in ((0, 1), (1, 1), (2, 2), (Handle(handle=SimpleNamespace(value=None)), 1)):
+        result = ns.softmax(gpu.torch.Tensor(X), stream=stream)
         assert gpu.queues[-1] == (0, handle)
+        assert result.made_in == (0 if handle == 1 else handle)  # PyTorch knows no 1
+
+
+def test_the_default_stream_is_named_where_the_bindings_take_another_one_for_0(gpu, monkeypatch):
+    monkeypatch.setenv("CUDA_PYTHON_CUDA_PER_THREAD_DEFAULT_STREAM", "1")
+    driver.default_stream.cache_clear()
+    gpu.current.streams[0] = 0
+    for library, stream in (("numba", 2), ("torch", 1), ("cupy", 1), ("interface", 1), ("dlpack", 1)):
+        result = ns.softmax(on_gpu(gpu, library, X))
+        assert gpu.queues[-1] == (0, stream)
+        if library == "numba":
+            assert result.stream == 0
+        if library == "interface":
+            assert result.stream == 1
+    assert not any(what == "wait" for what, *_ in gpu.log)
 
 
 def test_streams_that_are_none_are_refused(gpu):
@@ -381,8 +397,17 @@ def test_arrays_that_cannot_be_served_are_refused(gpu):
     refused(gpu, TypeError, r"pass out\.detach\(\)", torch.Tensor(X), out=torch.Tensor(X, requires_grad=True))
     refused(gpu, TypeError, r"pass x\.resolve_neg\(\)", torch.Tensor(X, negated=True))
     refused(gpu, TypeError, "complex64", torch.Tensor(X.astype(np.complex64)))
+    float8 = torch.Tensor(X)
+    float8.dtype = torch.float8_e4m3fnuz_x
+    refused(gpu, TypeError, "x has dtype float8_e4m3fnuz_x", float8)
+    refused(gpu, TypeError, "out has dtype float8_e4m3fnuz_x", torch.Tensor(X), out=float8)
     torch.grad = False
     same(ns.softmax(torch.Tensor(X, requires_grad=True)), "softmax", X)
+
+    class NoDevice(Interface):
+        __dlpack__ = None
+
+    same(ns.softmax(NoDevice(gpu.driver.put(X.copy()))), "softmax", X)
 
     def interface(a, **more):
         return Interface(gpu.driver.put(a), **more)
@@ -473,6 +498,15 @@ def test_scratch_memory_is_freed_when_work_fails(gpu, pools):
     assert gpu.log == ([("free", 5)] if pools else [("synchronize", 5), ("free", None)])
     with pytest.raises(MemoryError, match=f"allocating {1 << 50} bytes on GPU 0"):
         driver.scratch(driver.Queue(0, 5), 1 << 50).__enter__()
+
+
+def test_nothing_of_a_fake_gpu_outlasts_a_test():
+    before = driver.device, driver._context, driver._pool, cuda._loaded
+    with pytest.MonkeyPatch.context() as patch, machine(patch) as gpu:
+        same(ns.softmax(gpu.torch.Tensor(X)), "softmax", X)
+        assert driver.device.cache_info().currsize == 1
+    assert (driver.device, driver._context, driver._pool, cuda._loaded) == before
+    assert not any(function.cache_info().currsize for function in before[:3])
 
 
 # ------------------------------------------------ where CUDA is not, or not yet

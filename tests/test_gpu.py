@@ -143,7 +143,7 @@ def test_arrays_that_speak_an_interchange_protocol_alone(library, request):
 def test_work_follows_what_the_current_stream_holds(torch):
     stream = torch.cuda.Stream()
     x = torch.zeros(1 << 22, device="cuda")
-    ns.softmax(x)
+    ns.logsumexp(x)  # to compile it takes longer than the GPU will sleep
     with torch.cuda.stream(stream):
         stream.wait_stream(torch.cuda.default_stream())
         torch.cuda._sleep(200_000_000)
@@ -156,6 +156,8 @@ def test_work_follows_what_the_current_stream_holds(torch):
 def test_a_stream_that_is_asked_for(torch):
     stream = torch.cuda.Stream()
     x = torch.zeros(1 << 22, device="cuda")
+    ns.logsumexp(x.fill_(0.0), stream=stream)
+    torch.cuda.synchronize()
     torch.cuda._sleep(200_000_000)
     x.fill_(1.0)
     result = ns.logsumexp(x, stream=stream)
@@ -169,6 +171,7 @@ def test_arrays_of_two_libraries_and_their_streams(torch, cupy):
     with torch.cuda.stream(mine), theirs:
         x = torch.zeros(1 << 22, device="cuda")
         out = cupy.empty(1 << 22, np.float32)
+        ns.softmax(x, out=out)
         torch.cuda._sleep(200_000_000)
         x.fill_(1.0)
         ns.softmax(x, out=out)
@@ -179,16 +182,20 @@ def test_arrays_of_two_libraries_and_their_streams(torch, cupy):
 def test_calls_are_captured_in_a_graph(torch):
     x = torch.zeros((64, 1000), device="cuda")
     out = torch.empty_like(x)
-    ns.softmax(x, out=out)
+    long = torch.zeros((1, 1 << 22), device="cuda")  # takes temporary memory
+    ns.softmax(x, out=out), ns.logsumexp(x), ns.softmax(long)  # kernels cannot be loaded while calls are captured
     torch.cuda.synchronize()
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         ns.softmax(x, out=out)
         total = ns.logsumexp(x)
+        shares = ns.softmax(long)
+    long[0, 0] = 5.0
     x.copy_(torch.arange(1000, device="cuda").expand(64, -1))
     graph.replay()
     torch.testing.assert_close(out, torch.softmax(x, -1))
     torch.testing.assert_close(total, torch.logsumexp(x, -1))
+    torch.testing.assert_close(shares, torch.softmax(long, -1))
 
 
 # ----------------------------------------------------------------------- errors
@@ -206,7 +213,9 @@ def test_a_stream_of_nobody(torch):
 def test_out_of_memory_is_said_and_gone_with_the_call(torch):
     torch.cuda.empty_cache()
     free, _ = torch.cuda.mem_get_info()
-    row = np.broadcast_to(np.float32(0), (free // 4,))  # moved as one element, but its results need the memory
+    row = np.broadcast_to(
+        np.float32(0), (free // 4 + (1 << 28),)
+    )  # moved as one element, but its results need the memory
     with pytest.raises(MemoryError, match="device='cpu'"):
         ns.softmax(row, device="cuda", out=np.empty(row.shape, np.float32))
     agree(ns.softmax(X, device="cuda"), naive("softmax", X))

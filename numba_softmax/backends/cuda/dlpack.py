@@ -62,19 +62,22 @@ def capsule_of(array: Any, stream: int) -> Any:
         return array.__dlpack__(stream=stream)
 
 
-def read(capsule: Any) -> tuple[int, tuple[int, ...], np.dtype, tuple[int, ...], bool, int]:
-    """Address, shape, dtype, steps in bytes, whether it can be written to, and the device's number."""
+def read(capsule: Any, name: str) -> tuple[int, tuple[int, ...], np.dtype, tuple[int, ...], bool, int]:
+    """Address, shape, dtype, steps in bytes, whether it can be written to, and the device's number.
+
+    An error is to call the array by that name.
+    """
     writeable = True
     managed: _ManagedVersioned | _Managed
     if _is_valid(capsule, b"dltensor_versioned"):
         managed = _ManagedVersioned.from_address(_pointer(capsule, b"dltensor_versioned"))
         if managed.major != 1:
-            raise TypeError(f"an array speaks version {managed.major} of DLPack: this package knows versions 0 and 1")
+            raise TypeError(f"{name} speaks version {managed.major} of DLPack: this package knows versions 0 and 1")
         writeable = not managed.flags & _READ_ONLY
     else:
         managed = _Managed.from_address(_pointer(capsule, b"dltensor"))
     tensor = managed.tensor
-    dtype = _dtype(tensor.code, tensor.bits, tensor.lanes)
+    dtype = _dtype(tensor.code, tensor.bits, tensor.lanes, name)
     shape = tuple(tensor.shape[: tensor.ndim])
     if tensor.strides:
         steps = tuple(step * dtype.itemsize for step in tensor.strides[: tensor.ndim])
@@ -83,8 +86,8 @@ def read(capsule: Any) -> tuple[int, tuple[int, ...], np.dtype, tuple[int, ...],
     return (tensor.data or 0) + tensor.byte_offset, shape, dtype, steps, writeable, tensor.device_id
 
 
-def _dtype(code: int, bits: int, lanes: int) -> np.dtype:
+def _dtype(code: int, bits: int, lanes: int, name: str) -> np.dtype:
     kind = _KINDS.get(code)
     if lanes != 1 or kind is None:
-        raise TypeError(f"an array has elements of DLPack type ({code}, {bits}, {lanes}): they must be real numbers")
-    return arrays.as_dtype(kind if kind == "bool" else f"{kind}{bits}")
+        raise TypeError(f"{name} has elements of DLPack type ({code}, {bits}, {lanes}): they must be real numbers")
+    return arrays.dtype_called(kind if kind == "bool" else f"{kind}{bits}", name)

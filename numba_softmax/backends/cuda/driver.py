@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 INSTALL = "pip install 'numba-softmax[cu13]', or [cu12] for a driver of CUDA 12"
 
 LEGACY_STREAM, PER_THREAD_STREAM = 1, 2
-"""Handles that stand for default streams. The first one is the same stream as 0."""
+"""Handles that stand for default streams. What 0 stands for is for the bindings to say: see `default_stream`."""
 
 # Numbers of the driver's interface, which do not change.
 _OUT_OF_MEMORY, _NOT_INITIALIZED, _NO_DEVICE, _INVALID_VALUE = 2, 3, 100, 1
@@ -331,6 +331,13 @@ def new_stream(ordinal: int) -> Iterator[Queue]:
             _tell("cuStreamDestroy", stream)
 
 
+@functools.cache
+def default_stream() -> int:
+    """Which default stream 0 is to the bindings, and to Numba, which works through them."""
+    per_thread = os.environ.get("CUDA_PYTHON_CUDA_PER_THREAD_DEFAULT_STREAM", "0") not in ("", "0")
+    return PER_THREAD_STREAM if per_thread else LEGACY_STREAM
+
+
 def check_stream(queue: Queue) -> None:
     """Refuse a stream that is gone, or one of another device."""
     if queue.stream <= PER_THREAD_STREAM:
@@ -366,6 +373,28 @@ def synchronize(queue: Queue) -> None:
 
 # ------------------------------------------------------------------------ memory
 
+KEPT_BYTES = 1 << 25
+"""Of memory that is not in use: more than the states of most calls need, and little of a GPU's."""
+
+
+@functools.cache
+def _pool(ordinal: int) -> Any:
+    """A pool of memory on a device, kept for good.
+
+    The device has one already, but all that is free in that one is given back
+    whenever the host waits for the GPU, and getting it anew takes longer than most
+    kernels. To change that would be to change it for all libraries.
+    """
+    doing = f"making a pool of memory on GPU {ordinal}"
+    wanted = _cuda.CUmemPoolProps()
+    wanted.allocType = _cuda.CUmemAllocationType.CU_MEM_ALLOCATION_TYPE_PINNED
+    wanted.location.type = _cuda.CUmemLocationType.CU_MEM_LOCATION_TYPE_DEVICE
+    wanted.location.id = ordinal
+    pool = _ask(doing, "cuMemPoolCreate", wanted)
+    kept = _cuda.CUmemPool_attribute.CU_MEMPOOL_ATTR_RELEASE_THRESHOLD
+    _ask(doing, "cuMemPoolSetAttribute", pool, kept, _cuda.cuuint64_t(KEPT_BYTES))
+    return pool
+
 
 @contextmanager
 def scratch(queue: Queue, nbytes: int) -> Iterator[int]:
@@ -373,7 +402,10 @@ def scratch(queue: Queue, nbytes: int) -> Iterator[int]:
     ordinal, stream = queue
     doing, pools = f"allocating {nbytes} bytes on GPU {ordinal}", device(ordinal).has_pools
     with current(ordinal):
-        address = int(_ask(doing, "cuMemAllocAsync", nbytes, stream) if pools else _ask(doing, "cuMemAlloc", nbytes))
+        if pools:
+            address = int(_ask(doing, "cuMemAllocFromPoolAsync", nbytes, _pool(ordinal), stream))
+        else:
+            address = int(_ask(doing, "cuMemAlloc", nbytes))
     try:
         yield address
     finally:

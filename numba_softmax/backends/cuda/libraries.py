@@ -75,7 +75,7 @@ class Torch(Library):
             raise TypeError(f"{name} requires grad, but no gradients are computed here: pass {name}.detach()")
         if array.is_neg():
             raise TypeError(f"{name} is a negated view: pass {name}.resolve_neg()")
-        dtype, ordinal = _dtype_of_torch(array.dtype), array.get_device()
+        dtype, ordinal = _dtype_of_torch(array.dtype, name), array.get_device()
         size = dtype.itemsize
         steps = tuple([step * size for step in array.stride()])
         return View(
@@ -91,15 +91,15 @@ class Torch(Library):
         return array.permute(axes)
 
     def dtype(self, dtype: Any) -> Any:
-        return _dtype_of_torch(dtype) if isinstance(dtype, sys.modules["torch"].dtype) else dtype
+        return _dtype_of_torch(dtype, "the result") if isinstance(dtype, sys.modules["torch"].dtype) else dtype
 
     def used_in(self, view: View, stream: int) -> None:
         view.array.record_stream(_torch_stream(sys.modules["torch"], view.ordinal, stream))
 
 
 @functools.cache
-def _dtype_of_torch(dtype: Any) -> np.dtype:
-    return arrays.as_dtype(str(dtype).removeprefix("torch."))
+def _dtype_of_torch(dtype: Any, argument: str) -> np.dtype:
+    return arrays.dtype_called(str(dtype).removeprefix("torch."), argument)
 
 
 @functools.cache
@@ -110,7 +110,8 @@ def _streams_of_torch(torch: Any) -> Callable[[int], int]:
 
 
 def _torch_stream(torch: ModuleType, ordinal: int, stream: int) -> Any:
-    return torch.cuda.ExternalStream(stream, device=torch.device("cuda", ordinal))
+    handle = 0 if stream == driver.LEGACY_STREAM else stream  # the one name that PyTorch has for it
+    return torch.cuda.ExternalStream(handle, device=torch.device("cuda", ordinal))
 
 
 class CuPy(Library):
@@ -137,7 +138,7 @@ class Numba(Library):
 
     def view(self, array: Any, name: str, stream: int | None) -> View:
         address = array.device_ctypes_pointer.value or 0
-        used_in = int(array.stream)
+        used_in = int(array.stream) or driver.default_stream()
         return View(
             address, array.shape, array.dtype, array.strides, True, _ordinal(address, name, array), used_in, array
         )
@@ -145,8 +146,10 @@ class Numba(Library):
     def empty(self, x: View, shape: tuple[int, ...], dtype: np.dtype, stream: int | None) -> Any:
         from numba import cuda
 
+        used_in = x.stream or driver.LEGACY_STREAM
         with cuda.gpus[x.ordinal]:
-            return cuda.device_array(shape, dtype, stream=cuda.external_stream(x.stream) if x.stream else 0)
+            stream_of = 0 if used_in == driver.default_stream() else cuda.external_stream(used_in)
+            return cuda.device_array(shape, dtype, stream=stream_of)
 
     def empty_like(self, x: View, dtype: np.dtype, stream: int | None) -> Any:
         from numba import cuda
@@ -168,13 +171,13 @@ class Other(Library):
 
     def view(self, array: Any, name: str, stream: int | None) -> View:
         interface = getattr(array, "__cuda_array_interface__", None)
-        if interface is not None and (interface.get("stream") is not None or not hasattr(array, "__dlpack__")):
+        if interface is not None and (interface.get("stream") is not None or not hasattr(array, "__dlpack_device__")):
             return _by_interface(interface, array, name)
         device = getattr(array, "__dlpack_device__", None)
         if device is None or device()[0] not in dlpack.CUDA_DEVICES:
             raise in_host_memory(array, name)
         loan = dlpack.capsule_of(array, stream or driver.LEGACY_STREAM)
-        return View(*dlpack.read(loan), None, array, loan)
+        return View(*dlpack.read(loan, name), None, array, loan)
 
     def empty(self, x: View, shape: tuple[int, ...], dtype: np.dtype, stream: int | None) -> Any:
         if not hasattr(x.array, "__array_namespace__"):

@@ -102,8 +102,11 @@ def _copied(queue: Queue, view: View) -> Iterator[int]:
 
 
 def _same(stream: int | None) -> int:
-    """The handle by which a stream goes here: the default stream, which goes by two, is 0."""
-    return 0 if stream is None or stream == driver.LEGACY_STREAM else stream
+    """The handle by which a stream goes here: the default stream, which libraries call 0 or not at all, is 1.
+
+    The bindings may take 0 for another stream.
+    """
+    return stream or driver.LEGACY_STREAM
 
 
 def handle_of(stream: Any) -> int:
