@@ -95,6 +95,14 @@ def test_memory_that_is_not_aligned(gpu, name, dtype, off, n):
 
 @each_op
 @each_dtype
+def test_elements_at_addresses_that_are_no_multiples_of_their_size(gpu, name, dtype):
+    """As in fields of packed records."""
+    for x, axis in ((normal((5, 40), dtype), 1), (normal((1, 5000), dtype), 1), (normal((5, 70), dtype), 0)):
+        assert_right(name, gpu.call(name, x, axis, offsets=(1, 3, 0)), x, axis)
+
+
+@each_op
+@each_dtype
 def test_elements_that_are_not_neighbours(gpu, name, dtype):
     wide = normal((20, 2 * 37), dtype)
     cube = normal((6, 5, 7, 4), dtype)

@@ -372,7 +372,8 @@ class Tile:
     def store_result(self, y: Value, result: Value, here: Value) -> None:
         """Write the one number of a row, in one of its threads."""
         one, count = splat(Vec(self.number, 1), result), here.cast(int32)
-        device.store_raw(self.y_format, y, one, count, self.y_format.bytes, False, False)
+        width = min(self.geometry.widths[1], self.y_format.bytes)
+        device.store_raw(self.y_format, y, one, count, width, False, False)
 
 
 def _added(sums: Sums, exchange: Callable, lanes: int, of: Callable = lambda v: v) -> Sums:
