@@ -138,7 +138,7 @@ def _power(t, fmt):
 
 @lanewise
 def exp_pair(d, error):
-    """``exp(d + error)`` for ``d <= 0``, in two parts with at least 58 good bits together, or 29 in float32.
+    """``up * exp(d + error)`` for ``d <= 0``, in two parts with at least 58 good bits together, or 29 in float32.
 
     If `error` is None, in one part and None.
     """
@@ -147,7 +147,7 @@ def exp_pair(d, error):
     n = t - fmt.magic
     if error is None:
         f = fma(n, -fmt.ln2_lo, fma(n, -fmt.ln2_hi, d))
-        return select(d < fmt.floor, 0.0, polynomial(f, (1.0, 1.0, *fmt.q)) * _power(t, fmt) * (1 / fmt.up)), None
+        return select(d < fmt.floor, 0.0, polynomial(f, (1.0, 1.0, *fmt.q)) * _power(t, fmt)), None
     f, f_lo = two_sum(fma(n, -fmt.ln2_hi, d), fma(n, -fmt.ln2_lo, error))
     square = f * f
     square_lo = fma(f, f, -square)
@@ -157,7 +157,7 @@ def exp_pair(d, error):
     hi, lo = fast_two_sum(s, tail)
     power = _power(t, fmt)
     none = d < fmt.floor
-    return select(none, 0.0, hi * power * (1 / fmt.up)), select(none, 0.0, lo * power * (1 / fmt.up))
+    return select(none, 0.0, hi * power), select(none, 0.0, lo * power)
 
 
 @lanewise

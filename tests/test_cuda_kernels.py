@@ -187,6 +187,17 @@ def test_rows_where_one_element_outweighs_the_others(gpu, name, dtype):
 
 
 @each_op
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(("n", "axis"), [(4096, 1), (20_000, 1), (LONG, 1), (100, 0), (2000, 0)])
+def test_sums_of_many_terms_below_the_normal_numbers(gpu, name, dtype, n, axis):
+    """The sum of all but the maximum is a normal number, and the result of `log_softmax` and `logsumexp`."""
+    row = np.full(n, (-86.5 if dtype == "float32" else -707.5) - np.log(n), FLOATS[dtype])
+    row[n // 3] = 0
+    x = row[None] if axis else np.repeat(row[:, None], 64, 1)
+    assert_right(name, gpu.call(name, x, axis), x, axis)
+
+
+@each_op
 @settings(max_examples=40)
 @given(data=st.data())
 def test_any_shape_axis_and_mask(name, data):

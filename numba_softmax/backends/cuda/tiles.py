@@ -362,7 +362,7 @@ class Tile:
             return [op.finish(w, prepared, scale) for w in weights]
         # A small factor takes weights below the normal numbers only with the second multiplication.
         factor = online.shrinkage(own, state[0], scale, state[2])
-        prepared = self._prepared(online.times(online.product(factor, share), self.up))
+        prepared = self._prepared(online.product(factor, share))
         return [op.finish(w, prepared, scale) * (1.0 / self.up) for w in weights]
 
     def _prepared(self, share: tuple[Value, Value]) -> Any:
