@@ -33,7 +33,7 @@ class FloatFormat(NamedTuple):
     mantissa_bits: int
     up: float  # the factor of bulk results
     magic: float  # added to a number, leaves its nearest integer in the low bits, as the exponent of a power times `up`
-    floor: float  # below it, exp is less than half the smallest subnormal
+    floor: float  # below it, exp is taken for 0: it would take 2**54 such terms to make a normal number
     ln2_hi: float  # of so few bits that its multiples by 64ths are exact, without a fused multiply-add too
     ln2_lo: float
     q: tuple[float, ...]
@@ -41,7 +41,7 @@ class FloatFormat(NamedTuple):
 
 
 FLOAT32 = FloatFormat(
-    types.int32, 23, 2.0**64, 1.5 * 2**23 + 127 + 64, -105.0, 0.693359375, -0.00021219444005469057,
+    types.int32, 23, 2.0**64, 1.5 * 2**23 + 127 + 64, -128.0, 0.693359375, -0.00021219444005469057,
     (0.4999999343083411, 0.16666520386294844, 0.04166839104188776, 0.008368746293045, 0.0013814527913098772),
     6,
 )  # fmt: skip
