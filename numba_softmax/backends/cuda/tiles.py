@@ -60,6 +60,11 @@ class Geometry(NamedTuple):
         return self.threads * self.vectors * self.elements
 
     @property
+    def rows(self) -> int:
+        """How many rows a block works on, with threads along them."""
+        return max(1, BLOCK // self.threads)
+
+    @property
     def lanes(self) -> int:
         """How many lanes of a warp work on a row."""
         return min(self.threads, device.WARP)
@@ -276,9 +281,11 @@ class Tile:
         warps = self.geometry.warps
         if warps == 1:
             return state
-        rows = max(1, BLOCK // self.geometry.threads)
         numbers = [number for number in state if number is not None]
-        slots = [device.shared_memory(thread, f"slots_{i}", self.number, rows * warps) for i in range(len(numbers))]
+        slots = [
+            device.shared_memory(thread, f"slots_{i}", self.number, self.geometry.rows * warps)
+            for i in range(len(numbers))
+        ]
         warp, lane_number = device.quotient_and_rest(thread, device.WARP)
         with thread.builder.if_then((lane_number == 0).ir):
             for slot, number in zip(slots, numbers, strict=True):
