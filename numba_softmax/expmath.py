@@ -33,7 +33,7 @@ class FloatFormat(NamedTuple):
     mantissa_bits: int
     up: float  # the factor of bulk results
     magic: float  # added to a number, leaves its nearest integer in the low bits, as the exponent of a power times `up`
-    floor: float  # below it, exp is less than half the smallest subnormal
+    floor: float  # below it, exp is taken for 0: it would take 2**54 such terms to make a normal number
     ln2_hi: float  # of so few bits that its multiples by 64ths are exact, without a fused multiply-add too
     ln2_lo: float
     q: tuple[float, ...]
@@ -41,7 +41,7 @@ class FloatFormat(NamedTuple):
 
 
 FLOAT32 = FloatFormat(
-    types.int32, 23, 2.0**64, 1.5 * 2**23 + 127 + 64, -105.0, 0.693359375, -0.00021219444005469057,
+    types.int32, 23, 2.0**64, 1.5 * 2**23 + 127 + 64, -128.0, 0.693359375, -0.00021219444005469057,
     (0.4999999343083411, 0.16666520386294844, 0.04166839104188776, 0.008368746293045, 0.0013814527913098772),
     6,
 )  # fmt: skip
@@ -138,7 +138,7 @@ def _power(t, fmt):
 
 @lanewise
 def exp_pair(d, error):
-    """``exp(d + error)`` for ``d <= 0``, in two parts with at least 58 good bits together, or 29 in float32.
+    """``up * exp(d + error)`` for ``d <= 0``, in two parts with at least 58 good bits together, or 29 in float32.
 
     If `error` is None, in one part and None.
     """
@@ -147,7 +147,7 @@ def exp_pair(d, error):
     n = t - fmt.magic
     if error is None:
         f = fma(n, -fmt.ln2_lo, fma(n, -fmt.ln2_hi, d))
-        return select(d < fmt.floor, 0.0, polynomial(f, (1.0, 1.0, *fmt.q)) * _power(t, fmt) * (1 / fmt.up)), None
+        return select(d < fmt.floor, 0.0, polynomial(f, (1.0, 1.0, *fmt.q)) * _power(t, fmt)), None
     f, f_lo = two_sum(fma(n, -fmt.ln2_hi, d), fma(n, -fmt.ln2_lo, error))
     square = f * f
     square_lo = fma(f, f, -square)
@@ -157,7 +157,7 @@ def exp_pair(d, error):
     hi, lo = fast_two_sum(s, tail)
     power = _power(t, fmt)
     none = d < fmt.floor
-    return select(none, 0.0, hi * power * (1 / fmt.up)), select(none, 0.0, lo * power * (1 / fmt.up))
+    return select(none, 0.0, hi * power), select(none, 0.0, lo * power)
 
 
 @lanewise

@@ -25,7 +25,7 @@ import math
 
 from numba import float32
 
-from .expmath import exp_over, exp_pair, fast_two_sum, log1p, narrow_exp, top_of, two_sum
+from .expmath import exp_over, exp_pair, fast_two_sum, float_format, log1p, narrow_exp, top_of, two_sum
 from .lanewise import element, lanewise
 from .simd import convert, divide, exchange, fma, halvings, lane, like, maximum, select, splat, widen
 
@@ -207,7 +207,8 @@ def merge(a, b, scale):
     larger = a[0] >= b[0]
     m, rest, rest_lo = (None if x is None else select(larger, x, y) for x, y in zip(a, b, strict=True))
     m_s, rest_s, lo_s = (None if x is None else select(larger, y, x) for x, y in zip(a, b, strict=True))
-    return m, *add(rest, rest_lo, *product(sum_of(rest_s, lo_s), shrinkage(m_s, m, scale, lo_s)))
+    small = product(sum_of(rest_s, lo_s), shrinkage(m_s, m, scale, lo_s))
+    return m, *add(rest, rest_lo, *times(small, 1.0 / float_format(m.type).up))
 
 
 @lanewise
@@ -226,14 +227,16 @@ def against(state, m, scale):
     """What a state adds to the sum of a row whose maximum is `m`: two numbers or one, and the maxima's own 1 apart.
 
     So any number of states are merged with one exponential each: the results
-    are added up, and `joined` makes a state of them.
+    are added up, and `joined` makes a state of them. The former are times `up`,
+    so that many far parts lose nothing to underflow.
     """
     m_part, rest, rest_lo = state
+    up = float_format(m.type).up
     small, small_lo = product(sum_of(rest, rest_lo), shrinkage(m_part, m, scale, rest_lo))
     own = m_part == m
     return (
-        select(own, rest, small),
-        None if rest_lo is None else select(own, rest_lo, small_lo),
+        select(own, rest * up, small),
+        None if rest_lo is None else select(own, rest_lo * up, small_lo),
         select(own, like(rest, 1.0), 0.0),
     )
 
@@ -241,6 +244,7 @@ def against(state, m, scale):
 @lanewise
 def joined(m, total, total_lo, ones):
     """The state of all states whose `against` were added up; one of the maxima's terms is implicit."""
+    total, total_lo = times((total, total_lo), 1.0 / float_format(m.type).up)
     return m, *add(total, total_lo, ones - 1.0, None if total_lo is None else like(ones, 0.0))
 
 
@@ -275,7 +279,10 @@ def sum_of(rest, rest_lo):
 
 @lanewise
 def shrinkage(m_part, m, scale, zero_lo):
-    """``exp(scale * (m_part - m))``, in two parts or, as `zero_lo`, in one; 1 where they are equal, infinities too."""
+    """``up * exp(scale * (m_part - m))``, in two parts or, as `zero_lo`, in one; `up` for equal infinities too.
+
+    Of a factor below the normal numbers there would be few bits left, where a sum of many terms is multiplied by it.
+    """
     d, error = gap(m_part, m, scale)
     equal = m_part == m
     d, error = select(equal, 0.0, d), select(equal, 0.0, error)
@@ -294,7 +301,7 @@ def shared(m_part, state, scale):
     `m_part` is the part's own maximum; the second result has two parts or one.
     """
     m, _, rest_lo = state
-    factor, factor_lo = shrinkage(m_part, m, scale, rest_lo)
+    factor, factor_lo = times(shrinkage(m_part, m, scale, rest_lo), 1.0 / float_format(m.type).up)
     near = factor >= FAR_BELOW
     factor = select(near, factor, 1.0), None if rest_lo is None else select(near, factor_lo, 0.0)
     return select(near, m_part, m), product(factor, share(state))

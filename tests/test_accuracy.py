@@ -51,6 +51,15 @@ def test_long_rows_of_any_scale_and_order(name, dtype, order, deviation):
 
 
 @each_op
+@pytest.mark.parametrize("n", [300, 20_000, 140_000])
+def test_sums_of_many_terms_below_the_normal_numbers(name, n):
+    """The sum of all but the maximum is a normal number, and the result of `log_softmax` and `logsumexp`."""
+    x = np.full((1, n), -707.5 - np.log(n))
+    x[0, n // 3] = 0
+    assert_right(name, getattr(ns, name)(x), x)
+
+
+@each_op
 @in_32_and_64
 @pytest.mark.parametrize("deviation", [0.3, 5.0, 200.0])
 def test_columns_of_any_scale(name, dtype, deviation):

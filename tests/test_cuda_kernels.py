@@ -95,6 +95,14 @@ def test_memory_that_is_not_aligned(gpu, name, dtype, off, n):
 
 @each_op
 @each_dtype
+def test_elements_at_addresses_that_are_no_multiples_of_their_size(gpu, name, dtype):
+    """As in fields of packed records."""
+    for x, axis in ((normal((5, 40), dtype), 1), (normal((1, 5000), dtype), 1), (normal((5, 70), dtype), 0)):
+        assert_right(name, gpu.call(name, x, axis, offsets=(1, 3, 0)), x, axis)
+
+
+@each_op
+@each_dtype
 def test_elements_that_are_not_neighbours(gpu, name, dtype):
     wide = normal((20, 2 * 37), dtype)
     cube = normal((6, 5, 7, 4), dtype)
@@ -173,9 +181,24 @@ def test_rows_where_one_element_outweighs_the_others(gpu, name, dtype):
     far = normal((1, 5000), dtype)  # whole warps far below the maximum
     far[0, 4321] = gaps[-1] - 20
     assert_right(name, gpu.call(name, far), far)
+    if dtype == "float32":  # terms of less than half the smallest subnormal, which together are more
+        sums = np.full((1, 5000), -105.5, np.float32)
+        sums[0, 17] = 0
+        assert_right(name, gpu.call(name, sums), sums)
     ends = normal((1, 20_001), dtype)
     ends[0, -1] = gaps[-1] - 20
     assert_right(name, gpu.call(name, ends), ends)
+
+
+@each_op
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(("n", "axis"), [(4096, 1), (20_000, 1), (LONG, 1), (100, 0), (2000, 0)])
+def test_sums_of_many_terms_below_the_normal_numbers(gpu, name, dtype, n, axis):
+    """The sum of all but the maximum is a normal number, and the result of `log_softmax` and `logsumexp`."""
+    row = np.full(n, (-86.5 if dtype == "float32" else -707.5) - np.log(n), FLOATS[dtype])
+    row[n // 3] = 0
+    x = row[None] if axis else np.repeat(row[:, None], 64, 1)
+    assert_right(name, gpu.call(name, x, axis), x, axis)
 
 
 @each_op

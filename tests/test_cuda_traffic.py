@@ -14,6 +14,7 @@ from gpus import Interpreter
 
 from numba_softmax import arrays
 from numba_softmax.backends import cuda
+from numba_softmax.backends.cuda import plan
 from numba_softmax.ops import OPS
 
 each_op = pytest.mark.parametrize("name", NAMES)
@@ -240,6 +241,23 @@ def test_elements_that_lie_farther_apart_than_32_bits_count(gpu, name):
         gpu.arrays[f"x{i}"], gpu.arrays[f"y{i}"] = ((1 << 44) + i * step, x[i]), ((1 << 45) + i * step, y[i])
     y_step = 0 if OPS[name].reduces else step
     layout = arrays.Layout("float32", "float32", False, 64, 3, ((64, 4, 4, 0),), ((3, step, y_step, 0),))
+    cuda.starter(OPS[name], layout)(1 << 44, 1 << 45, 0, None, gpu.queue)
+    assert_right(name, y[0] if OPS[name].reduces else y, x, 0)
+
+
+@each_op
+@pytest.mark.parametrize("columns", [1 << 31, 1 << 32, 3 << 31])
+def test_more_columns_than_32_bits_count(gpu, monkeypatch, name, columns):
+    """The first strip of them, that is: all take too long."""
+    monkeypatch.setattr(plan._Planner, "_strips", lambda *_: 1)
+    x, y = normal((3, 512), "float32"), np.zeros((3, 512), np.float32)
+    for i in range(3):
+        at = 4 * columns * i
+        gpu.arrays[f"x{i}"], gpu.arrays[f"y{i}"] = ((1 << 44) + at, x[i]), ((1 << 45) + at, y[i])
+    y_step = 0 if OPS[name].reduces else 4 * columns
+    layout = arrays.Layout(
+        "float32", "float32", False, columns, 3, ((columns, 4, 4, 0),), ((3, 4 * columns, y_step, 0),)
+    )
     cuda.starter(OPS[name], layout)(1 << 44, 1 << 45, 0, None, gpu.queue)
     assert_right(name, y[0] if OPS[name].reduces else y, x, 0)
 

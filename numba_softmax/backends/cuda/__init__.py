@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ...arrays import Layout
 from ...ops import Op
 from ..spec import needs_float64, sign_and_factor
 from . import driver
 from .driver import Queue
+
+if TYPE_CHECKING:
+    from .plan import Kernel, Machine
 
 __all__ = ["starter", "warm"]
 
@@ -66,7 +69,7 @@ def _made_ready(op: Op, layout: Layout, ordinal: int, scaled: bool, wide: bool, 
     )
 
 
-def _machine(ordinal: int) -> Any:
+def _machine(ordinal: int) -> Machine:
     from .plan import Machine
 
     device = driver.device(ordinal)
@@ -74,7 +77,7 @@ def _machine(ordinal: int) -> Any:
 
 
 @functools.cache
-def _loaded(kernel: Any, ordinal: int) -> Any:
+def _loaded(kernel: Kernel, ordinal: int) -> Any:
     """A kernel, compiled and on its device."""
     from .kernels import assembled_kernel
 

@@ -34,7 +34,8 @@ class Strip(Tile):
 
         Gives the number of the chunk, where the thread's columns begin in x,
         result and mask, the number of the first one as a row and how many there
-        are, and the thread's rank and its place in the rank.
+        are (less than none beyond the last), and the thread's rank and its
+        place in the rank.
         """
         g = self.geometry
         inner, width = dims[4 * (g.row_dims - 1)], g.across * g.elements
@@ -45,7 +46,8 @@ class Strip(Tile):
         sizes = self.x_format.bytes, self.y_format.bytes, 1
         starts = self.offsets(dims, 0, g.row_dims - 1, outer)
         at = tuple(start + first * size for start, size in zip(starts, sizes, strict=True))
-        return c, at, outer * inner + first, (inner - first).cast(int32), rank, column
+        columns = select(first + g.elements < inner, g.elements, inner - first).cast(int32)
+        return c, at, outer * inner + first, columns, rank, column
 
     def place(self, k: int, thread: Value, start: Value, stop: Any) -> tuple[Value, Value]:
         """The position of a thread's vector `k`, and how many columns are there; `stop` has both their numbers."""

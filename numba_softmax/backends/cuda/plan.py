@@ -1,7 +1,8 @@
 """Which kernels serve a layout, and how many blocks of them: nothing here needs a GPU.
 
-The choice follows from the length of rows, the formats, and how rows lie in memory; never from
-how many rows there are. So a row's bits do not depend on its batch.
+The choice follows from the length of rows, the formats, and how rows lie in memory, and never from
+how many rows there are, but for one thing: columns that are fewer than `NARROWEST` vectors side by
+side are served as rows, and can have other bits than among more of them. Else bits do not depend on the batch.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from .columns import make_columns, make_finish_columns, make_fold_columns
 from .device import WARP, WIDEST
 from .rows import Stage, make_finish_chunks, make_fold_chunks, make_rows, make_staged_rows
 from .shifts import can_shift
-from .tiles import BLOCK, STATE_NUMBERS, Geometry
+from .tiles import STATE_NUMBERS, Geometry
 
 MAKERS: dict[str, Callable[[Spec, Geometry], Callable]] = {
     "rows": make_rows,
@@ -186,10 +187,8 @@ class _Planner:
         return 3 * max(WIDEST, geometry.warps * self.number_bytes)
 
     def _rows_in_registers(self, geometry: Geometry, dims: tuple[tuple[int, ...], ...]) -> Plan:
-        threads = max(BLOCK, geometry.threads)
-        kernel = Kernel("rows", self.spec, geometry, threads)
-        blocks = math.ceil(self.layout.rows / (threads // geometry.threads))
-        return self._plan((Launch(kernel, blocks),), dims)
+        kernel = Kernel("rows", self.spec, geometry, geometry.rows * geometry.threads)
+        return self._plan((Launch(kernel, math.ceil(self.layout.rows / geometry.rows)),), dims)
 
     def _chunks(self, geometry: Geometry, dims: tuple[tuple[int, ...], ...]) -> Plan:
         layout = self.layout

@@ -16,7 +16,7 @@ from ...lanewise import Value, lanewise
 from ...simd import convert, like, raw_type, select
 from ..spec import Spec
 from . import device
-from .tiles import BLOCK, Geometry, Part, Scale, State, Tile
+from .tiles import Geometry, Part, Scale, State, Tile
 
 
 def make_scale(spec: Spec) -> Callable[[Value, Value], Scale]:
@@ -44,14 +44,13 @@ def make_first_state(tile: Tile) -> Callable:
 def make_rows(spec: Spec, geometry: Geometry) -> Callable:
     """The kernel for rows that fit the registers of their threads: each element is read once."""
     tile, scale_of = Tile(spec, geometry), make_scale(spec)
-    threads, lanes = geometry.threads, min(geometry.threads, device.WARP)
-    rows_in_block = max(1, BLOCK // threads)
+    threads, lanes = geometry.threads, geometry.lanes
 
     @lanewise
     def compute(x, y, w, sign, factor, rows, n, dims):
         scale = scale_of(sign, factor)
         row_in_block, thread = device.quotient_and_rest(device.thread_of(n), threads)
-        row = device.block_of(n).cast(int64) * rows_in_block + row_in_block.cast(int64)
+        row = device.block_of(n).cast(int64) * geometry.rows + row_in_block.cast(int64)
         x_at, y_at, w_at = tile.row_offsets(dims, row)
         stop = select(row < rows, n, 0).cast(int32)
         parts = tile.load(x + x_at, w + w_at, dims, thread, like(thread, 0), stop)

@@ -11,7 +11,7 @@ from llvmlite import ir
 from numba import int32, int64
 from numba.core import types
 
-from ...lanewise import Value, Vec
+from ...lanewise import Value, Vec, llvm_type
 from ...simd import Stored, raw_type, select
 from . import device
 
@@ -82,7 +82,7 @@ def _vector(t: types.Type, words: list[Value]) -> Value:
     result = ir.Constant(ir.VectorType(ir.IntType(32), len(words)), ir.Undefined)
     for i, word in enumerate(words):
         result = builder.insert_element(result, word.ir, ir.IntType(32)(i))
-    return words[0].emit(t, builder.bitcast(result, device.llvm_type(t)))
+    return words[0].emit(t, builder.bitcast(result, llvm_type(t)))
 
 
 def _later(words: list[Value], offset: Value, stored: Stored) -> list[Value]:

@@ -60,6 +60,11 @@ class Geometry(NamedTuple):
         return self.threads * self.vectors * self.elements
 
     @property
+    def rows(self) -> int:
+        """How many rows a block works on, with threads along them."""
+        return max(1, BLOCK // self.threads)
+
+    @property
     def lanes(self) -> int:
         """How many lanes of a warp work on a row."""
         return min(self.threads, device.WARP)
@@ -276,9 +281,11 @@ class Tile:
         warps = self.geometry.warps
         if warps == 1:
             return state
-        rows = max(1, BLOCK // self.geometry.threads)
         numbers = [number for number in state if number is not None]
-        slots = [device.shared_memory(thread, f"slots_{i}", self.number, rows * warps) for i in range(len(numbers))]
+        slots = [
+            device.shared_memory(thread, f"slots_{i}", self.number, self.geometry.rows * warps)
+            for i in range(len(numbers))
+        ]
         warp, lane_number = device.quotient_and_rest(thread, device.WARP)
         with thread.builder.if_then((lane_number == 0).ir):
             for slot, number in zip(slots, numbers, strict=True):
@@ -362,7 +369,7 @@ class Tile:
             return [op.finish(w, prepared, scale) for w in weights]
         # A small factor takes weights below the normal numbers only with the second multiplication.
         factor = online.shrinkage(own, state[0], scale, state[2])
-        prepared = self._prepared(online.times(online.product(factor, share), self.up))
+        prepared = self._prepared(online.product(factor, share))
         return [op.finish(w, prepared, scale) * (1.0 / self.up) for w in weights]
 
     def _prepared(self, share: tuple[Value, Value]) -> Any:
@@ -372,7 +379,8 @@ class Tile:
     def store_result(self, y: Value, result: Value, here: Value) -> None:
         """Write the one number of a row, in one of its threads."""
         one, count = splat(Vec(self.number, 1), result), here.cast(int32)
-        device.store_raw(self.y_format, y, one, count, self.y_format.bytes, False, False)
+        width = min(self.geometry.widths[1], self.y_format.bytes)
+        device.store_raw(self.y_format, y, one, count, width, False, False)
 
 
 def _added(sums: Sums, exchange: Callable, lanes: int, of: Callable = lambda v: v) -> Sums:
