@@ -308,7 +308,7 @@ def test_same_bits_in_narrow_and_wide_arrays(name, n, planned_anew, one_thread):
     expected = getattr(ns, name)(x, 0)
     planned_anew("PACKED", ())
     assert same_bits(getattr(ns, name)(x, 0), expected)
-    planned_anew("_across_rows", lambda *layout: False)
+    planned_anew("across_rows", lambda *layout: False)
     assert same_bits(getattr(ns, name)(x, 0), expected)
 
 

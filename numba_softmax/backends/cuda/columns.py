@@ -1,7 +1,8 @@
 """The kernels with threads across rows that are neighbours in memory: the axis is not the last one.
 
 A vector has an element each of several rows. The threads of a block stand side by side across
-rows, and in some ranks along them; those of a column of ranks meet in shared memory.
+rows, and in some ranks along them; those of a column of ranks meet in shared memory. Where fewer
+rows are neighbours than a block has threads across, several groups of them stand side by side.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ class Strip(Tile):
         self.summed = 1
 
     def begin(
-        self, n: Value, chunk: Value, dims: tuple[Value, ...]
+        self, rows: Value, n: Value, chunk: Value, dims: tuple[Value, ...]
     ) -> tuple[Value, tuple[Value, ...], Value, Value, Value, Value]:
         """What this thread works on.
 
@@ -38,15 +39,19 @@ class Strip(Tile):
         place in the rank.
         """
         g = self.geometry
-        inner, width = dims[4 * (g.row_dims - 1)], g.across * g.elements
+        side_by_side = g.across // g.groups
+        inner, width = dims[4 * (g.row_dims - 1)], side_by_side * g.elements
         rank, column = device.quotient_and_rest(device.thread_of(n), g.across)
+        group, place = device.quotient_and_rest(column, side_by_side)
         block, c = device.quotient_and_rest(device.block_of(n).cast(int64), quotient_up(n, chunk))
         outer, strip = device.quotient_and_rest(block, quotient_up(inner, like(inner, width)))
-        first = strip * width + (column * g.elements).cast(int64)
+        outer = outer * g.groups + group.cast(int64)
+        first = strip * width + (place * g.elements).cast(int64)
         sizes = self.x_format.bytes, self.y_format.bytes, 1
         starts = self.offsets(dims, 0, g.row_dims - 1, outer)
         at = tuple(start + first * size for start, size in zip(starts, sizes, strict=True))
-        columns = select(first + g.elements < inner, g.elements, inner - first).cast(int32)
+        columns = select(first + g.elements < inner, g.elements, inner - first)
+        columns = select(outer * inner < rows, columns, 0).cast(int32)
         return c, at, outer * inner + first, columns, rank, column
 
     def place(self, k: int, thread: Value, start: Value, stop: Any) -> tuple[Value, Value]:
@@ -139,9 +144,9 @@ def make_columns(spec: Spec, geometry: Geometry) -> Callable:
     strip, scale_of = Strip(spec, geometry), make_scale(spec)
 
     @lanewise
-    def compute(x, y, w, sign, factor, n, dims):
+    def compute(x, y, w, sign, factor, rows, n, dims):
         scale = scale_of(sign, factor)
-        _, (x_at, y_at, w_at), _, columns, rank, column = strip.begin(n, n, dims)
+        _, (x_at, y_at, w_at), _, columns, rank, column = strip.begin(rows, n, n, dims)
         parts = strip.load(x + x_at, w + w_at, dims, rank, like(rank, 0), (n.cast(int32), columns))
         values = [strip.values(part, scale) for part in parts]
         m = strip.maximum_of_ranks(strip.maximum(values), rank, column)
@@ -157,7 +162,7 @@ def make_columns(spec: Spec, geometry: Geometry) -> Callable:
         strip.store_all(y + y_at, dims, rank, parts, results)
 
     def columns_kernel(x, y, w, states, sign, factor, rows, n, chunk, dims):
-        compute(x, y, w, sign, factor, n, dims)
+        compute(x, y, w, sign, factor, rows, n, dims)
 
     return columns_kernel
 
@@ -168,8 +173,8 @@ def make_fold_columns(spec: Spec, geometry: Geometry) -> Callable:
     scale_of, first_state = make_scale(spec), make_first_state(strip)
 
     @lanewise
-    def begin(x, w, n, chunk, dims):
-        c, (x_at, _, w_at), row, columns, rank, column = strip.begin(n, chunk, dims)
+    def begin(x, w, rows, n, chunk, dims):
+        c, (x_at, _, w_at), row, columns, rank, column = strip.begin(rows, n, chunk, dims)
         start = c * chunk
         return x + x_at, w + w_at, start, end_of(start, n, chunk), c, row, columns, rank, column
 
@@ -183,7 +188,7 @@ def make_fold_columns(spec: Spec, geometry: Geometry) -> Callable:
         strip.store_states(states, state, rows, c, row, select(rank == 0, columns, 0))
 
     def fold_columns(x, y, w, states, sign, factor, rows, n, chunk, dims):
-        x, w, start, stop, c, row, columns, rank, column = begin(x, w, n, chunk, dims)
+        x, w, start, stop, c, row, columns, rank, column = begin(x, w, rows, n, chunk, dims)
         state = first_state(sign)
         while start < stop:
             state = fold_tile(state, x, w, start, stop, columns, sign, factor, dims, rank)
@@ -199,8 +204,8 @@ def make_finish_columns(spec: Spec, geometry: Geometry) -> Callable:
     scale_of, first_state, threads = make_scale(spec), make_first_state(strip), geometry.threads
 
     @lanewise
-    def begin(x, y, w, n, chunk, dims):
-        c, (x_at, y_at, w_at), row, columns, rank, column = strip.begin(n, n if reduces else chunk, dims)
+    def begin(x, y, w, rows, n, chunk, dims):
+        c, (x_at, y_at, w_at), row, columns, rank, column = strip.begin(rows, n, n if reduces else chunk, dims)
         start = c * chunk
         chunks = quotient_up(n, chunk).cast(int32)
         return x + x_at, y + y_at, w + w_at, start, end_of(start, n, chunk), chunks, row, columns, rank, column
@@ -223,7 +228,7 @@ def make_finish_columns(spec: Spec, geometry: Geometry) -> Callable:
         strip.store_results(y, dims, rank, parts, state, scale_of(sign, factor))
 
     def finish_columns(x, y, w, states, sign, factor, rows, n, chunk, dims):
-        x, y, w, start, stop, chunks, row, columns, rank, column = begin(x, y, w, n, chunk, dims)
+        x, y, w, start, stop, chunks, row, columns, rank, column = begin(x, y, w, rows, n, chunk, dims)
         state = first_state(sign)
         for c in range(rank, chunks, threads):
             state = fold_state(state, states, sign, factor, rows, c, row, columns)

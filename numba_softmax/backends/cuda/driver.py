@@ -63,6 +63,8 @@ class _Unready:
 
     def __getattr__(self, name: str) -> Any:
         global _cuda
+        if not name.startswith(("cu", "CU")):  # whoever looks for __wrapped__, say, does not mean to start CUDA
+            raise AttributeError(name)
         _cuda = _initialized()
         return getattr(_cuda, name)
 

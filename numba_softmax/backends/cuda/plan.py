@@ -1,8 +1,7 @@
 """Which kernels serve a layout, and how many blocks of them: nothing here needs a GPU.
 
-The choice follows from the length of rows, the formats, and how rows lie in memory, and never from
-how many rows there are, but for one thing: columns that are fewer than `NARROWEST` vectors side by
-side are served as rows, and can have other bits than among more of them. Else bits do not depend on the batch.
+What the bits of a row depend on follows from its length, the formats, and whether its elements or
+its neighbours lie side by side in memory; never from how many rows there are.
 """
 
 from __future__ import annotations
@@ -57,9 +56,6 @@ LONG_RANKS, LEAST_COLUMN_CHUNK, MOST_COLUMN_CHUNKS = (16, 16), 512, 256
 
 SHIFTED = 64
 """Vectors in a row from which on those that are not aligned are shifted."""
-
-NARROWEST = 8
-"""Vectors side by side from which on lanes run across rows."""
 
 
 class Machine(NamedTuple):
@@ -127,8 +123,7 @@ class _Planner:
     def plan(self) -> Plan:
         layout = self.layout
         along = along_rows(layout, self.x, self.y, self.spec.op.reduces)
-        wide_enough = layout.row_dims[-1][0] > (NARROWEST - 1) * self._elements(True)
-        if across_rows(layout, self.x, self.y) and (layout.n == 1 or (not along and wide_enough)):
+        if across_rows(layout, self.x, self.y) and (layout.n == 1 or not along):
             return self._columns()
         return self._rows(along)
 
@@ -214,14 +209,18 @@ class _Planner:
             inner % elements != 0, len(layout.row_dims), 1, self._rounds_to_bfloat16(), 2,
         )  # fmt: skip
         most = min(VECTORS, VALUES // elements)
+
+        def groups_in(across: int) -> int:
+            return max(1, across >> (vectors - 1).bit_length())
+
         for threads, across in RANKS:
             if threads * most >= n:
                 each = next(k for k in (1, 2, 4, 8) if threads * k >= n)
-                geometry = geometry._replace(threads=threads, vectors=each, across=_narrowed(across, vectors))
+                geometry = geometry._replace(threads=threads, vectors=each, across=across, groups=groups_in(across))
                 kernel = Kernel("columns", self.spec, geometry, threads * geometry.across)
                 return self._plan((Launch(kernel, self._strips(geometry)),), dims)
         threads, across = LONG_RANKS
-        geometry = geometry._replace(threads=threads, vectors=most, across=_narrowed(across, vectors))
+        geometry = geometry._replace(threads=threads, vectors=most, across=across, groups=groups_in(across))
         chunk = LEAST_COLUMN_CHUNK * math.ceil(n / (LEAST_COLUMN_CHUNK * MOST_COLUMN_CHUNKS))
         chunks = math.ceil(n / chunk)
         fold, finish = (
@@ -233,7 +232,8 @@ class _Planner:
 
     def _strips(self, geometry: Geometry) -> int:
         inner = self.layout.row_dims[-1][0]
-        return self.layout.rows // inner * math.ceil(inner / (geometry.across * geometry.elements))
+        side_by_side = geometry.across // geometry.groups * geometry.elements
+        return math.ceil(self.layout.rows // inner / geometry.groups) * math.ceil(inner / side_by_side)
 
     def _plan(
         self, launches: tuple[Launch, ...], dims: tuple[tuple[int, ...], ...], temporary: int = 0, chunk: int = 0
@@ -250,11 +250,6 @@ def _shares(elements: int) -> Iterable[tuple[int, int]]:
     while threads <= MOST_THREADS:
         yield from ((threads, most * 3 // 4), (threads, most))
         threads *= 2
-
-
-def _narrowed(across: int, vectors: int) -> int:
-    """Threads across rows: at least 2, and not many more than there are vectors."""
-    return min(across, max(2, 1 << (vectors - 1).bit_length()))
 
 
 def kernels_for(op: Op, x: str, y: str, masked: bool, scaled: bool, machine: Machine) -> list[Kernel]:

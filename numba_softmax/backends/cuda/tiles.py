@@ -53,6 +53,7 @@ class Geometry(NamedTuple):
     reduced_dims: int  # 0 if the elements of a row are neighbours in memory
     bfloat16: bool  # whether the machine rounds to bfloat16
     across: int = 1  # threads side by side across rows, if those are neighbours in memory
+    groups: int = 1  # of rows that are neighbours, among these threads
 
     @property
     def tile(self) -> int:
