@@ -72,21 +72,24 @@ def softmax(
     RuntimeError
         CUDA is needed and cannot be used, or has failed.
     MemoryError
-        The GPU has too little memory left.
+        The GPU has too little memory left. (For a new result, the array's
+        library says so in its own way.)
 
     Notes
     -----
     A row with a NaN or with +inf, or of nothing but -inf, gives NaN; -inf among
     other elements gives 0. float32 results are within 2 units in the last
     place, float64 within 4, float16 and bfloat16 within 0.51. A row's bits
-    depend on that row alone. Method: the online normalizer of M. Milakov and
-    N. Gimelshein, arXiv:1805.02867.
+    depend on that row alone, and on a GPU on whether its elements or its
+    neighbours' lie side by side in memory. Method: the online normalizer of
+    M. Milakov and N. Gimelshein, arXiv:1805.02867.
 
     GPU arrays are not copied. The work comes after what is queued by now in the
     streams of all arrays, and before what is queued there later. With `stream`
     it comes after the former; to wait for that stream, and to keep the arrays
     until then, is for the caller. Arrays that speak DLPack alone say nothing of
     later work, so without `stream` the call waits until theirs is done.
+    PyTorch's autograd takes no part, and is not told that `out` has changed.
 
     Examples
     --------
