@@ -44,7 +44,7 @@ def compile_kernel(kernel: Kernel, target: tuple[int, int]) -> Compiled:
     entry = library.get_function(name)
     library._entry_name = name
     kernel_fixup(entry, False)
-    nvvm.set_launch_bounds(entry, (kernel.threads, kernel.resident))
+    nvvm.set_launch_bounds(entry, kernel.threads)
     (ptx,) = library.get_asm_strs(cc=target)
     return Compiled(ptx, name)
 

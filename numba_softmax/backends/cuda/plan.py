@@ -74,15 +74,6 @@ class Kernel(NamedTuple):
     threads: int  # of a block
 
     @property
-    def resident(self) -> int:
-        """The blocks that a multiprocessor is to hold, at least: the compiler then keeps to fewer registers.
-
-        It takes as many as there are for what waits in shared memory. With masks and scales that cannot be helped.
-        """
-        plain = not (self.spec.masked or self.spec.scaled)
-        return 2 if self.regime == "columns" and self.threads >= 256 and plain else 1
-
-    @property
     def function(self) -> Callable:
         """The kernel's body."""
         return MAKERS[self.regime](self.spec, self.geometry)
