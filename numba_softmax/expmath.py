@@ -138,7 +138,7 @@ def _power(t, fmt):
 
 @lanewise
 def exp_pair(d, error):
-    """``up * exp(d + error)`` for ``d <= 0``, in two parts with at least 58 good bits together, or 29 in float32.
+    """``up * exp(d + error)`` for ``d <= 0``, in two parts with at least 58 good bits together, or 28 in float32.
 
     If `error` is None, in one part and None.
     """

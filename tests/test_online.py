@@ -328,6 +328,15 @@ def test_exp_pair_is_good_to_about_58_bits():
     assert math.isnan(sum(exp_pair(math.nan, 0.0)))
 
 
+def test_exp_pair_is_good_to_28_bits_in_float32():
+    rng, up = np.random.default_rng(0), expmath.FLOAT32.up
+    gaps = np.concatenate([np.linspace(-128, 0, 4000), -abs(rng.normal(0, 1, 500)), -(10.0 ** -np.arange(1, 20))])
+    for d in gaps.astype(np.float32):
+        error = np.float32(np.spacing(d) * rng.uniform(-0.5, 0.5))
+        assert relative_error(map(float, exp_pair(d, error)), (float(d), float(error)), up) <= 2.0**-28
+    assert exp_pair(np.float32(0), np.float32(0)) == (up, 0.0)
+
+
 FORMATS = {np.float32: expmath.FLOAT32, np.float64: expmath.FLOAT64}
 UNITS = {np.float32: 2.0**-24, np.float64: 2.0**-53}
 each_kind = pytest.mark.parametrize("kind", FORMATS)
