@@ -1,4 +1,4 @@
-"""Softmax, log_softmax and logsumexp for NumPy arrays, compiled by Numba.
+"""Softmax, log_softmax and logsumexp for NumPy and CUDA arrays, compiled by Numba; and their state, block by block.
 
 >>> import numba_softmax as ns
 >>> ns.softmax([1.0, 2.0, 3.0]).round(4)
@@ -8,6 +8,7 @@ array([0.09  , 0.2447, 0.6652])
 from __future__ import annotations
 
 from .api import log_softmax, logsumexp, softmax, warmup
+from .states import OnlineSoftmax
 
-__all__ = ["__version__", "log_softmax", "logsumexp", "softmax", "warmup"]
+__all__ = ["OnlineSoftmax", "__version__", "log_softmax", "logsumexp", "softmax", "warmup"]
 __version__ = "0.1.0"

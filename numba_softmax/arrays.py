@@ -12,8 +12,9 @@ import functools
 import math
 import numbers
 import operator
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_tuple
@@ -24,6 +25,14 @@ INPUTS = (*FLOATS, *_INTEGERS, "bool")
 
 Dim = tuple[int, int, int, int]
 """A dimension: its size and the steps in bytes of x, of the result and of the mask."""
+
+
+States = Literal["", "given", "x"]
+"""Where the states of rows are, if they are there already: given beside the elements, or in `x` instead of those.
+
+They are float64 arrays of `m`, `rest` and maybe `rest_lo`, one after the other, as many numbers apart as there are
+rows. Given ones lie in the order of the layout's rows, those in `x` or in the results by the rows' steps.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +46,7 @@ class Layout:
     n: int
     row_dims: tuple[Dim, ...]  # in any order; the last one has the smallest steps
     reduced_dims: tuple[Dim, ...]  # in the order of a row's elements; at least one
+    states: States = ""
 
 
 @functools.cache
@@ -60,18 +70,21 @@ def layout_of(
     y_dtype: np.dtype,
     y_steps: tuple[int, ...],
     w_steps: tuple[int, ...] | None,
+    states: States = "",
 ) -> Layout:
     """The layout of a call. A reduced result has steps of 0 along the reduced axes."""
     dims = list(zip(shape, x_steps, y_steps, w_steps or (0,) * len(shape), strict=True))
     row_dims = [d for i, d in enumerate(dims) if i not in axes]
     reduced_dims = [dims[i] for i in sorted(axes)]
     x, y = str(format_name(x_dtype)), str(format_name(y_dtype))
-    return layout_of_dims(x, y, w_steps is not None, row_dims, reduced_dims)
+    return layout_of_dims(x, y, w_steps is not None, row_dims, reduced_dims, states)
 
 
-def layout_of_dims(x: str, y: str, masked: bool, row_dims: list[Dim], reduced_dims: list[Dim]) -> Layout:
+def layout_of_dims(
+    x: str, y: str, masked: bool, row_dims: list[Dim], reduced_dims: list[Dim], states: States = ""
+) -> Layout:
     """The layout with these dimensions, or with fewer that mean the same."""
-    row_dims = sorted(row_dims, key=lambda d: max(abs(d[1]), abs(d[2])), reverse=True)
+    row_dims = [row_dims[i] for i in order_of_rows([(x_step, y_step) for _, x_step, y_step, _ in row_dims])]
     return Layout(
         x,
         y,
@@ -80,7 +93,13 @@ def layout_of_dims(x: str, y: str, masked: bool, row_dims: list[Dim], reduced_di
         math.prod(d[0] for d in reduced_dims),
         _merged(row_dims),
         _merged(reduced_dims),
+        states,
     )
+
+
+def order_of_rows(steps: Sequence[tuple[int, int]]) -> tuple[int, ...]:
+    """In which order a layout has the dimensions of rows, from their steps in `x` and in the result."""
+    return tuple(sorted(range(len(steps)), key=lambda i: -max(map(abs, steps[i]))))
 
 
 def steps_in_c_order(shape: tuple[int, ...], size: int) -> tuple[int, ...]:

@@ -92,13 +92,13 @@ def _call_elsewhere(
     copies, distance = False, y.address - x.address
     if distance in near or mask is not None:
         w = None if mask is None else (mask.address - x.address, mask.shape, mask.dtype, mask.strides)
-        copies = _needs_copies((0, x.shape, x.dtype, x.strides), (distance, y.shape, y.dtype, y.strides), w, reduces)
+        copies = needs_copies((0, x.shape, x.dtype, x.strides), (distance, y.shape, y.dtype, y.strides), w, reduces)
     elsewhere.run(start, y, mask, factor, copies)
     return out
 
 
 @functools.lru_cache(maxsize=1024)
-def _needs_copies(x: tuple, y: tuple, w: tuple | None, reduces: bool) -> bool:
+def needs_copies(x: tuple, y: tuple, w: tuple | None, reduces: bool) -> bool:
     """Whether elements and mask have to be copied before results are written: of arrays by their distances from `x`."""
     if arrays.may_overlap_itself(y[1], y[3], y[2].itemsize):
         raise ValueError("out has elements that lie in the same memory: pass an array in which each has its own")

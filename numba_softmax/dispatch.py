@@ -2,13 +2,17 @@
 
 A backend is a module with ``starter(op, layout)``, which gives a function
 ``start(x, y, w, scale)`` for all calls with that layout: addresses of the
-elements, the results and the mask (0 for none), and the scale or None; and with
+elements, the results and the mask (0 for none), and the scale or None; one more
+address, last, where the layout has states given; and with
 ``warm(op, x, y, masked, scaled)``, functions that compile one kernel each for
 elements and results in those formats.
 
 A backend for memory out of NumPy's reach has ``start(x, y, w, scale, queue)``,
 and besides it needs something to stand between it and the arrays of other
-libraries. For a call on such an array, that is an object with
+libraries. For a call on such an array, that is an object (`host.HostCall` is
+one for NumPy) with
+
+- ``place``, the name of a backend; ``device``: where the array is, in words;
 
 - ``x``: the array's ``address``, ``shape``, ``dtype``, ``strides`` in bytes, and
   whether it is ``writeable``;
@@ -16,8 +20,9 @@ libraries. For a call on such an array, that is an object with
 - ``dtype(dtype)``: a dtype of the library as one of NumPy's;
 - ``empty(shape, dtype)``, ``empty_like(dtype)``: a new array, as the user gets
   it, and its view;
-- ``run(start, y, mask, scale, copies)``: start it on these views, on copies of
-  the elements and of the mask if `copies`.
+- ``run(start, y, mask, scale, copies, states=None)``: start it on these views,
+  on copies of the elements and of the mask if `copies`;
+- ``given_back(array)``: a new array, as the user gets it in the end.
 """
 
 from __future__ import annotations
@@ -28,6 +33,8 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
+
+from .host import HostCall
 
 DEVICES = ("cpu", "cuda")
 _CUDA_IN_DLPACK = (2, 13)  # the device, and memory that it shares with the host
@@ -47,6 +54,11 @@ def place_of(x: Any, device: str | None, stream: Any) -> tuple[str | None, Any]:
     if stream is not None:
         raise ValueError("stream orders work on arrays that lie on a GPU, but x is in host memory: leave stream out")
     return ("staged" if device == "cuda" else None), None
+
+
+def call_on(x: Any, name: str) -> Any:
+    """What stands between a call on an array and its library, in host memory too; errors call it by that name."""
+    return _gpu_call()(x, None, name) if _lies_on_gpu(x) else HostCall(x, name)
 
 
 def check_in_host_memory(array: Any, name: str) -> None:

@@ -289,6 +289,13 @@ def shrinkage(m_part, m, scale, zero_lo):
     return exp_pair(d, None if zero_lo is None else error)
 
 
+@lanewise
+def settled(state):
+    """The state of a row that is complete: NaN if its maximum is infinite, for its softmax is NaN then."""
+    m, rest, rest_lo = state
+    return m, rest + (m - m), rest_lo
+
+
 FAR_BELOW = 2.0**-20
 """Parts of a row that shrink to less are weighed against the row's maximum: a product with so small a factor could
 lose digits to underflow."""

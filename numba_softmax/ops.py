@@ -3,8 +3,8 @@
 An op that gives an element for each element has two functions: `prepare`
 makes, once a block, what `finish` then applies to each vector. For an op that
 uses weights, these are made of the block's share and of its weights; for
-another, of the row's state and of the elements. An op that gives one number a
-row has `finish_row` instead.
+another, of the row's state and of the elements. An op that gives numbers a
+row has `finish_row` instead: a tuple of them from the row's state.
 """
 
 from __future__ import annotations
@@ -12,10 +12,12 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
+from numba import float32
+
 from . import online
 from .expmath import float_format
-from .lanewise import lanewise
-from .simd import convert, fma, select
+from .lanewise import element, lanewise
+from .simd import convert, fma, like, select, widen
 
 
 @lanewise
@@ -57,7 +59,37 @@ def finish_logsumexp(state, scale):
         scaled = m * scale[1]
         error = fma(m, scale[2], fma(m, scale[1], -scaled))
         result = scaled + log_l + select(scaled - scaled == 0.0, error, 0.0)
-    return select(rest == -1.0, -online.INF, result)  # no terms at all: whatever the scale
+    return (select(rest == -1.0, -online.INF, result),)  # no terms at all: whatever the scale
+
+
+@lanewise
+def finish_fold(state, scale):
+    """The state itself, for float64: the parts of a sum that float32 needs two for are one there."""
+    m, rest, rest_lo = state
+    if rest_lo is not None and element(rest.type) == float32:
+        rest, rest_lo = widen(rest) + widen(rest_lo), None
+    return (m, rest) if rest_lo is None else (m, rest, rest_lo)
+
+
+@lanewise
+def finish_identity(state, scale):
+    """The state of no elements, whatever the state."""
+    m, _, rest_lo = state
+    zero = like(m, 0.0)
+    return online.identity(zero, zero)[: 2 if rest_lo is None else 3]
+
+
+@lanewise
+def finish_m(state, scale):
+    """The maximum."""
+    return (state[0],)
+
+
+@lanewise
+def finish_l(state, scale):
+    """The sum, in one part."""
+    l, l_lo = online.sum_of(state[1], state[2])
+    return (l if l_lo is None else l + l_lo,)
 
 
 class Op(NamedTuple):
@@ -69,10 +101,13 @@ class Op(NamedTuple):
     prepare: Any = None  # functions, or None, as described above
     finish: Any = None
     finish_row: Any = None
+    gives_states: bool = False  # the numbers of a row are those of its state
+    merges: bool = False  # with the state that is there already
+    first_alone: bool = False  # of the numbers of a state, the first one is all that it reads
 
     @property
     def reduces(self) -> bool:
-        """Whether the result has one number a row."""
+        """Whether the result has numbers a row, not an element for each element."""
         return self.finish_row is not None
 
 
@@ -84,3 +119,16 @@ OPS = {
         Op("logsumexp", -math.inf, finish_row=finish_logsumexp),
     )
 }
+"""The public functions."""
+
+STATE_OPS = {
+    op.name: op
+    for op in (
+        Op("fold", -math.inf, finish_row=finish_fold, gives_states=True),
+        Op("merge", -math.inf, finish_row=finish_fold, gives_states=True, merges=True),
+        Op("identity", -math.inf, finish_row=finish_identity, gives_states=True),
+        Op("m", -math.inf, finish_row=finish_m, first_alone=True),
+        Op("l", 0.0, finish_row=finish_l),
+    )
+}
+"""What is asked of states that outlive a call, besides the public functions. All but `fold` need the states."""

@@ -30,12 +30,28 @@ class Spec(NamedTuple):
     @property
     def number(self) -> Any:
         """The type to compute in."""
-        return float32 if {self.x, self.y} <= _IN_FLOAT32 and not self.wide else float64
+        formats = {self.x} if self.op.gives_states else {self.x, self.y}
+        return float32 if formats <= _IN_FLOAT32 and not self.wide else float64
 
     @property
     def two_parts(self) -> bool:
         """Whether the sums of states have two parts on the CPU."""
         return self.number is float64
+
+    @property
+    def state_numbers(self) -> int:
+        """How many numbers the states that outlive a call have: `m`, `rest` and, of rows of float64, `rest_lo`."""
+        return state_numbers(self.x)
+
+    @property
+    def numbers_read(self) -> int:
+        """How many of them the op reads."""
+        return 1 if self.op.first_alone else self.state_numbers
+
+    @property
+    def row_numbers(self) -> int:
+        """How many numbers an op that reduces has for a row; they lie as many numbers apart as there are rows."""
+        return self.state_numbers if self.op.gives_states else 1
 
     @property
     def narrow(self) -> bool:
@@ -46,6 +62,11 @@ class Spec(NamedTuple):
     def high_only(self) -> bool:
         """Whether one part of what weights are multiplied by is good enough."""
         return self.narrow and self.op.uses_weights
+
+
+def state_numbers(x: str) -> int:
+    """How many numbers the states of rows of that format have, as arrays of float64 hold them."""
+    return 2 if x in _IN_FLOAT32 else 3
 
 
 def stored(name: str) -> Stored:

@@ -13,6 +13,7 @@ from ...ops import Op
 from ..spec import Spec, across_rows, along_rows, needs_float64, sign_and_factor, stored
 from .caches import second_cache
 from .columns import strips_in
+from .given import STATE_LANES
 from .kernels import REGIMES, SPLIT, STREAMED, serial_kernel, split_kernel, threaded_kernel
 from .layout import layout_words
 from .rows import CHUNK
@@ -84,8 +85,12 @@ def plan(op: Op, layout: Layout, scaled: bool, wide: bool, streams: bool) -> Pla
     lanes, (inner, *_) = lanes_of(spec.number), layout.row_dims[-1]
     along, across = along_rows(layout, x, y, op.reduces), across_rows(layout, x, y)
     strip, tasks = 0, layout.rows
-    if across and (layout.n == 1 or not along):  # rows of one element are both
-        if any(inner < vectors * lanes and layout.n <= n for vectors, n in PACKED):
+    if layout.states == "x":
+        regime, tasks = "states", layout.rows // inner * strips_in(inner, 1, STATE_LANES, False)
+    elif layout.states == "given":
+        regime, strip, tasks = _plan_of_given(layout, along, across, lanes, streams)
+    elif across and (layout.n == 1 or not along):  # rows of one element are both
+        if any(inner < vectors * lanes and layout.n <= n for vectors, n in PACKED) and not op.gives_states:
             regime, tasks = "packed_columns", layout.rows // inner
             strip = max(math.ceil(inner / lanes), min(WIDEST_STRIP, PACKED_BYTES // (layout.n * VECTOR_BYTES)))
         else:
@@ -105,6 +110,16 @@ def plan(op: Op, layout: Layout, scaled: bool, wide: bool, streams: bool) -> Pla
     return Plan(regime, spec._replace(streaming=streams and regime in STREAMED), tasks, layout, strip)
 
 
+def _plan_of_given(layout: Layout, along: bool, across: bool, lanes: int, streams: bool) -> tuple[str, int, int]:
+    """The regime for rows whose states are given, the strip and the tasks. There are no bits to be like others'."""
+    chunks = -(-layout.n // CHUNK)
+    if not across or (layout.n > 1 and along):
+        return ("given_rows" if along else "given_gathered"), 0, layout.rows * chunks
+    inner = layout.row_dims[-1][0]
+    strip = _strip(inner, WIDEST_STRIP, lanes, streams)
+    return "given_columns", strip, layout.rows // inner * strips_in(inner, strip, lanes, streams) * chunks
+
+
 def _strip(inner: int, widest: int, lanes: int, streaming: bool) -> int:
     """The width of strips, in vectors: at most the widest, at least one, and all about the same."""
     vectors = strips_in(inner, 1, lanes, streaming)
@@ -117,17 +132,17 @@ def _may_stream(op: Op, layout: Layout, size: int) -> bool:
     return not op.reduces and layout.rows * layout.n * size >= STREAM_FROM and all(step % size == 0 for step in steps)
 
 
-def starter(op: Op, layout: Layout) -> Callable[[int, int, int, float | None], None]:
+def starter(op: Op, layout: Layout) -> Callable[..., None]:
     """A function that computes calls with that layout, as `dispatch` describes it."""
     if not layout.rows or not (layout.n or op.reduces):
-        return lambda x, y, w, scale: None
+        return lambda x, y, w, scale, states=0: None
 
     size = stored(layout.y).bytes
     may_stream = _may_stream(op, layout, size)
     unscaled: list[Plan | None] = [None, None]  # the second one for results that are streamed
     scaled: dict[tuple[bool, bool], Plan] = {}
 
-    def start(x: int, y: int, w: int, scale: float | None) -> None:
+    def start(x: int, y: int, w: int, scale: float | None, states: int = 0) -> None:
         streams = may_stream and x != y and y % size == 0
         sign, factor, p = 1.0, 1.0, unscaled[streams]
         if scale is not None:
@@ -137,15 +152,15 @@ def starter(op: Op, layout: Layout) -> Callable[[int, int, int, float | None], N
         elif p is None:
             p = unscaled[streams] = plan(op, layout, False, False, streams)
         if p.elements < PARALLEL_FROM or (p.elements < PARALLEL_FROM_ON_WORKQUEUE and layer() == "workqueue"):
-            p.serial(x, y, w, sign, factor, p.words, 0, p.tasks)
+            p.serial(x, y, w, states, sign, factor, p.words, 0, p.tasks)
             return
         with threads_for_call() as threads:
             if threads == 1 or (p.tasks == 1 and not p.splits(threads)):
-                p.serial(x, y, w, sign, factor, p.words, 0, p.tasks)
+                p.serial(x, y, w, states, sign, factor, p.words, 0, p.tasks)
             elif p.splits(threads):
-                p.split(x, y, w, sign, factor, p.words, p.rows, p.chunks, threads)
+                p.split(x, y, w, states, sign, factor, p.words, p.rows, p.chunks, threads)
             else:
-                p.threaded(x, y, w, sign, factor, p.words, p.tasks, min(threads, p.tasks))
+                p.threaded(x, y, w, states, sign, factor, p.words, p.tasks, min(threads, p.tasks))
 
     return start
 

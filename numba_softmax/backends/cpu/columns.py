@@ -37,7 +37,7 @@ from ...simd import (
     widen,
 )
 from ..spec import Spec, stored
-from .layout import STRIP, N, last_row_dim, row_offsets, run_at, word
+from .layout import ROWS, STRIP, N, last_row_dim, row_offsets, run_at, word
 from .rows import CHUNK, GROUP, make_scales
 from .tiles import (
     BLOCK,
@@ -54,6 +54,57 @@ from .tiles import (
 
 AHEAD_ROWS = 16
 """How many rows of a strip before their use elements are asked for."""
+
+
+class Edges(NamedTuple):
+    """Jitted access to vectors of which the lanes from `begin` to `end` are part of a strip; see `make_edges`."""
+
+    read: Callable
+    write: Callable
+    put: Callable
+
+
+def make_edges(spec: Spec, x_format: Stored, y_format: Stored, masked: bool) -> Edges:
+    """The functions for vectors of elements, of results with their mask, and of results without one."""
+    number, scaled, masked_value = spec.number, spec.scaled, spec.op.masked
+    lanes = lanes_of(number)
+    vec = Vec(number, lanes)
+    mask_vec = vec.of(types.boolean)
+
+    @inlined
+    def mask_at(w, begin, end):
+        if begin > 0 or end < lanes:
+            return load_where(lanes_between(vec, begin, end), mask_vec, BOOL, w)
+        return load(mask_vec, BOOL, w)
+
+    @inlined
+    def read(x, w, begin, end, scale):
+        if begin > 0 or end < lanes:
+            v = load_where(lanes_between(vec, begin, end), vec, x_format, x)
+        else:
+            v = load(vec, x_format, x)
+        if scaled:
+            v = v * scale[0]
+        if masked:
+            v = select(mask_at(w, begin, end), v, -online.INF)
+        return v
+
+    @inlined
+    def put(y, v, begin, end, past_caches):
+        if begin > 0 or end < lanes:
+            store_where(lanes_between(vec, begin, end), y_format, y, v)
+        elif past_caches:
+            stream(y_format, y, v)
+        else:
+            store(y_format, y, v)
+
+    @inlined
+    def write(y, w, v, begin, end, past_caches):
+        if masked:
+            v = select(mask_at(w, begin, end), v, masked_value)
+        put(y, v, begin, end, past_caches)
+
+    return Edges(read, write, put)
 
 
 class Strips(NamedTuple):
@@ -74,18 +125,19 @@ def make_strips(spec: Spec, x_format: Stored, y_format: Stored, masked: bool, ea
     `room` is where they keep `kept_size` bytes for each vector. If `early`, the
     memory is asked for the next strip while one is folded.
 
-    ``strip(x, y, w, x_step, y_step, w_step, n, begin, end, tile, room, scale)``
+    ``strip(x, y, w, x_step, y_step, w_step, rows, n, begin, end, tile, room, scale)``
     computes rows `begin` to `end` of a strip, where `begin` is less than a
     vector; addresses are those of row 0 of it, which need not be one, steps
-    lead to the rows' next elements, and `tile` has room for a block of the strip.
+    lead to the rows' next elements, `rows` is the number of all rows, and `tile`
+    has room for a block of the strip.
     """
-    op, number, scaled, two_parts, high_only = spec.op, spec.number, spec.scaled, spec.two_parts, spec.high_only
+    op, number, two_parts, high_only = spec.op, spec.number, spec.two_parts, spec.high_only
+    read, write, put_result = make_edges(spec, x_format, y_format, masked)
     lanes, streaming = lanes_of(number), spec.streaming
     vec, wide_vec, wide_size = Vec(number, lanes), Vec(float64, lanes), 8 * lanes
-    mask_vec = vec.of(types.boolean)
     own, own_wide = own_format(number), Stored("float64")
     x_size, y_size = x_format.bytes, y_format.bytes
-    uses_weights, reduces, masked_value = op.uses_weights, op.reduces, op.masked
+    uses_weights, reduces, row_numbers = op.uses_weights, op.reduces, spec.row_numbers
     prepare, finish, finish_row = op.prepare, op.finish, op.finish_row
     frame_of, weight = weights_for(spec.narrow)
     up = float_format(number).up
@@ -133,21 +185,6 @@ def make_strips(spec: Spec, x_format: Stored, y_format: Stored, masked: bool, ea
         store(own_wide, at, state[0])
         put_pair(at + wide_size, (state[1], state[2]))
 
-    @inlined
-    def put_result(at, v, begin, end, past_caches):
-        if begin > 0 or end < lanes:
-            store_where(lanes_between(vec, begin, end), y_format, at, v)
-        elif past_caches:
-            stream(y_format, at, v)
-        else:
-            store(y_format, at, v)
-
-    @inlined
-    def mask_at(w, begin, end):
-        if begin > 0 or end < lanes:
-            return load_where(lanes_between(vec, begin, end), mask_vec, BOOL, w)
-        return load(mask_vec, BOOL, w)
-
     @jit
     def load_block(x, w, x_step, w_step, count, begin, end, tile, room, scale):
         """Bring a block of a strip to the tile, -inf where masked, and find the maximum of each row."""
@@ -157,14 +194,7 @@ def make_strips(spec: Spec, x_format: Stored, y_format: Stored, masked: bool, ea
             xj, wj = x + j * x_step, w + j * w_step
             for c in range(0, end, lanes):
                 prefetch(xj + AHEAD_ROWS * x_step + c * x_size)
-                if c < begin or end - c < lanes:
-                    v = load_where(lanes_between(vec, begin - c, end - c), vec, x_format, xj + c * x_size)
-                else:
-                    v = load(vec, x_format, xj + c * x_size)
-                if scaled:
-                    v = v * scale[0]
-                if masked:
-                    v = select(mask_at(wj + c, begin - c, end - c), v, -online.INF)
+                v = read(xj + c * x_size, wj + c, begin - c, end - c, scale)
                 put(tile, v)
                 tile += VECTOR_BYTES
                 at = room + c // lanes * kept_size + m_at
@@ -307,9 +337,7 @@ def make_strips(spec: Spec, x_format: Stored, y_format: Stored, masked: bool, ea
                 for c in range(0, end, lanes):
                     v = finish_vector(tile, room + c // lanes * kept_size, scale)
                     tile += VECTOR_BYTES
-                    if masked:
-                        v = select(mask_at(wj + c, begin - c, end - c), v, masked_value)
-                    put_result(yj + c * y_size, v, begin - c, end - c, past_caches)
+                    write(yj + c * y_size, wj + c, v, begin - c, end - c, past_caches)
 
         return jit(write_block)
 
@@ -329,7 +357,7 @@ def make_strips(spec: Spec, x_format: Stored, y_format: Stored, masked: bool, ea
         return finish_row(get_state(kept + row_at), wide)
 
     @jit
-    def strip(x, y, w, x_step, y_step, w_step, n, begin, end, tile, room, scale):
+    def strip(x, y, w, x_step, y_step, w_step, rows, n, begin, end, tile, room, scale):
         wide = online.widen_scale(scale)
         vectors = -(-end // lanes)
         for at in range(0, n, BLOCK):
@@ -342,7 +370,9 @@ def make_strips(spec: Spec, x_format: Stored, y_format: Stored, masked: bool, ea
                 merge_blocks(b + 1, vectors, room, at < CHUNK, scale)
         if reduces:
             for c in range(0, end, lanes):
-                put_result(y + c * y_size, row_results(room + c // lanes * kept_size, wide), begin - c, end - c, False)
+                results = row_results(room + c // lanes * kept_size, wide)
+                for k in range(row_numbers):
+                    put_result(y + (k * rows + c) * y_size, results[k], begin - c, end - c, False)
         elif n <= BLOCK:
             prepare_tile(vectors, room)
             write_block(y, w, y_step, w_step, n, begin, end, tile, room, scale)
@@ -369,9 +399,9 @@ def make_columns(spec: Spec) -> Callable:
     x_size, y_size = x_format.bytes, y_format.bytes
     sums_size, kept_size, _, _, _, _, strip = make_strips(spec, x_format, y_format, spec.masked, False)
 
-    def columns(x, y, w, sign, factor, layout, first, last):
+    def columns(x, y, w, states, sign, factor, layout, first, last):
         """Strips first to last."""
-        n, inner, vectors = word(layout, N), last_row_dim(layout), word(layout, STRIP)
+        rows, n, inner, vectors = word(layout, ROWS), word(layout, N), last_row_dim(layout), word(layout, STRIP)
         strips = count_strips(inner, vectors, lanes, streaming)
         scale = scale_of(sign, factor)
         scratch = np.empty(VECTOR_BYTES + sums_size + vectors * (kept_size + min(n, BLOCK) * VECTOR_BYTES), np.uint8)
@@ -386,7 +416,7 @@ def make_columns(spec: Spec) -> Callable:
             begin, end = max(0, -row), min(vectors * lanes, inner - row)
             xs, ys, ws = x + x_at + row * x_size, y + y_at + row * y_size, w + w_at + row
             if begin < end:
-                strip(xs, ys, ws, x_step, y_step, w_step, n, begin, end, tile, room, scale)
+                strip(xs, ys, ws, x_step, y_step, w_step, rows, n, begin, end, tile, room, scale)
         if streaming:
             fence(y)
         release(scratch)

@@ -85,6 +85,18 @@ def last_row_steps(layout):
     return word(layout, at + 1), word(layout, at + 2), word(layout, at + 3)
 
 
+def make_store_numbers(y_format: Stored) -> Callable:
+    """A jitted function that writes the numbers of a row, or vectors of those of several rows."""
+    size = y_format.bytes
+
+    @inlined
+    def store_numbers(y, layout, numbers):
+        for k in range(len(numbers)):
+            store(y_format, y + k * word(layout, ROWS) * size, numbers[k])
+
+    return store_numbers
+
+
 def make_gather(x_format: Stored, number: types.Type, masked: bool) -> Callable:
     """A jitted function that brings a block of a row together in scratch memory, in the compute type."""
     own = Stored(number.name)

@@ -11,7 +11,7 @@ from numba import float64
 from ... import online
 from ...simd import Stored, Vec, fence, lane, load, splat, store, widen
 from ..spec import Spec, stored
-from .layout import ROWS, N, make_gather, make_scatter, row_offsets, word
+from .layout import ROWS, N, make_gather, make_scatter, make_store_numbers, row_offsets, word
 from .tiles import (
     AHEAD,
     BLOCK,
@@ -76,7 +76,8 @@ def make_group(spec: Spec) -> Group:
     """
     op, number, two_parts, high_only = spec.op, spec.number, spec.two_parts, spec.high_only
     uses_weights, prepare, finish_row = op.uses_weights, op.prepare, op.finish_row
-    y_format = stored(spec.y)
+    y_format, row_numbers = stored(spec.y), spec.row_numbers
+    y_size = y_format.bytes
     vec = Vec(float64, GROUP)
     m_at, total_at, lost_at, less_at, hi_at, lo_at, last_at = range(0, GROUP_BYTES, 8 * GROUP)
 
@@ -129,7 +130,9 @@ def make_group(spec: Spec) -> Group:
     @jit
     def reduce_rows(room, wide):
         """The results of rows of one block each, for `store_result`."""
-        keep(room + hi_at, finish_row(block_states(room), wide))
+        numbers = finish_row(block_states(room), wide)
+        for k in range(row_numbers):
+            keep(room + hi_at + k * 8 * GROUP, numbers[k])
 
     @jit
     def finish_blocks(room, wide):
@@ -161,8 +164,10 @@ def make_group(spec: Spec) -> Group:
         return load(float64, _FLOAT64, room + 8 * i + m_at)
 
     @inlined
-    def store_result(room, i, y):
-        store(y_format, y, load(float64, _FLOAT64, room + 8 * i + hi_at))
+    def store_result(room, i, y, layout):
+        for k in range(row_numbers):
+            number = load(float64, _FLOAT64, room + 8 * (i + k * GROUP) + hi_at)
+            store(y_format, y + k * word(layout, ROWS) * y_size, number)
 
     return Group(
         clear,
@@ -193,6 +198,7 @@ def make_rows(spec: Spec) -> Callable:
     state_of_blocks, prepared_at, store_result = group[6:]
     uses_weights, reduces, streaming = op.uses_weights, op.reduces, spec.streaming
     own, x_format, y_format = own_format(number), stored(spec.x), stored(spec.y)
+    store_numbers = make_store_numbers(y_format)
     size, x_size, y_size, lanes, weights_at = own.bytes, x_format.bytes, y_format.bytes, lanes_of(number), GROUP_BYTES
 
     @inlined
@@ -221,7 +227,7 @@ def make_rows(spec: Spec) -> Callable:
                 weights = weights_of(room, n, 0, start)
                 block_sums(x + start * x_size, w + start, weights, min(BLOCK, n - start), m, scale, ahead)
 
-    def rows(x, y, w, sign, factor, layout, first, last):
+    def rows(x, y, w, states, sign, factor, layout, first, last):
         n = word(layout, N)
         scale = scale_of(sign, factor)
         wide = online.widen_scale(scale)
@@ -254,9 +260,10 @@ def make_rows(spec: Spec) -> Callable:
                 if n <= BLOCK:
                     reduce_rows(room, wide)
                     for row in range(begin, end):
-                        store_result(room, row - begin, y + row_offsets(layout, row)[1])
+                        store_result(room, row - begin, y + row_offsets(layout, row)[1], layout)
                 else:
-                    store(y_format, y + row_offsets(layout, begin)[1], finish_row(state_of_blocks(room, wide), wide))
+                    numbers = finish_row(state_of_blocks(room, wide), wide)
+                    store_numbers(y + row_offsets(layout, begin)[1], layout, numbers)
             else:
                 if begin > first:
                     write_rows(x, y, w, layout, room, begin - members, end - members, begin, scale)
@@ -343,9 +350,9 @@ def make_long_rows(spec: Spec, gathered: bool) -> Callable:
     op, scale_of = spec.op, make_scales(spec)
     scratch_size, fold, write = make_chunks(spec, gathered)
     reduces, finish_row, streaming = op.reduces, op.finish_row, spec.streaming
-    y_format = stored(spec.y)
+    store_numbers = make_store_numbers(stored(spec.y))
 
-    def long_rows(x, y, w, sign, factor, layout, first, last):
+    def long_rows(x, y, w, states, sign, factor, layout, first, last):
         n = word(layout, N)
         scale = scale_of(sign, factor)
         wide = online.widen_scale(scale)
@@ -358,7 +365,7 @@ def make_long_rows(spec: Spec, gathered: bool) -> Callable:
                 part = fold(x + x_at, w + w_at, layout, room, start, min(n, start + CHUNK), scale)
                 state = online.merge(state, part, wide)
             if reduces:
-                store(y_format, y + y_at, finish_row(state, wide))
+                store_numbers(y + y_at, layout, finish_row(state, wide))
             else:
                 write(x + x_at, y + y_at, w + w_at, layout, room, 0, n, state, scale)
         if streaming:
@@ -373,7 +380,7 @@ def make_split_rows(spec: Spec, gathered: bool) -> tuple[Callable, Callable, Cal
     op, scale_of = spec.op, make_scales(spec)
     scratch_size, fold, write = make_chunks(spec, gathered)
     reduces, finish_row, streaming, two_parts = op.reduces, op.finish_row, spec.streaming, spec.two_parts
-    y_format = stored(spec.y)
+    store_numbers = make_store_numbers(stored(spec.y))
 
     @inlined
     def state_at(states, i):
@@ -410,7 +417,7 @@ def make_split_rows(spec: Spec, gathered: bool) -> tuple[Callable, Callable, Cal
                 state = online.merge(state, state_at(states, c), wide)
             keep_state(states, row * chunks, state)
             if reduces:
-                store(y_format, y + row_offsets(layout, row)[1], finish_row(state, wide))
+                store_numbers(y + row_offsets(layout, row)[1], layout, finish_row(state, wide))
 
     @jit
     def write_chunks(x, y, w, sign, factor, layout, states, first, last):

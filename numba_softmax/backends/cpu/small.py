@@ -28,7 +28,7 @@ from ...simd import (
 )
 from ..spec import Spec, stored
 from .columns import make_strips
-from .layout import STRIP, N, last_row_dim, last_row_steps, row_offsets, run_at, word
+from .layout import ROWS, STRIP, N, last_row_dim, last_row_steps, row_offsets, run_at, word
 from .rows import make_scales
 from .tiles import BOOL, VECTOR_BYTES, aligned_address, jit, lanes_of, own_format, release
 
@@ -91,7 +91,7 @@ def make_short_rows(spec: Spec) -> Callable:
     x_format, y_format = stored(spec.x), stored(spec.y)
     x_size, y_size = x_format.bytes, y_format.bytes
     sums_size, kept_size, row_at, fold_tile, finish_tile, row_results, _ = make_strips(spec, own, own, False, True)
-    reduces, masked_value = op.reduces, op.masked
+    reduces, masked_value, row_numbers = op.reduces, op.masked, spec.row_numbers
 
     @jit
     def load_rows(x, w, x_step, w_step, n, width, tile, step, room, scale):
@@ -118,7 +118,7 @@ def make_short_rows(spec: Spec) -> Callable:
                 vectors = load_each(vec, own, at + j * step, step)
                 store_square(y_format, yj, y_step, mask, w_step, width - c, count, vectors, masked_value)
 
-    def short_rows(x, y, w, sign, factor, layout, first, last):
+    def short_rows(x, y, w, states, sign, factor, layout, first, last):
         """Strips first to last."""
         n, inner, vectors = word(layout, N), last_row_dim(layout), word(layout, STRIP)
         x_step, y_step, w_step = last_row_steps(layout)
@@ -141,8 +141,10 @@ def make_short_rows(spec: Spec) -> Callable:
             if reduces:
                 for c in range(there):
                     results = row_results(room + c * kept_size, wide)
-                    for i in range(min(lanes, width - c * lanes)):
-                        store(y_format, y + y_at + (c * lanes + i) * y_step, lane(results, i))
+                    for k in range(row_numbers):
+                        yk = y + y_at + k * word(layout, ROWS) * y_size
+                        for i in range(min(lanes, width - c * lanes)):
+                            store(y_format, yk + (c * lanes + i) * y_step, lane(results[k], i))
             else:
                 finish_tile(tile, n, there, step, room, scale)
                 write_rows(y + y_at, w + w_at, y_step, w_step, n, width, tile, step)
@@ -152,7 +154,7 @@ def make_short_rows(spec: Spec) -> Callable:
 
 
 def make_packed_columns(spec: Spec) -> Callable:
-    """Rows with few neighbours beside them: several such groups side by side."""
+    """Rows with few neighbours beside them: several such groups side by side. Not for ops that give states."""
     op, number, masked, scaled = spec.op, spec.number, spec.masked, spec.scaled
     own, lanes, scale_of = own_format(number), lanes_of(number), make_scales(spec)
     vec = Vec(number, lanes)
@@ -194,7 +196,7 @@ def make_packed_columns(spec: Spec) -> Callable:
                 m = maximum(load(vec, own, tile + c * VECTOR_BYTES + j * step), m)
             store(own, room + c * kept_size, m)
 
-    def packed_columns(x, y, w, sign, factor, layout, first, last):
+    def packed_columns(x, y, w, states, sign, factor, layout, first, last):
         """Groups of neighbours first to last."""
         n, inner, vectors = word(layout, N), last_row_dim(layout), word(layout, STRIP)
         _, (x_step, y_step, w_step), _ = run_at(layout, 0)
@@ -215,7 +217,7 @@ def make_packed_columns(spec: Spec) -> Callable:
             fold_tile(tile, n, there, step, room, row_at, 0, 0, 0, 0, scale)
             if reduces:
                 for c in range(there):
-                    store(own, tile + c * VECTOR_BYTES, convert(number, row_results(room + c * kept_size, wide)))
+                    store(own, tile + c * VECTOR_BYTES, convert(number, row_results(room + c * kept_size, wide)[0]))
             else:
                 finish_tile(tile, n, there, step, room, scale)
             for group in range(begin, end):

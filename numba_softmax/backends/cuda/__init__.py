@@ -28,14 +28,14 @@ class _Ready(NamedTuple):
     temporary: int  # bytes of memory
 
 
-def starter(op: Op, layout: Layout) -> Callable[[int, int, int, float | None, Queue], None]:
+def starter(op: Op, layout: Layout) -> Callable[..., None]:
     """A function that queues the work of calls with that layout, as `dispatch` describes it."""
     if not layout.rows or not (layout.n or op.reduces):
-        return lambda x, y, w, scale, queue: None
+        return lambda x, y, w, scale, queue, states=0: None
 
     ready: dict[tuple[int, bool, bool, int, int, int], _Ready] = {}
 
-    def start(x: int, y: int, w: int, scale: float | None, queue: Queue) -> None:
+    def start(x: int, y: int, w: int, scale: float | None, queue: Queue, states: int = 0) -> None:
         sign = factor = 1.0
         wide = False
         if scale is not None:
@@ -44,12 +44,12 @@ def starter(op: Op, layout: Layout) -> Callable[[int, int, int, float | None, Qu
         kind = queue.ordinal, scale is not None, wide, x & 15, y & 15, w & 15
         launches, temporary = ready.get(kind) or ready.setdefault(kind, _made_ready(op, layout, *kind))
         if temporary:
-            with driver.scratch(queue, temporary) as states:
+            with driver.scratch(queue, temporary) as parts:
                 for launch in launches:
-                    launch.launch(queue, x, y, w, states, sign, factor)
+                    launch.launch(queue, x, y, w, parts, sign, factor)
             return
         for launch in launches:
-            launch.launch(queue, x, y, w, 0, sign, factor)
+            launch.launch(queue, x, y, w, states, sign, factor)
 
     return start
 

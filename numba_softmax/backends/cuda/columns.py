@@ -132,11 +132,12 @@ class Strip(Tile):
         for place, v in zip(self._state_places(states, rows, c, row), numbers, strict=True):
             device.store_raw(self.own, place, v, count, self.own.bytes, True, False)
 
-    def store_columns(self, y: Value, state: State, scale: Scale, rank: Value, columns: Value) -> None:
-        """Write the one number of each column, in the threads of the first rank."""
-        g, result = self.geometry, self.spec.op.finish_row(state, scale)
-        count = select(rank == 0, columns, 0)
-        device.store_raw(self.y_format, y, result, count, g.widths[1], g.ragged, g.bfloat16)
+    def store_columns(self, y: Value, rows: Value, state: State, scale: Scale, rank: Value, columns: Value) -> None:
+        """Write the numbers of each column, in the threads of the first rank."""
+        g, count = self.geometry, select(rank == 0, columns, 0)
+        for k, numbers in enumerate(self.spec.op.finish_row(state, scale)):
+            place = y + rows * (k * self.y_format.bytes)
+            device.store_raw(self.y_format, place, numbers, count, g.widths[1], g.ragged, g.bfloat16)
 
 
 def make_columns(spec: Spec, geometry: Geometry) -> Callable:
@@ -153,7 +154,7 @@ def make_columns(spec: Spec, geometry: Geometry) -> Callable:
         sums, weights = strip.sums(values, m, scale)
         state = strip.state(m, strip.sums_of_ranks(sums, rank, column))
         if spec.op.reduces:
-            strip.store_columns(y + y_at, state, scale, rank, columns)
+            strip.store_columns(y + y_at, rows, state, scale, rank, columns)
             return
         if strip.keeps_weights:
             results = strip.results_of_weights(weights, None, state, scale)
@@ -215,11 +216,11 @@ def make_finish_columns(spec: Spec, geometry: Geometry) -> Callable:
         return online.merge(state, strip.load_states(states, rows, c, row, columns), scale_of(sign, factor))
 
     @lanewise
-    def merge(state, y, sign, factor, columns, rank, column):
+    def merge(state, y, sign, factor, rows, columns, rank, column):
         scale = scale_of(sign, factor)
         state = strip.merge_ranks(state, rank, column, scale)
         if reduces:
-            strip.store_columns(y, state, scale, rank, columns)
+            strip.store_columns(y, rows, state, scale, rank, columns)
         return state
 
     @lanewise
@@ -232,7 +233,7 @@ def make_finish_columns(spec: Spec, geometry: Geometry) -> Callable:
         state = first_state(sign)
         for c in range(rank, chunks, threads):
             state = fold_state(state, states, sign, factor, rows, c, row, columns)
-        state = merge(state, y, sign, factor, columns, rank, column)
+        state = merge(state, y, sign, factor, rows, columns, rank, column)
         if not reduces:
             while start < stop:
                 write_tile(state, x, y, w, start, stop, columns, sign, factor, dims, rank)

@@ -15,6 +15,7 @@ from ...ops import Op
 from ..spec import Spec, across_rows, along_rows, stored
 from .columns import make_columns, make_finish_columns, make_fold_columns
 from .device import WARP, WIDEST
+from .given import make_given_columns, make_given_rows, make_states
 from .rows import Stage, make_finish_chunks, make_fold_chunks, make_rows, make_staged_rows
 from .shifts import can_shift
 from .tiles import STATE_NUMBERS, Geometry
@@ -27,6 +28,9 @@ MAKERS: dict[str, Callable[[Spec, Geometry], Callable]] = {
     "columns": make_columns,
     "fold_columns": make_fold_columns,
     "finish_columns": make_finish_columns,
+    "given_rows": make_given_rows,
+    "given_columns": make_given_columns,
+    "states": make_states,
 }
 """What makes a kernel's function, not compiled yet."""
 
@@ -113,6 +117,8 @@ class _Planner:
 
     def plan(self) -> Plan:
         layout = self.layout
+        if layout.states == "x":
+            return self._states()
         along = along_rows(layout, self.x, self.y, self.spec.op.reduces)
         if across_rows(layout, self.x, self.y) and (layout.n == 1 or not along):
             return self._columns()
@@ -133,6 +139,7 @@ class _Planner:
         x, y, w = (
             math.gcd(elements * size, place, *by) for size, place, by in zip(sizes, self.places, steps, strict=True)
         )
+        y = math.gcd(y, self.layout.rows * self.y.bytes if self.spec.row_numbers > 1 else 0)
         return x, y, w if self.spec.masked else 0
 
     # ------------------------------------------------------------------- rows
@@ -151,6 +158,9 @@ class _Planner:
         for threads, each in _shares(elements):
             if threads * each >= vectors:
                 return self._rows_in_registers(geometry._replace(threads=threads, vectors=each), dims)
+        if layout.states == "given":
+            each = min(VECTORS, VALUES // elements) // 2
+            return self._rows_in_registers(geometry._replace(threads=CHUNK_THREADS, vectors=each), dims)
         each = min(STAGED_VECTORS, STAGED_VALUES // elements)
         staged = geometry._replace(threads=STAGED_THREADS, vectors=each)
         room = Stage(self.spec, staged).room(n)
@@ -173,8 +183,22 @@ class _Planner:
         return 3 * max(WIDEST, geometry.warps * self.number_bytes)
 
     def _rows_in_registers(self, geometry: Geometry, dims: tuple[tuple[int, ...], ...]) -> Plan:
-        kernel = Kernel("rows", self.spec, geometry, geometry.rows * geometry.threads)
-        return self._plan((Launch(kernel, math.ceil(self.layout.rows / geometry.rows)),), dims)
+        layout = self.layout
+        kernel = Kernel(self._given("rows"), self.spec, geometry, geometry.rows * geometry.threads)
+        tiles = max(1, math.ceil(layout.n / geometry.tile))  # more than one only where states are given
+        return self._plan((Launch(kernel, math.ceil(layout.rows / geometry.rows) * tiles),), dims)
+
+    def _given(self, regime: str) -> str:
+        """The regime, or the one that takes its place where states are given."""
+        return f"given_{regime}" if self.layout.states else regime
+
+    def _states(self) -> Plan:
+        dims, threads = self.layout.row_dims, CHUNK_THREADS
+        geometry = Geometry(
+            threads, 1, 1, self._widths(1, dims), (False, False), False, len(dims), 0, self._rounds_to_bfloat16()
+        )
+        kernel = Kernel("states", self.spec, geometry, threads)
+        return self._plan((Launch(kernel, math.ceil(self.layout.rows / threads)),), dims)
 
     def _chunks(self, geometry: Geometry, dims: tuple[tuple[int, ...], ...]) -> Plan:
         layout = self.layout
@@ -208,10 +232,13 @@ class _Planner:
             if threads * most >= n:
                 each = next(k for k in (1, 2, 4, 8) if threads * k >= n)
                 geometry = geometry._replace(threads=threads, vectors=each, across=across, groups=groups_in(across))
-                kernel = Kernel("columns", self.spec, geometry, threads * geometry.across)
-                return self._plan((Launch(kernel, self._strips(geometry)),), dims)
+                kernel = Kernel(self._given("columns"), self.spec, geometry, threads * geometry.across)
+                return self._plan((Launch(kernel, self._strips(geometry)),), dims, chunk=threads * each)
         threads, across = LONG_RANKS
         geometry = geometry._replace(threads=threads, vectors=most, across=across, groups=groups_in(across))
+        if layout.states == "given":
+            kernel, tile = Kernel("given_columns", self.spec, geometry, threads * across), threads * most
+            return self._plan((Launch(kernel, self._strips(geometry) * math.ceil(n / tile)),), dims, chunk=tile)
         chunk = LEAST_COLUMN_CHUNK * math.ceil(n / (LEAST_COLUMN_CHUNK * MOST_COLUMN_CHUNKS))
         chunks = math.ceil(n / chunk)
         fold, finish = (

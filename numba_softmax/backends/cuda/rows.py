@@ -61,7 +61,7 @@ def make_rows(spec: Spec, geometry: Geometry) -> Callable:
         state = tile.merge_warps(state, row_in_block, thread, scale)
         if spec.op.reduces:
             here = (row < rows) & (thread == 0)
-            tile.store_result(y + y_at, spec.op.finish_row(state, scale), here)
+            tile.store_numbers(y + y_at, rows, spec.op.finish_row(state, scale), here)
             return
         if tile.keeps_weights:
             results = tile.results_of_weights(weights, m if geometry.warps > 1 else None, state, scale)
@@ -104,11 +104,11 @@ def make_staged_rows(spec: Spec, geometry: Geometry) -> Callable:
         )
 
     @lanewise
-    def merge(state, y, sign, factor, thread):
+    def merge(state, y, sign, factor, rows, thread):
         scale = scale_of(sign, factor)
         state = stage.merge_threads(state, thread, scale)
         if reduces:
-            stage.store_result(y, spec.op.finish_row(state, scale), thread == 0)
+            stage.store_numbers(y, rows, spec.op.finish_row(state, scale), thread == 0)
         return state
 
     def staged_rows(x, y, w, states, sign, factor, rows, n, chunk, dims):
@@ -117,7 +117,7 @@ def make_staged_rows(spec: Spec, geometry: Geometry) -> Callable:
         state = first_state(sign)
         for start in range(int32(0), stop, int32(size)):
             state = fold_tile(state, x, w, start, stop, sign, factor, dims, thread)
-        state = merge(state, y, sign, factor, thread)
+        state = merge(state, y, sign, factor, rows, thread)
         if not reduces:
             for start in range(int32(0), stop, int32(size)):
                 write_tile(state, y, w, start, stop, sign, factor, dims, thread)
@@ -240,8 +240,8 @@ def make_finish_chunks(spec: Spec, geometry: Geometry) -> Callable:
         tile.store_results(y, dims, thread, parts, state, scale_of(sign, factor))
 
     @lanewise
-    def write_row(state, y, sign, factor, thread):
-        tile.store_result(y, spec.op.finish_row(state, scale_of(sign, factor)), thread == 0)
+    def write_row(state, y, sign, factor, rows, thread):
+        tile.store_numbers(y, rows, spec.op.finish_row(state, scale_of(sign, factor)), thread == 0)
 
     def finish_chunks(x, y, w, states, sign, factor, rows, n, chunk, dims):
         thread = device.thread_of(n)
@@ -251,7 +251,7 @@ def make_finish_chunks(spec: Spec, geometry: Geometry) -> Callable:
             state = fold_state(state, states, first + i, sign, factor)
         state = merge(state, sign, factor, thread)
         if reduces:
-            write_row(state, y, sign, factor, thread)
+            write_row(state, y, sign, factor, rows, thread)
         else:
             while start < stop:
                 write_tile(state, x, y, w, start, stop, sign, factor, dims, thread)

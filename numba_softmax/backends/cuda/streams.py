@@ -22,20 +22,27 @@ class GpuCall:
     but for a stream that was asked for: it is for the user to wait for that one.
     """
 
-    def __init__(self, x: Any, stream: Any) -> None:
-        self._library = library_of(x)
+    def __init__(self, x: Any, stream: Any, name: str = "x") -> None:
+        self._library, self._name = library_of(x), name
         self._asked = None if stream is None else handle_of(stream)
-        self.x = self._library.view(x, "x", self._asked)
+        self.x = self._library.view(x, name, self._asked)
         self.queue = Queue(self.x.ordinal, _same(self.x.stream if self._asked is None else self._asked))
         driver.device(self.x.ordinal)
         if self._asked is not None:
             driver.check_stream(self.queue)
 
+    place = "cuda"
+
+    @property
+    def device(self) -> str:
+        """The device of `x`."""
+        return f"GPU {self.queue.ordinal}"
+
     def view(self, array: Any, name: str) -> View:
         """Another argument, on the same device."""
         view = library_of(array).view(array, name, self.queue.stream)
         if view.ordinal != self.queue.ordinal and 0 not in view.shape:
-            raise ValueError(f"{name} lies on GPU {view.ordinal}, but x on GPU {self.queue.ordinal}: move one of them")
+            raise ValueError(f"{name} lies on GPU {view.ordinal}, but {self._name} on {self.device}: move one of them")
         return view
 
     def dtype(self, dtype: Any) -> Any:
@@ -59,18 +66,28 @@ class GpuCall:
         # Some libraries never write to an array that there is. This one nobody else has.
         return array, self.view(array, "the result")._replace(writeable=True)
 
-    def run(self, start: Callable, y: View, mask: View | None, factor: float | None, copies: bool) -> None:
+    def run(
+        self,
+        start: Callable,
+        y: View,
+        mask: View | None,
+        factor: float | None,
+        copies: bool,
+        states: View | None = None,
+    ) -> None:
         """Queue the work; with `copies`, on copies of `x` and of the mask, which the result would overwrite."""
         x = self.x
         plain = self._asked is None and y.stream == x.stream and x.stream is not None and not copies
-        if plain and (mask is None or mask.stream == x.stream):
+        if plain and states is None and (mask is None or mask.stream == x.stream):
             start(x.address, y.address, 0 if mask is None else mask.address, factor, self.queue)
         else:
-            self._run_in_order(start, y, mask, factor, copies)
+            self._run_in_order(start, y, mask, factor, copies, states)
 
-    def _run_in_order(self, start: Callable, y: View, mask: View | None, factor: float | None, copies: bool) -> None:
+    def _run_in_order(
+        self, start: Callable, y: View, mask: View | None, factor: float | None, copies: bool, states: View | None
+    ) -> None:
         """The same with other streams, or copies, in it."""
-        views = (self.x, y) if mask is None else (self.x, y, mask)
+        views = [view for view in (self.x, y, mask, states) if view is not None]
         queue, (ordinal, stream) = self.queue, self.queue
         others = {_same(view.stream) for view in views if view.stream is not None} - {stream}
         for other in others:
@@ -80,7 +97,7 @@ class GpuCall:
             if copies:
                 x = stack.enter_context(_copied(queue, self.x))
                 w = 0 if mask is None else stack.enter_context(_copied(queue, mask))
-            start(x, y.address, w, factor, queue)
+            start(x, y.address, w, factor, queue, *(() if states is None else (states.address,)))
         if self._asked is not None:
             for view in views:
                 if _same(view.stream) != stream:
@@ -90,6 +107,10 @@ class GpuCall:
             driver.wait(Queue(ordinal, other), stream)
         if any(view.stream is None for view in views):
             driver.synchronize(queue)
+
+    def given_back(self, array: Any) -> Any:
+        """An array of the library, never a scalar."""
+        return array
 
 
 @contextmanager

@@ -377,11 +377,12 @@ class Tile:
         hi, lo = self.spec.op.prepare(self.number, share)
         return hi, None if self.spec.high_only else lo, None
 
-    def store_result(self, y: Value, result: Value, here: Value) -> None:
-        """Write the one number of a row, in one of its threads."""
-        one, count = splat(Vec(self.number, 1), result), here.cast(int32)
-        width = min(self.geometry.widths[1], self.y_format.bytes)
-        device.store_raw(self.y_format, y, one, count, width, False, False)
+    def store_numbers(self, y: Value, rows: Value, numbers: tuple[Value, ...], here: Value) -> None:
+        """Write the numbers of a row, in one of its threads."""
+        count, width = here.cast(int32), min(self.geometry.widths[1], self.y_format.bytes)
+        for k, number in enumerate(numbers):
+            place, one = y + rows * (k * self.y_format.bytes), splat(Vec(number.type, 1), number)
+            device.store_raw(self.y_format, place, one, count, width, False, False)
 
 
 def _added(sums: Sums, exchange: Callable, lanes: int, of: Callable = lambda v: v) -> Sums:

@@ -1,0 +1,108 @@
+"""Kernels for rows whose states are there: results of elements, each from itself and its row's state; and of states.
+
+Such states are float64 in memory, whatever their rows are computed in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from numba import float64, int32, int64
+
+from ... import online
+from ...lanewise import Value, Vec, lanewise
+from ...simd import Stored, convert, from_memory, lane, like, select
+from ..spec import Spec
+from . import device
+from .columns import Strip
+from .rows import end_of, quotient_up
+from .tiles import Geometry, State, Tile
+
+_FLOAT64 = Stored("float64")
+
+
+def load_numbers(spec: Spec, elements: int, states: Value, plane: Value, count: Value) -> list[Value]:
+    """The numbers of the states of `count` rows, as vectors; `plane` bytes lie between first and second numbers."""
+    v = Vec(float64, elements)
+    raws = (
+        device.load_raw(v, _FLOAT64, states + plane * k, count, _FLOAT64.bytes, elements > 1)
+        for k in range(spec.numbers_read)
+    )
+    return [from_memory(raw, _FLOAT64, v) for raw in raws]
+
+
+def state_to_finish(tile: Tile, numbers: list[Value]) -> State:
+    """The state with these numbers, in the type to compute in, as results are made from it."""
+    m, rest, *rest_lo = numbers if tile.geometry.across > 1 else [lane(number, 0) for number in numbers]
+    hi, lo = online.in_two_parts(tile.number, (rest, rest_lo[0] if rest_lo else None))
+    return online.settled((convert(tile.number, m), hi, lo if tile.two_parts else None))
+
+
+def make_given_rows(spec: Spec, geometry: Geometry) -> Callable:
+    """The kernel for threads along rows: a tile of each of some rows to a block."""
+    tile = Tile(spec, geometry)
+
+    @lanewise
+    def compute(x, y, w, states, rows, n, dims):
+        row_in_block, thread = device.quotient_and_rest(device.thread_of(n), geometry.threads)
+        tiles = quotient_up(n, like(n, geometry.tile))
+        group, index = device.quotient_and_rest(device.block_of(n).cast(int64), tiles)
+        row = group * geometry.rows + row_in_block.cast(int64)
+        x_at, y_at, w_at = tile.row_offsets(dims, row)
+        numbers = load_numbers(spec, 1, states + row * 8, rows * 8, (row < rows).cast(int32))
+        start = index * geometry.tile
+        stop = select(row < rows, end_of(start, n, like(n, geometry.tile)), start)
+        parts = tile.load(x + x_at, w + w_at, dims, thread, start, stop)
+        tile.store_results(y + y_at, dims, thread, parts, state_to_finish(tile, numbers), None)
+
+    def given_rows(x, y, w, states, sign, factor, rows, n, chunk, dims):
+        compute(x, y, w, states, rows, n, dims)
+
+    return given_rows
+
+
+def make_given_columns(spec: Spec, geometry: Geometry) -> Callable:
+    """The kernel for threads across rows that are neighbours in memory."""
+    strip = Strip(spec, geometry)
+
+    @lanewise
+    def compute(x, y, w, states, rows, n, chunk, dims):
+        c, (x_at, y_at, w_at), row, columns, rank, _ = strip.begin(rows, n, chunk, dims)
+        numbers = load_numbers(spec, geometry.elements, states + row * 8, rows * 8, columns)
+        start = c * chunk
+        parts = strip.load(x + x_at, w + w_at, dims, rank, start, (end_of(start, n, chunk), columns))
+        strip.store_results(y + y_at, dims, rank, parts, state_to_finish(strip, numbers), None)
+
+    def given_columns(x, y, w, states, sign, factor, rows, n, chunk, dims):
+        compute(x, y, w, states, rows, n, chunk, dims)
+
+    return given_columns
+
+
+def make_states(spec: Spec, geometry: Geometry) -> Callable:
+    """The kernel for states in place of elements: the op's numbers of each, or of its merger with that at `y`.
+
+    A thread has a row.
+    """
+    tile, op = Tile(spec, geometry), spec.op
+
+    @lanewise
+    def compute(x, y, rows, dims):
+        row = device.block_of(rows).cast(int64) * geometry.threads + device.thread_of(rows).cast(int64)
+        here = row < rows
+        x_at, y_at, _ = tile.row_offsets(dims, row)
+
+        def state_at(states: Value) -> State:
+            numbers = [lane(v, 0) for v in load_numbers(spec, 1, states, rows * 8, here.cast(int32))]
+            m, rest, rest_lo = (*numbers, None, None)[:3]
+            return m, rest, rest_lo
+
+        state = state_at(x + x_at)
+        if op.merges:
+            state = online.merge(state_at(y + y_at), state, None)
+        tile.store_numbers(y + y_at, rows, op.finish_row(state, None), here)
+
+    def states(x, y, w, states, sign, factor, rows, n, chunk, dims):
+        compute(x, y, rows, dims)
+
+    return states

@@ -1,0 +1,203 @@
+"""States that outlive a call: blocks folded into them, states merged, results made; in host memory and on a GPU alike.
+
+The states of all rows are one float64 array, as `arrays.States` describes it. All that is done with
+them is done by kernels, planned once for all calls of a kind.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from . import arrays, calls, dispatch
+from .ops import OPS, STATE_OPS, Op
+
+FLOAT64 = np.dtype(np.float64)
+
+
+def opened(array: Any, name: str) -> Any:
+    """What stands between a call on an array and its library, as `dispatch` describes it."""
+    return dispatch.call_on(array, name)
+
+
+class Rows:
+    """The states of rows of a shape and a dtype, on the device of the array `like`: of no elements yet."""
+
+    def __init__(self, shape: tuple[int, ...], dtype: np.dtype, like: Any) -> None:
+        call = opened(like, "like")
+        self.shape, self.dtype, self.device = shape, dtype, call.device
+        self.count = 3 if dtype == FLOAT64 else 2  # numbers of a state
+        self.numbers, y = self._empty(call, shape)
+        call.run(self._start(call, "identity", (0,) * len(shape)), y, None, None, False)
+
+    def fold(self, call: Any, axes: tuple[int, ...], mask: Any) -> None:
+        """Fold a block, which is that of the call."""
+        x = call.x
+        start, shape, steps = _fold(call.place, axes, x.shape, x.dtype, x.strides, _mask_steps(mask, x))
+        if 0 not in x.shape:
+            of_block, y = self._empty(call, shape)
+            call.run(start, y, mask, None, False)
+            self._merge(of_block, steps)
+
+    def merge(self, other: Rows) -> None:
+        """Merge states of the same rows."""
+        self._merge(other.numbers, self._steps)
+
+    def finish(self, op: Op, call: Any, axes: tuple[int, ...], mask: Any, out: Any) -> Any:
+        """The results of a block, which is that of the call."""
+        x = call.x
+        if out is None:
+            out, y = call.empty_like(self.dtype)
+        else:
+            y = call.view(out, "out")
+            arrays.check_out(tuple(y.shape), y.dtype, y.writeable, tuple(x.shape))
+        start, order, near = _finish(
+            op, call.place, axes, x.shape, x.dtype, x.strides, _mask_steps(mask, x), y.dtype, y.strides
+        )
+        distance, copies = y.address - x.address, False
+        if distance in near or mask is not None:
+            w = None if mask is None else (mask.address - x.address, mask.shape, mask.dtype, mask.strides)
+            of_x, of_y = (0, x.shape, x.dtype, x.strides), (distance, y.shape, y.dtype, y.strides)
+            copies = calls.needs_copies(of_x, of_y, w, False)
+        call.run(start, y, mask, None, copies, call.view(self._in_order(order), "the state"))
+        return call.given_back(out)
+
+    def read(self, op: Op, dtype: np.dtype) -> Any:
+        """The op's number of each row."""
+        call = opened(self.numbers, "the state")
+        result, y = call.empty(self.shape, dtype)
+        call.run(self._start(call, op.name, self._steps, dtype), y, None, None, False)
+        return call.given_back(result)
+
+    def number(self, k: int) -> Any:
+        """Number `k` of each state."""
+        call = opened(self.numbers, "the state")
+        result, y = call.empty(self.shape, FLOAT64)
+        self._copy_number(call, call.x._replace(address=self._address_of(call.x, k)), self._steps, y)
+        return call.given_back(result)
+
+    def set_number(self, k: int, call: Any) -> None:
+        """Set number `k` of each state to the elements of an array, which is that of the call."""
+        y = call.view(self.numbers, "the state")
+        self._copy_number(call, call.x, tuple(call.x.strides), y._replace(address=self._address_of(y, k)))
+
+    def _copy_number(self, call: Any, x: Any, steps: tuple[int, ...], y: Any) -> None:
+        call.x = x
+        call.run(self._start(call, "m", steps), y, None, None, False)  # the first number of a state, whichever that is
+
+    def _address_of(self, view: Any, k: int) -> int:
+        return view.address + k * math.prod(self.shape) * FLOAT64.itemsize
+
+    def _merge(self, states: Any, steps: tuple[int, ...]) -> None:
+        call = opened(states, "the other state")
+        call.run(self._start(call, "merge", steps), call.view(self.numbers, "the state"), None, None, False)
+
+    def _in_order(self, order: tuple[int, ...]) -> Any:
+        """The states, with the rows' axes in that order."""
+        steps = _steps_in_order(self.shape, order)
+        if steps == self._steps:
+            return self.numbers
+        call = opened(self.numbers, "the state")
+        moved, y = self._empty(call, self.shape)
+        call.run(self._start(call, "fold", self._steps, FLOAT64, steps), y, None, None, False)
+        return moved
+
+    @property
+    def _steps(self) -> tuple[int, ...]:
+        return arrays.steps_in_c_order(self.shape, FLOAT64.itemsize)
+
+    def _empty(self, call: Any, shape: tuple[int, ...]) -> tuple[Any, Any]:
+        return call.empty((self.count, *shape), FLOAT64)
+
+    def _start(
+        self,
+        call: Any,
+        op: str,
+        x_steps: tuple[int, ...],
+        y_dtype: np.dtype = FLOAT64,
+        y_steps: tuple[int, ...] | None = None,
+    ) -> Any:
+        """What makes an op's numbers of states; they lie `x_steps` apart, along the axes of the rows."""
+        y_steps = arrays.steps_in_c_order(self.shape, y_dtype.itemsize) if y_steps is None else y_steps
+        return _of_states(op, call.place, self.dtype, self.shape, x_steps, y_dtype, y_steps)
+
+
+def _mask_steps(mask: Any, x: Any) -> tuple[int, ...] | None:
+    if mask is None:
+        return None
+    return arrays.mask_steps(tuple(mask.shape), mask.dtype, tuple(mask.strides), tuple(x.shape))
+
+
+def _steps_in_order(shape: tuple[int, ...], order: tuple[int, ...]) -> tuple[int, ...]:
+    """The steps along the rows' axes of numbers that lie without gaps with the axes in that order."""
+    steps = dict(zip(order, arrays.steps_in_c_order(tuple(shape[i] for i in order), FLOAT64.itemsize), strict=True))
+    return tuple(steps[i] for i in range(len(shape)))
+
+
+@functools.lru_cache(maxsize=1024)
+def _fold(
+    place: str | None,
+    axes: tuple[int, ...],
+    shape: tuple[int, ...],
+    dtype: np.dtype,
+    steps: tuple[int, ...],
+    w_steps: tuple[int, ...] | None,
+) -> tuple[Any, tuple[int, ...], tuple[int, ...]]:
+    """What folds blocks of that kind, the shape of what it gives, and the steps there along the rows' axes."""
+    row_axes = [i for i in range(len(shape)) if i not in axes]
+    rows = tuple(shape[i] for i in row_axes)
+    order = arrays.order_of_rows([(steps[i], 0) for i in row_axes])
+    y_steps = _steps_in_order(rows, order)
+    layout = arrays.layout_of(
+        shape, axes, dtype, steps, FLOAT64, arrays.steps_with_reduced(y_steps, axes, len(shape)), w_steps
+    )
+    start = dispatch.backend_of(place).starter(STATE_OPS["fold"], layout)
+    return start, tuple(rows[i] for i in order), y_steps
+
+
+class _Finish(NamedTuple):
+    """How blocks of a kind are finished."""
+
+    start: Any
+    order: tuple[int, ...]  # of the rows' axes, in which it needs the states
+    near: range  # the distances from the block to the result at which they may overlap
+
+
+@functools.lru_cache(maxsize=1024)
+def _finish(
+    op: Op,
+    place: str | None,
+    axes: tuple[int, ...],
+    shape: tuple[int, ...],
+    dtype: np.dtype,
+    steps: tuple[int, ...],
+    w_steps: tuple[int, ...] | None,
+    y_dtype: np.dtype,
+    y_steps: tuple[int, ...],
+) -> _Finish:
+    """How blocks of that kind are finished."""
+    order = arrays.order_of_rows([(steps[i], y_steps[i]) for i in range(len(shape)) if i not in axes])
+    layout = arrays.layout_of(shape, axes, dtype, steps, y_dtype, y_steps, w_steps, "given")
+    near = arrays.near(shape, steps, dtype.itemsize, shape, y_steps, y_dtype.itemsize)
+    return _Finish(dispatch.backend_of(place).starter(op, layout), order, near)
+
+
+@functools.lru_cache(maxsize=1024)
+def _of_states(
+    op: str,
+    place: str | None,
+    dtype: np.dtype,
+    shape: tuple[int, ...],
+    x_steps: tuple[int, ...],
+    y_dtype: np.dtype,
+    y_steps: tuple[int, ...],
+) -> Any:
+    """What makes an op's numbers of states of rows of that dtype."""
+    dims = [(size, x, y, 0) for size, x, y in zip(shape, x_steps, y_steps, strict=True)]
+    layout = arrays.layout_of_dims(
+        str(arrays.format_name(dtype)), str(arrays.format_name(y_dtype)), False, dims, [(1, 0, 0, 0)], "x"
+    )
+    return dispatch.backend_of(place).starter(OPS.get(op) or STATE_OPS[op], layout)
