@@ -1,6 +1,4 @@
-"""`OnlineSoftmax`: the state of many rows in the user's hands. What it means, and arguments checked; the work is done by
-`folding`.
-"""
+"""`OnlineSoftmax`: the state of many rows in the user's hands; what it means, and its arguments checked."""
 
 from __future__ import annotations
 
@@ -151,7 +149,9 @@ class OnlineSoftmax:
         if not isinstance(other, OnlineSoftmax):
             raise TypeError(f"other is a {type(other).__name__}: it must be an OnlineSoftmax")
         if other.dtype != self.dtype:
-            raise TypeError(f"other is of {other.dtype}, but the state of {self.dtype}: make both with the same dtype")
+            raise TypeError(
+                f"other is for {other.dtype}, but the state for {self.dtype}: make both with the same dtype"
+            )
         if other.shape != self.shape:
             raise ValueError(f"other has rows of shape {other.shape}, but the state has rows of shape {self.shape}")
         self._check_device(other._rows.device, "other")
@@ -185,7 +185,7 @@ class OnlineSoftmax:
             As for `update`; elements that are left out give 0.
         out : array, optional
             Where to write the result: a float array of the shape of `block`, which
-            it may be itself.
+            it may be itself. In float64 it is no more exact than the state's dtype.
 
         Returns
         -------
@@ -347,9 +347,7 @@ class OnlineSoftmax:
 
     def _check_device(self, device: str, name: str) -> None:
         if device != self._rows.device:
-            raise TypeError(
-                f"{name} is in {device}, but the state in {self._rows.device}: move one of them (see `like`)"
-            )
+            raise TypeError(f"{name} is in {device}, but the state in {self._rows.device}: move one, or see like=")
 
 
 def _as_shape(shape: Any) -> tuple[int, ...]:
