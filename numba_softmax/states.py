@@ -150,7 +150,7 @@ class OnlineSoftmax:
             raise TypeError(f"other is a {type(other).__name__}: it must be an OnlineSoftmax")
         if other.dtype != self.dtype:
             raise TypeError(
-                f"other is for {other.dtype}, but the state for {self.dtype}: make both with the same dtype"
+                f"other is for {other.dtype}, but the state for {self.dtype}: make both for one dtype"
             )
         if other.shape != self.shape:
             raise ValueError(f"other has rows of shape {other.shape}, but the state has rows of shape {self.shape}")

@@ -161,13 +161,15 @@ REGIMES = [  # shape, axis, and the kernel that finishes such blocks
 
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
 @pytest.mark.parametrize(("shape", "axis", "regime"), REGIMES)
-def test_blocks_of_any_layout(dtype, shape, axis, regime):
-    x, keep = normal(shape, dtype), np.random.default_rng(1).random(shape) < 0.7
+def test_blocks_of_any_layout(one_thread, dtype, shape, axis, regime):
+    x, masks = normal(shape, dtype), [None]
+    if dtype == "float32":
+        masks.append(np.random.default_rng(1).random(shape) < 0.7)
     axes = arrays.as_axes(axis, x.ndim)
     layout = arrays.layout_of(shape, axes, x.dtype, x.strides, x.dtype, x.strides, None, "given")
     assert cpu.plan(OPS["softmax"], layout, False, False, False).kernel[0] == regime
     rows = tuple(size for i, size in enumerate(shape) if i not in axes)
-    for where in (None, keep):
+    for where in masks:
         assert_right_of(ns.OnlineSoftmax(rows, dtype).update(x, axis, where), x, axis, where)
 
 
@@ -242,8 +244,9 @@ def test_a_row_does_not_depend_on_the_other_rows():
 # -------------------------------------------------------------------------- edges
 
 
-@each_dtype
-@pytest.mark.parametrize("layout", ["rows", "columns", "gathered"])
+@pytest.mark.parametrize(
+    ("dtype", "layout"), [*((dtype, "rows") for dtype in FLOATS), ("float32", "columns"), ("float32", "gathered")]
+)
 @pytest.mark.parametrize("case", CASES)
 def test_the_contract_of_the_edges(dtype, layout, case):
     elements, keep, *_ = row_of(case)
