@@ -30,6 +30,7 @@ copybutton_prompt_is_regexp = True
 # The reference. Types stand in the docstrings' tables, and not in the signatures again.
 autodoc_typehints = "none"
 autodoc_member_order = "bysource"
+autodoc_preserve_defaults = True
 numpydoc_show_class_members = False
 
 html_theme = "furo"
@@ -37,3 +38,10 @@ html_title = f"numba_softmax {release}"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_show_sphinx = False
+html_theme_options = {"top_of_page_buttons": []}
+pygments_dark_style = "github-dark"
+
+
+def setup(app):
+    """Take out the empty line that doctest needs before the end of a block."""
+    app.connect("source-read", lambda app, name, text: text.append(text.pop().replace("\n\n```\n", "\n```\n")))

@@ -35,7 +35,7 @@ def exact_log_evidence(y):
 def log_evidence(y, draws, block=100_000, seed=0):
     """The estimate from so many draws, and its standard error."""
     rng = np.random.default_rng(seed)
-    state = ns.OnlineSoftmax(2, np.float64)
+    state = ns.OnlineSoftmax((2,), np.float64)
     for begin in range(0, draws, block):
         means = PRIOR_WIDTH * rng.standard_normal(min(block, draws - begin))
         log_l = log_likelihood(means, y)
