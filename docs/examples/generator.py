@@ -14,15 +14,15 @@ ROWS, FEATURES, CLASSES, BLOCK = 4, 16, 1_000_000, 50_000
 
 
 def logits(seed=0):
-    """Yield the scores of all classes for some rows, in blocks of columns, the same ones at each call."""
-    features = np.random.default_rng(seed).standard_normal((ROWS, FEATURES), dtype=np.float32)
-    for begin in range(0, CLASSES, BLOCK):
-        rng = np.random.default_rng((seed, begin))
-        yield features @ rng.standard_normal((FEATURES, BLOCK), dtype=np.float32)
+    """Yield the scores of all classes in blocks of columns, the same ones at each call."""
+    rng = np.random.default_rng(seed)
+    features = rng.standard_normal((ROWS, FEATURES), np.float32)
+    for _ in range(0, CLASSES, BLOCK):
+        yield features @ rng.standard_normal((FEATURES, BLOCK), np.float32)
 
 
 def softmax_of(make_blocks):
-    """Yield the softmax of the row of all blocks, in blocks; `make_blocks` gives the same iterator twice."""
+    """Yield the softmax over all blocks, in blocks; `make_blocks` is called twice."""
     state = None
     for block in make_blocks():
         if state is None:
@@ -33,7 +33,7 @@ def softmax_of(make_blocks):
 
 
 def most_likely(probability_blocks):
-    """For each row, the most likely class and its probability, and the sum of all probabilities."""
+    """The most likely class of each row, its probability, and the sum of all."""
     best, at, total, begin = 0.0, 0, 0.0, 0
     for p in probability_blocks:
         top = p.max(axis=-1)
@@ -46,8 +46,8 @@ def most_likely(probability_blocks):
 
 def main():
     """Print the most likely class of each row."""
-    for row, (at, best, total) in enumerate(zip(*most_likely(softmax_of(logits)), strict=True)):
-        print(f"row {row}: class {at} with probability {best:.3g}; all sum to {total:.7f}")
+    for at, best, total in zip(*most_likely(softmax_of(logits)), strict=True):
+        print(f"class {at} with probability {best:.3g}; all sum to {total:.7f}")
 
 
 if __name__ == "__main__":
