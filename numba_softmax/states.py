@@ -149,9 +149,7 @@ class OnlineSoftmax:
         if not isinstance(other, OnlineSoftmax):
             raise TypeError(f"other is a {type(other).__name__}: it must be an OnlineSoftmax")
         if other.dtype != self.dtype:
-            raise TypeError(
-                f"other is for {other.dtype}, but the state for {self.dtype}: make both for one dtype"
-            )
+            raise TypeError(f"other is for {other.dtype}, but the state for {self.dtype}: make both for one dtype")
         if other.shape != self.shape:
             raise ValueError(f"other has rows of shape {other.shape}, but the state has rows of shape {self.shape}")
         self._check_device(other._rows.device, "other")

@@ -15,7 +15,7 @@ import numba
 import numpy as np
 from naive import FLOATS, naive
 
-from numba_softmax import arrays, calls
+from numba_softmax import arrays, calls, folding
 from numba_softmax.backends import cuda
 from numba_softmax.backends.cuda import driver, libraries
 
@@ -520,7 +520,7 @@ CACHED = type(functools.cache(len))
 
 def forget(monkeypatch):
     """Have nothing known of devices, kernels and calls, until a test ends: then all is as before, on a real GPU too."""
-    for module in (driver, cuda, libraries, calls):
+    for module in (driver, cuda, libraries, calls, folding):
         for name, function in list(vars(module).items()):
             if isinstance(function, CACHED):
                 monkeypatch.setattr(module, name, functools.cache(function.__wrapped__))

@@ -106,6 +106,8 @@ class _Driver(Driver):
             memory.map(array, address, name=name)
         for address, temporary in self.memory.items():
             memory.map(temporary, address, name="temporary")
+        for first, _, _, array in self.places:
+            memory.map(array, first, name=f"array at {first}")
         g, values = kernel.geometry, ctypes.cast(pointers, ctypes.POINTER(ctypes.c_void_p))
         words = [ctypes.c_int64.from_address(values[i]).value for i in range(9 + 4 * (g.row_dims + g.reduced_dims))]
         words[4:6] = [ctypes.c_double.from_address(values[i]).value for i in (4, 5)]

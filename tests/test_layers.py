@@ -15,13 +15,16 @@ HOST_SIDE = {"backends.cuda.driver", "backends.cuda.dlpack", "backends.cuda.libr
 
 # A module or a folder: what it may import of the package, and of other libraries.
 ALLOWED = {
-    "__init__": ({"api"}, set()),
+    "__init__": ({"api", "states"}, set()),
     "__main__": ({"cli"}, set()),
     "api": ({"arrays", "calls", "dispatch", "ops"}, {"numpy", "tqdm"}),
     "calls": ({"arrays", "dispatch", "ops"}, NUMPY),
+    "states": ({"arrays", "folding", "ops"}, NUMPY),
+    "folding": ({"arrays", "calls", "dispatch", "ops"}, NUMPY),
     "arrays": (set(), {"numpy", "ml_dtypes"}),
+    "host": ({"arrays"}, NUMPY),
     "dispatch": (
-        {"backends", "backends.cpu", "backends.cuda", "backends.cuda.streams", "backends.cuda.staging"},
+        {"host", "backends", "backends.cpu", "backends.cuda", "backends.cuda.streams", "backends.cuda.staging"},
         NUMPY,
     ),
     "ops": (MATH, set()),
