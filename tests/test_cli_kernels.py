@@ -14,7 +14,7 @@ from numba_softmax.cli import UserError
 from numba_softmax.cli import kernels as kernels_module
 from numba_softmax.cli.kernels import Used, read_report
 from numba_softmax.cli.occupancy import LIMITS, residency
-from numba_softmax.ops import OPS
+from numba_softmax.ops import OPS, STATE_OPS
 
 needs_numba_cuda = pytest.mark.skipif(
     importlib.util.find_spec("numba_cuda") is None, reason="kernels are compiled by numba-cuda, which is not installed"
@@ -168,7 +168,9 @@ def test_the_options_name_the_kernels(monkeypatch, capsys):
         (where, scale) for where in (False, True) for scale in (False, True)
     }
     both = meant("--capability", "7.5", "--capability", "12.0")
-    assert both == {(c, op, dtype, False, False) for c in ("7.5", "12.0") for op in OPS for dtype in cli.DTYPES}
+    assert both == {
+        (c, op, dtype, False, False) for c in ("7.5", "12.0") for op in OPS | STATE_OPS for dtype in cli.DTYPES
+    }
 
 
 @needs_numba_cuda

@@ -19,7 +19,7 @@ from numba_softmax.backends.cuda import driver
 from numba_softmax.backends.spec import stored
 from numba_softmax.cli.kernels import geometry, read_report
 from numba_softmax.cli.occupancy import LIMITS
-from numba_softmax.ops import OPS
+from numba_softmax.ops import OPS, STATE_OPS
 
 pytest.importorskip("numba_cuda", reason="kernels are compiled by numba-cuda, which is not installed")
 
@@ -27,7 +27,9 @@ from numba_softmax.backends.cuda import kernels, plan
 
 DTYPES = ("float32", "float16", "bfloat16", "float64")
 KINDS = ("aligned", "masked and scaled", "ragged")
+ALL_OPS = OPS | STATE_OPS
 CASES = [(o, d, k) for o in OPS for d in DTYPES for k in KINDS if (d, k) != ("float16", "masked and scaled")]
+CASES += [("fold", "float32", k) for k in KINDS] + [("fold", "float64", "aligned"), ("merge", "float64", "aligned")]
 TARGETS = ((7, 5), (8, 0))
 WIDEST = 16
 
@@ -41,9 +43,12 @@ def largest(op, dtype, kind, target):
     full = kind == "masked and scaled"
     machine = plan.Machine(target, LIMITS[target].of_a_block)
     found = {}
-    for kernel in plan.kernels_for(OPS[op], dtype, dtype, full, full, machine):
+    every = plan.state_kernels_for(ALL_OPS[op], dtype, full, machine)
+    if op in OPS:
+        every += plan.kernels_for(OPS[op], dtype, dtype, full, full, machine)
+    for kernel in every:
         g, other = kernel.geometry, found.get(kernel.regime)
-        aligned = g.widths[0] == WIDEST and not g.ragged
+        aligned = kernel.regime == "states" or (g.widths[0] == WIDEST and not g.ragged)
         if aligned and (other is None or g.tile >= other.geometry.tile):
             found[kernel.regime] = kernel
     if kind == "ragged":
@@ -59,7 +64,7 @@ def ptx_of(kernel, target):
 def unaligned(kernel, op, dtype):
     """A kernel's geometry for rows that begin and end anywhere."""
     size, shifts = stored(dtype).bytes, kernel.geometry.across == 1
-    shifted = shifts, shifts and not OPS[op].reduces
+    shifted = shifts, shifts and not ALL_OPS[op].reduces
     return kernel.geometry._replace(widths=(size, size, 0), ragged=True, shifted=shifted)
 
 
@@ -91,7 +96,7 @@ def test_all_regimes_and_capabilities_are_tested():
 @every_target
 @every_case
 def test_kernels_keep_to_registers(op, dtype, kind, target):
-    turn = list(OPS).index(op) + DTYPES.index(dtype) + KINDS.index(kind)
+    turn = list(ALL_OPS).index(op) + DTYPES.index(dtype) + KINDS.index(kind)
     dirty = [
         line
         for i, kernel in enumerate(largest(op, dtype, kind, target))
@@ -158,12 +163,14 @@ def accesses(kernel, target, direction):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("op", OPS)
 def test_aligned_elements_and_results_move_16_bytes_at_once(op, dtype, target):
-    """States in temporary memory, and the one result of a row, are moved one by one."""
-    reduces = OPS[op].reduces
+    """States, and the one result of a row, are moved one by one."""
+    reduces = ALL_OPS[op].reduces
     for kernel in largest(op, dtype, "aligned", target):
         regime, vectors = kernel.regime, kernel.geometry.vectors
+        if regime == "states":
+            continue
         loads, stores = accesses(kernel, target, "ld"), accesses(kernel, target, "st")
-        if not regime.startswith("finish"):
+        if not regime.startswith(("finish", "given")):
             assert set(loads) == {WIDEST}, regime
         if not (regime.startswith("finish") and reduces):
             assert loads.count(WIDEST) >= vectors, regime
@@ -181,7 +188,7 @@ def test_what_lies_anywhere_is_moved_by_whole_vectors_or_single_elements(op, dty
         size = stored(dtype).bytes
         if kernel.regime in ("rows", "staged_rows"):
             assert set(accesses(kernel, target, "ld")) == {size, WIDEST}, kernel.regime
-            assert set(accesses(kernel, target, "st")) == ({size} if OPS[op].reduces else {size, WIDEST})
+            assert set(accesses(kernel, target, "st")) == ({size} if ALL_OPS[op].reduces else {size, WIDEST})
         elif kernel.regime == "columns":
             assert {*accesses(kernel, target, "ld"), *accesses(kernel, target, "st")} == {size}
 

@@ -27,7 +27,7 @@ ALLOWED = {
         {"host", "backends", "backends.cpu", "backends.cuda", "backends.cuda.streams", "backends.cuda.staging"},
         NUMPY,
     ),
-    "ops": (MATH, set()),
+    "ops": (MATH, NUMBA),
     "online": ({"lanewise", "simd", "expmath"}, NUMBA),
     "expmath": ({"lanewise", "simd"}, NUMBA),
     "simd": ({"lanewise"}, {"numba", "llvmlite"}),

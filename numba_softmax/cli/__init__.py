@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 
 from .. import __version__
 from ..dispatch import DEVICES
-from ..ops import OPS
+from ..ops import OPS, STATE_OPS
 from .occupancy import LIMITS
 
 __all__ = ["UserError", "main"]
@@ -160,7 +160,7 @@ def _add_kernels(commands: Any) -> None:
     known = [f"{major}.{minor}" for major, minor in LIMITS]
     kernels.add_argument("--capability", action="append", choices=known, metavar="X.Y", help=text)
     text = "an operation (default: all); may be given several times"
-    kernels.add_argument("--op", action="append", choices=tuple(OPS), help=text)
+    kernels.add_argument("--op", action="append", choices=(*OPS, *STATE_OPS), help=text)
     text = "of arrays and results (default: all); may be given several times"
     kernels.add_argument("--dtype", action="append", choices=DTYPES, help=text)
     kernels.add_argument("--where", action="store_true", help="the kernels of calls with a mask")

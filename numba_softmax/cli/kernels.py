@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from tqdm import tqdm
 
 from ..backends.cuda import driver
-from ..ops import OPS
+from ..ops import OPS, STATE_OPS
 from . import DTYPES, NAME, UserError
 from .occupancy import LIMITS, Residency, residency
 
@@ -117,16 +117,20 @@ def _of_this_machine() -> tuple[int, int]:
 
 
 def _kernels(arguments: argparse.Namespace, capability: tuple[int, int]) -> Iterator[Kernel]:
-    from ..backends.cuda.plan import Machine, kernels_for
+    from ..backends.cuda.plan import Machine, kernels_for, state_kernels_for
 
     machine = Machine(capability, LIMITS[capability].of_a_block)
     kinds = [(arguments.where, arguments.scale)]
     if arguments.all:
         kinds = [(where, scale) for where in (False, True) for scale in (False, True)]
-    for op in arguments.op or OPS:
+    ops = OPS | STATE_OPS
+    for op in arguments.op or ops:
         for dtype in arguments.dtype or DTYPES:
             for where, scale in kinds:
-                yield from kernels_for(OPS[op], dtype, dtype, where, scale, machine)
+                if op in OPS:
+                    yield from kernels_for(OPS[op], dtype, dtype, where, scale, machine)
+                if not scale:
+                    yield from state_kernels_for(ops[op], dtype, where, machine)
 
 
 def line_of(kernel: Kernel, capability: tuple[int, int], used: Used) -> Line:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import NamedTuple
 
 from ...arrays import Dim, Layout
@@ -280,6 +281,24 @@ def kernels_for(op: Op, x: str, y: str, masked: bool, scaled: bool, machine: Mac
         for launch in plan(op, layout, machine, scaled, False, places).launches:
             found.setdefault(launch.kernel)
     return list(found)
+
+
+def state_kernels_for(op: Op, x: str, masked: bool, machine: Machine) -> list[Kernel]:
+    """Kernels for states of rows in that format: all that fold or read them, and the largest that need them given."""
+    y = "float64" if op.gives_states else x
+    if op.merges or (op.reduces and not op.gives_states):
+        states = Layout(x, y, False, 1024, 1, ((1024, 8, stored(y).bytes, 0),), ((1, 0, 0, 0),), "x")
+        return [launch.kernel for launch in plan(op, states, machine, False, False, (0, 0, 0)).launches]
+    if op.reduces:
+        return kernels_for(op, x, y, masked, False, machine)
+    largest: dict[tuple, Kernel] = {}
+    for layout, places in _samples(op, x, y, masked):
+        for launch in plan(op, replace(layout, states="given"), machine, False, False, places).launches:
+            g = launch.kernel.geometry
+            kind = launch.kernel.regime, g.widths, g.shifted, g.ragged, g.reduced_dims
+            if kind not in largest or g.tile >= largest[kind].geometry.tile:
+                largest[kind] = launch.kernel
+    return list(largest.values())
 
 
 def _samples(op: Op, x: str, y: str, masked: bool) -> Iterable[tuple[Layout, tuple[int, int, int]]]:
