@@ -72,6 +72,7 @@ from ..simd import (
     store_where,
     widen,
 )
+from . import scipy_special
 from .rows import log_softmax, logsumexp, softmax
 from .scalars import lse, merge, push
 from .threads import block_merge, warp_merge
@@ -81,3 +82,5 @@ __all__ = [
     "like", "load", "load_first", "load_where", "log_softmax", "logsumexp", "lse", "maximum", "merge", "push",
     "select", "softmax", "splat", "store", "store_first", "store_where", "warp_merge", "widen",
 ]  # fmt: skip
+
+scipy_special.register()
