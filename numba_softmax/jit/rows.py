@@ -6,13 +6,14 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from numba import float32, float64, int64, njit, types
 from numba.core.errors import TypingError
-from numba.extending import overload
+from numba.extending import intrinsic, overload
 
 from ..backends.cpu.tiles import inlined, jit, release
-from ..backends.spec import stored
-from ..simd import load
+from ..backends.spec import Spec, stored
+from ..simd import Stored, load, store
 from .kernels import neighbours, spec_of, strided_row, words_on_stack
 
 _FLOATS = (float32, float64)
@@ -51,10 +52,15 @@ def float_of(x: types.Array) -> Any:
     return float32 if x.dtype == float32 else float64
 
 
-@inlined
-def address_of(array):
-    """The address of the first element."""
-    return int64(array.ctypes.data)
+@intrinsic
+def address_of(typingctx, array):
+    """The address of the first element; ``array.ctypes`` would count references, atomically."""
+
+    def generate(context, builder, sig, args):
+        view = context.make_array(sig.args[0])(context, builder, args[0])
+        return builder.ptrtoint(view.data, context.get_value_type(sig.return_type))
+
+    return int64(array), generate
 
 
 @inlined
@@ -78,7 +84,7 @@ def would_change(x, x_step, x_size, y, y_step, y_size, n):
 
 
 @functools.cache
-def row_at_address(spec: Any, contiguous: bool) -> Callable:
+def row_at_address(spec: Spec, contiguous: bool) -> Callable:
     """``f(x, x_step, y, y_step, n)``: `contiguous` rows, or rows of any steps."""
     side_by_side, strided = neighbours(spec), None if contiguous else strided_row(spec)
     x_size, y_size, reduces = stored(spec.x).bytes, stored(spec.y).bytes, spec.op.reduces
@@ -100,6 +106,38 @@ def row_at_address(spec: Any, contiguous: bool) -> Callable:
     return row
 
 
+@functools.cache
+def make_writer(spec: Spec, contiguous: bool, contiguous_out: bool) -> Callable:
+    """``f(x, x_step, n, y, y_step, y_n)``: a row that may overlap its results, which are as many if all is right.
+
+    All of it is on addresses: each mention of an array by `softmax` and its
+    like can cost two atomic additions, and a short row no more than ten of them.
+    """
+    row, row_of_copy = row_at_address(spec, contiguous), row_at_address(spec, contiguous_out)
+    x_size, y_size = stored(spec.x).bytes, stored(spec.y).bytes
+    raw, integer = Stored(f"int{8 * x_size}"), types.Integer.from_bitwidth(8 * x_size)
+
+    @jit
+    def write_from_copy(x, x_step, n, y, y_step):
+        copy = np.empty(n * x_size, np.uint8)
+        address = int64(copy.ctypes.data)
+        for i in range(n):
+            store(raw, address + i * x_size, load(integer, raw, x + i * x_step))
+        row_of_copy(address, x_size, y, y_step, n)
+        release(copy)
+
+    @jit
+    def write(x, x_step, n, y, y_step, y_n):
+        if n != y_n:
+            raise ValueError("out must have the shape of x")
+        if would_change(x, x_step, x_size, y, y_step, y_size, n):
+            write_from_copy(x, x_step, n, y, y_step)
+        elif n:
+            row(x, x_step, y, y_step, n)
+
+    return write
+
+
 def _writes_to_out(name: str) -> Callable:
     """What `softmax` and its like call: typed and compiled for the arrays that it meets."""
 
@@ -114,23 +152,12 @@ def _writes_to_out(name: str) -> Callable:
         check_numbers("x", x)
         check_row("out", out)
         check_out(out)
-        x_format, y_format = x.dtype.name, out.dtype.name
-        x_size, y_size = stored(x_format).bytes, stored(y_format).bytes
-        spec = spec_of(name, x_format, y_format)
-        row = row_at_address(spec, x.layout == out.layout == "C")
-        copied_row = row_at_address(spec, out.layout == "C")
+        contiguous_out = out.layout == "C"
+        spec = spec_of(name, x.dtype.name, out.dtype.name)
+        write = make_writer(spec, contiguous_out and x.layout == "C", contiguous_out)
 
         def compute(x, out):
-            n = x.size
-            if out.size != n:
-                raise ValueError("out must have the shape of x")
-            y, y_step = address_of(out), out.strides[0]
-            if would_change(address_of(x), x.strides[0], x_size, y, y_step, y_size, n):
-                copy = x.copy()
-                copied_row(address_of(copy), x_size, y, y_step, n)
-                release(copy)
-            elif n:
-                row(address_of(x), x.strides[0], y, y_step, n)
+            write(address_of(x), x.strides[0], x.size, address_of(out), out.strides[0], out.size)
             return out
 
         return compute
@@ -144,7 +171,7 @@ def _gives_a_number() -> Callable:
     def stub(x):
         raise NotImplementedError
 
-    stub.__name__ = stub.__qualname__ = "logsumexp"  # for errors
+    stub.__name__ = stub.__qualname__ = "logsumexp"
 
     @overload_on_cpu(stub)
     def implement(x):

@@ -1,4 +1,11 @@
-"""SciPy's softmax, log_softmax and logsumexp in jitted code, where SciPy is installed."""
+"""SciPy's softmax, log_softmax and logsumexp in jitted code, where SciPy is installed.
+
+They mean what they mean in SciPy, with these differences: arrays are of at
+least one dimension and of float32, float64, integers or bool; results lie in C
+order, are float64 unless all arrays are float32, and are right to the last
+places where weights cancel, too; the sum of no elements has the sign 0. An axis
+of size 0 is nothing wrong. A number as `b` has no say in the dtype.
+"""
 
 from __future__ import annotations
 
