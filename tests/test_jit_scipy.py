@@ -100,13 +100,11 @@ def test_any_axis_of_any_layout_gives_what_scipy_gives(name, dtype):
                 assert np.array_equal(got, call(x, axis))
 
 
-@pytest.mark.parametrize("name", ["softmax", "logsumexp"])
-def test_axes_may_be_a_tuple(name):
+def test_axes_may_be_a_tuple():
     x = array((3, 4, 5), "f8")
-    for axes in ((0, 2), (1, 0), (-1, -2)):
-        assert_same(globals()[name](x, axes), of_scipy(getattr(special, name), x, axes))
-        assert np.array_equal(globals()[name](x, axes), getattr(ns, name)(x, axes))
-    assert_same(globals()[name](x, (0, 1, 2)), of_scipy(getattr(special, name), x))
+    for axes in ((0, 2), (1, 0), (-1, -2), (0, 1, 2)):
+        assert_same(log_softmax(x, axes), of_scipy(special.log_softmax, x, axes))
+        assert np.array_equal(log_softmax(x, axes), ns.log_softmax(x, axes))
 
 
 def test_axes_and_flags_may_be_literals():
@@ -120,14 +118,14 @@ def test_axes_and_flags_may_be_literals():
 
 def test_long_rows_are_right_on_every_axis():
     for shape, axis in (((2, 70_000), 1), ((70_000, 2), 0)):
-        x = array(shape, "f8")
+        x = array(shape, "f4")
         assert np.array_equal(softmax(x, axis), ns.softmax(x, axis))
 
 
 def test_integers_give_float64():
     x = array((3, 4), "i2")
-    assert np.array_equal(softmax(x, 0), ns.softmax(x, 0))
-    assert softmax(x, 0).dtype == "f8"
+    assert np.array_equal(softmax(x, None), ns.softmax(x, None))
+    assert softmax(x, None).dtype == "f8"
 
 
 numbers = st.sampled_from([0.0, -math.inf, 700.0, -700.0]) | st.floats(-30, 30)

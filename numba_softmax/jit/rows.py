@@ -204,7 +204,7 @@ def softmax(x, out):
         One-dimensional, of any step: float32, float64, integers or bool.
     out : ndarray
         Of the shape of `x` and any step: float32 or float64. It may be `x`
-        itself, or overlap it in any way.
+        itself. Where it overlaps `x` otherwise, elements are copied first.
 
     Returns
     -------
@@ -223,7 +223,9 @@ def softmax(x, out):
     -----
     The bits are those of `numba_softmax.softmax`, and so is what NaN, infinities
     and empty rows give. It computes in the calling thread, whatever the options
-    of the calling function, ``fastmath`` too.
+    of the calling function, ``fastmath`` too. Rows of less than a hundred
+    elements take about 0.1 us each; where many of them lie in one array, a call
+    of `numba_softmax.softmax` is several times as fast.
 
     Examples
     --------
