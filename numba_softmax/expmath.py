@@ -163,10 +163,20 @@ def exp_pair(d, error):
 @lanewise
 def log1p(x):
     """``log(1 + x)`` by the C library or, on CUDA, libdevice, lane by lane."""
+    return _by_library("log1p", x)
+
+
+@lanewise
+def log(x):
+    """``log(x)``, as `log1p`."""
+    return _by_library("log", x)
+
+
+def _by_library(function, x):
     if not isinstance(x.type, Vec):
         on_cuda = x.builder.module.triple.startswith("nvptx")
-        name = ("__nv_" if on_cuda else "") + ("log1p" if x.type == types.float64 else "log1pf")
+        name = ("__nv_" if on_cuda else "") + function + ("" if x.type == types.float64 else "f")
         return x.emit(x.type, call_llvm(x.builder, name, x.ir.type, x.ir))
     for i in range(x.type.lanes):
-        x = with_lane(x, i, log1p(lane(x, i)))
+        x = with_lane(x, i, _by_library(function, lane(x, i)))
     return x

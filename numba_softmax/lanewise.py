@@ -255,7 +255,7 @@ def _dummy(numba_type: types.Type) -> Any:
         elements = [_dummy(t) for t in numba_type.types]
         known = [ir.Constant(ir.IntType(1), 0) if e is None else e for e in elements]
         return ir.Constant(ir.LiteralStructType([e.type for e in known]), ir.Undefined)
-    if isinstance(numba_type, (types.Number, types.Boolean, Vec)):
+    if isinstance(numba_type, (types.Float, types.Integer, types.Boolean, Vec)):
         return ir.Constant(llvm_type(types.unliteral(numba_type)), ir.Undefined)
     return None
 

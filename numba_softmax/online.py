@@ -15,7 +15,8 @@ numbers for the sum keep any number of merges below the rounding of the result;
 where the state is in float64 and the row in float32, as on the CPU, one is
 enough, and ``rest_lo`` is None. The state of no numbers at all has ``m = -inf`` and ``l = 0``.
 
-`push` says the same for one number; the kernels fold blocks instead. The functions take floats and `Vec` alike, on
+`push` says the same for one number; the kernels fold blocks instead. Kernels of
+users have plain states, ``(m, l)``. The functions take floats and `Vec` alike, on
 the CPU and on CUDA. `scale` is None or ``(sign,
 factor, factor_lo)``: the row is then ``sign * (factor + factor_lo) * x``, of
 which `x` has taken the sign already when it comes here.
@@ -204,11 +205,18 @@ def block_state(m, total, less):
 @lanewise
 def merge(a, b, scale):
     """The state of two parts of a row together."""
-    larger = a[0] >= b[0]
-    m, rest, rest_lo = (None if x is None else select(larger, x, y) for x, y in zip(a, b, strict=True))
-    m_s, rest_s, lo_s = (None if x is None else select(larger, y, x) for x, y in zip(a, b, strict=True))
+    (m, rest, rest_lo), (m_s, rest_s, lo_s) = larger_first(a, b)
     small = product(sum_of(rest_s, lo_s), shrinkage(m_s, m, scale, lo_s))
     return m, *add(rest, rest_lo, *times(small, 1.0 / float_format(m.type).up))
+
+
+def larger_first(a, b):
+    """Two states, the one with the larger maximum first; where one maximum is NaN, the second one."""
+    larger = a[0] >= b[0]
+    return (
+        tuple(None if x is None else select(larger, x, y) for x, y in zip(a, b, strict=True)),
+        tuple(None if x is None else select(larger, y, x) for x, y in zip(a, b, strict=True)),
+    )
 
 
 @lanewise
@@ -289,11 +297,34 @@ def shrinkage(m_part, m, scale, zero_lo):
     return exp_pair(d, None if zero_lo is None else error)
 
 
+# A plain state is (m, l), for kernels of users: what can be read and made by hand, and where `l` may be any weight.
+# It is in one number type, and log l has the precision of l, also where that is nearly 1. The empty one is (-inf, 0).
+
+
 @lanewise
-def settled(state):
-    """The state of a row that is complete: NaN if its maximum is infinite, for its softmax is NaN then."""
-    m, rest, rest_lo = state
-    return m, rest + (m - m), rest_lo
+def plain_push(state, x):
+    """The plain state with one more number. Of -inf, exp is 0."""
+    return plain_merge(state, (x, select(x == -INF, 0.0, like(x, 1.0))))
+
+
+@lanewise
+def plain_merge(a, b):
+    """The plain state of two parts of a row together."""
+    (m, l), (m_small, l_small) = larger_first(a, b)
+    return m, l + plain_against((m_small, l_small), m)
+
+
+@lanewise
+def plain_against(state, m):
+    """What a plain state adds to the sum of a row whose maximum is `m`: ``l exp(m_part - m)``.
+
+    The factor `up` is taken off a large `l` before, so that nothing overflows,
+    and off a small one's product, so that nothing is lost to underflow.
+    """
+    m_part, l = state
+    factor, _ = shrinkage(m_part, m, None, None)
+    large, down = l > 1.0, 1.0 / float_format(m.type).up
+    return select(large, l * down, l) * factor * select(large, like(l, 1.0), down)
 
 
 FAR_BELOW = 2.0**-20
@@ -312,6 +343,13 @@ def shared(m_part, state, scale):
     near = factor >= FAR_BELOW
     factor = select(near, factor, 1.0), None if rest_lo is None else select(near, factor_lo, 0.0)
     return select(near, m_part, m), product(factor, share(state))
+
+
+@lanewise
+def settled(state):
+    """The state of a row that is complete: NaN if its maximum is infinite, for its softmax is NaN then."""
+    m, rest, rest_lo = state
+    return m, rest + (m - m), rest_lo
 
 
 @lanewise

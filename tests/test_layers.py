@@ -48,6 +48,10 @@ ALLOWED = {
     "backends.cuda.libraries": ({"arrays", *HOST_SIDE}, {"numpy", "numba"}),
     "backends.cuda.streams": ({"arrays", *HOST_SIDE}, NUMPY),
     "backends.cuda.staging": ({"arrays", "ops", "backends", "backends.cuda", *HOST_SIDE}, NUMPY),
+    "jit": (
+        {"ops", *MATH, "jit", "backends", "backends.cpu", "backends.cuda", "backends.spec"},
+        {"numba", "numpy", "llvmlite", "scipy"},
+    ),
     "cli": (
         {"cli", "api", "arrays", "dispatch", "ops", "__init__", "backends.cpu", "backends.disk", "backends.cuda"}
         | {f"backends.cuda.{module}" for module in ("driver", "libraries", "streams")},
@@ -119,7 +123,8 @@ import numba
 before = set(sys.modules)  # Numba loads SciPy where it is installed
 import numba_softmax
 optional = {"matplotlib", "tqdm", "scipy", "torch", "ml_dtypes", "cuda", "numba.cuda", "numba_cuda"}
-unwanted = (optional | {"numba_softmax.cli", "numba_softmax.backends.cuda"}) & (set(sys.modules) - before)
+optional |= {"numba_softmax.cli", "numba_softmax.jit", "numba_softmax.backends.cuda"}
+unwanted = optional & (set(sys.modules) - before)
 assert not unwanted, unwanted
 """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -68,6 +69,7 @@ class Group(NamedTuple):
     store_result: Callable
 
 
+@functools.cache
 def make_group(spec: Spec) -> Group:
     """The functions over the sums of up to `GROUP` blocks, which lie in scratch memory at ``room``.
 

@@ -42,7 +42,9 @@ VECTOR_BYTES = 64
 
 BOOL = Stored("bool")
 
-jit = functools.partial(njit, error_model="numpy", nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+jit = functools.partial(
+    njit, error_model="numpy", nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True, fastmath=False
+)
 inlined = functools.partial(jit, forceinline=True)
 
 
@@ -87,6 +89,7 @@ class Tiles(NamedTuple):
     rewrite_block: Callable
 
 
+@functools.cache
 def make_tiles(spec: Spec, x_format: Stored) -> Tiles:
     """The block functions for elements stored as `x_format`.
 

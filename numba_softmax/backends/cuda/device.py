@@ -122,6 +122,18 @@ def block_of(v):
     return v.emit(types.int32, call_llvm(v.builder, "llvm.nvvm.read.ptx.sreg.ctaid.x", _INT))
 
 
+def place_in_block(v: Value) -> tuple[Value, Value]:
+    """The number of this thread in a block of any dimensions, and how many there are; `v` is any number."""
+    place, count = integer(v, 0), integer(v, 1)
+    for axis in "xyz":
+        i, size = (
+            v.emit(types.int32, call_llvm(v.builder, f"llvm.nvvm.read.ptx.sreg.{register}.{axis}", _INT))
+            for register in ("tid", "ntid")
+        )
+        place, count = place + i * count, count * size
+    return place, count
+
+
 @lanewise
 def barrier(v):
     """Wait for all threads of the block; `v` is given back."""

@@ -1,0 +1,205 @@
+"""Rows along any axes of an array, in jitted code: the layout that kernels read, and who computes what."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+from numba import float64, int64
+
+from .. import online
+from ..backends.cpu.layout import REDUCED_DIMS, ROW_DIMS, ROWS, N, row_offsets, run_at, word
+from ..backends.cpu.tiles import inlined, jit
+from ..backends.spec import Spec, stored
+from ..expmath import FLOAT64, log, log1p, two_sum
+from ..simd import Stored, load, store
+from .kernels import body_of, neighbours
+
+HEADER, DIM = 5, 4
+"""Words of a layout before its dimensions, and of each of those."""
+
+_INT64 = Stored("int64")
+
+
+def words_for(ndim: int) -> tuple[int, ...]:
+    """An empty table for arrays of so many dimensions; each kind of dimension is there at least once."""
+    return (0,) * (HEADER + DIM * (ndim + 1))
+
+
+@inlined
+def put(layout, i, number):
+    """Write a word of a layout."""
+    store(_INT64, layout + 8 * i, int64(number))
+
+
+@inlined
+def put_dim(layout, at, size, x_step, y_step, w_step):
+    """Write the words of a dimension, from word `at` on."""
+    put(layout, at, size)
+    put(layout, at + 1, x_step)
+    put(layout, at + 2, y_step)
+    put(layout, at + 3, w_step)
+
+
+@jit
+def is_among(d, axes, ndim):
+    """Whether dimension `d` is one of the axes, which may be counted from the end."""
+    among = False
+    for axis in axes:
+        among |= d == axis or d == axis + ndim
+    return among
+
+
+@jit
+def are_axes(axes, ndim):
+    """Whether the axes are there, and none twice."""
+    reduced = 0
+    for d in range(ndim):
+        reduced += is_among(d, axes, ndim)
+    return reduced == len(axes)
+
+
+@jit
+def put_layout(layout, shape, x_steps, y_steps, w_steps, axes):
+    """Write the table for rows along some axes.
+
+    Reduced dimensions that follow one another in memory become one, as in
+    `numba_softmax.arrays`.
+    """
+    ndim, rows, n = len(shape), 1, 1
+    at = HEADER
+    for d in range(ndim):
+        if not is_among(d, axes, ndim):
+            put_dim(layout, at, shape[d], x_steps[d], y_steps[d], w_steps[d])
+            rows *= shape[d]
+            at += DIM
+    if at == HEADER:
+        put_dim(layout, at, 1, 0, 0, 0)
+        at += DIM
+    first = at
+    for d in range(ndim):
+        size = shape[d]
+        if is_among(d, axes, ndim):
+            n *= size
+            if size == 1:
+                continue
+            if (
+                at > first
+                and word(layout, at - 3) == size * x_steps[d]
+                and word(layout, at - 2) == size * y_steps[d]
+                and word(layout, at - 1) == size * w_steps[d]
+            ):
+                at -= DIM
+                size *= word(layout, at)
+            put_dim(layout, at, size, x_steps[d], y_steps[d], w_steps[d])
+            at += DIM
+    if at == first:
+        put_dim(layout, at, 1, 0, 0, 0)
+        at += DIM
+    put(layout, ROWS, rows)
+    put(layout, N, n)
+    put(layout, ROW_DIMS, (first - HEADER) // DIM)
+    put(layout, REDUCED_DIMS, (at - first) // DIM)
+
+
+@functools.cache
+def make_rows_along_axes(spec: Spec, contiguous: bool) -> Callable:
+    """``f(x, y, layout)``: all rows; `contiguous` ones, or any."""
+    row, gathered = neighbours(spec), None if contiguous else body_of("gathered", spec)
+    x_size, y_size, reduces = stored(spec.x).bytes, stored(spec.y).bytes, spec.op.reduces
+
+    @jit
+    def side_by_side(x, y, layout):
+        n = word(layout, N)
+        for i in range(word(layout, ROWS)):
+            x_at, y_at, _ = row_offsets(layout, i)
+            row(x + x_at, y + y_at, n)
+
+    if contiguous:
+        return side_by_side
+
+    @inlined
+    def are_neighbours(layout):
+        if word(layout, N) <= 1:
+            return True
+        _, (x_step, y_step, _), _ = run_at(layout, 0)
+        return word(layout, REDUCED_DIMS) == 1 and x_step == x_size and (reduces or y_step == y_size)
+
+    @jit
+    def any_steps(x, y, layout):
+        if are_neighbours(layout):
+            side_by_side(x, y, layout)
+        else:
+            gathered(x, y, layout, 0, word(layout, ROWS))
+
+    return any_steps
+
+
+@functools.cache
+def make_weighted_rows(x: str, b: str) -> Callable:
+    """``f(x, y, b, sign, layout)``: logarithms of absolute sums of ``b exp(x)``, and the signs of those, in float64.
+
+    Weights take the mask's place in the layout. An element of weight 0 counts
+    for nothing, whatever it is. The sum is in two parts, since weights of both
+    signs may leave little of it.
+    """
+    x_format, b_format, own = stored(x), stored(b), Stored("float64")
+    down = 1.0 / FLOAT64.up
+
+    @inlined
+    def weight_and_element(x, b, layout, position):
+        (x_at, _, b_at), _, _ = run_at(layout, position)
+        return load(float64, b_format, b + b_at), load(float64, x_format, x + x_at)
+
+    @jit
+    def largest(x, b, layout):
+        m = -online.INF
+        for j in range(word(layout, N)):
+            w, v = weight_and_element(x, b, layout, j)
+            if w != 0.0 and v > m:
+                m = v
+        return m
+
+    @jit
+    def weighted_sum(x, b, layout, m):
+        frame = online.frame_of(m, None)
+        total, lost = 0.0, 0.0
+        for j in range(word(layout, N)):
+            w, v = weight_and_element(x, b, layout, j)
+            if w == 0.0:
+                continue
+            if m == online.INF:  # what is finite does not count then; NaN does
+                term = w * v if v == m or v != v else 0.0
+            else:
+                term = w * (online.weight(v, frame, None) * down)
+            total, error = two_sum(total, term)
+            lost += error
+        if total - total != 0.0:
+            return total, 0.0
+        return total, lost
+
+    @jit
+    def log_of(total, lost):
+        """Of a number of two parts that is not negative, precise also near 1."""
+        if 0.5 < total < 2.0:
+            return log1p(total - 1.0 + lost)
+        return log(total + lost)
+
+    @jit
+    def weighted_rows(x, y, b, sign, layout):
+        for i in range(word(layout, ROWS)):
+            x_at, y_at, b_at = row_offsets(layout, i)
+            m = largest(x + x_at, b + b_at, layout)
+            total, lost = weighted_sum(x + x_at, b + b_at, layout, m)
+            whole, positive = total + lost, 1.0
+            if whole < 0.0:
+                total, lost, positive = -total, -lost, -1.0
+            result = log_of(total, lost)
+            if whole == 0.0:
+                positive, result = 0.0, -online.INF
+            elif m - m == 0.0:
+                result += m
+            store(own, y + y_at, result)
+            store(own, sign + y_at, positive if whole == whole else whole)
+
+    return weighted_rows

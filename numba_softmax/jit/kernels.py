@@ -1,0 +1,132 @@
+"""Rows at addresses, for jitted code to compute in the calling thread: by the CPU's kernels, and with their bits."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+import numpy as np
+from llvmlite import ir
+
+from .. import online
+from ..backends.cpu.kernels import REGIMES
+from ..backends.cpu.tiles import AHEAD, BLOCK, VECTOR_BYTES, aligned_address, jit, make_tiles, own_format, release
+from ..backends.spec import Spec, stored
+from ..lanewise import Value, lanewise
+from ..ops import OPS
+from ..simd import store, widen
+
+STACK = 1 << 13
+"""Bytes of weights that have room on the stack. From the heap it takes as long as the softmax of 100 elements."""
+
+
+def _room(builder: ir.IRBuilder, kind: ir.Type, count: int) -> ir.Value:
+    """Memory on the stack of the function that is compiled, until that returns; unlike Numba's, not filled."""
+    with builder.goto_entry_block():
+        room = builder.alloca(ir.ArrayType(kind, count))
+        room.align = VECTOR_BYTES
+    return room
+
+
+def _address(like: Value, room: ir.Value) -> Value:
+    return like.emit(like.type, like.builder.ptrtoint(room, like.ir.type))
+
+
+@lanewise
+def words_on_stack(words):
+    """The address of a table of integers, all of the type of the first one."""
+    builder, first = words[0].builder, words[0]
+    room = _room(builder, first.ir.type, len(words))
+    for i, number in enumerate(words):
+        place = builder.gep(room, [ir.IntType(32)(0), ir.IntType(32)(i)])
+        builder.store(number.cast(first.type).ir, place)
+    return _address(first, room)
+
+
+@lanewise
+def weights_on_stack(n):
+    """The address of `STACK` bytes."""
+    return _address(n, _room(n.builder, ir.IntType(8), STACK))
+
+
+@functools.cache
+def body_of(regime: str, spec: Spec) -> Callable:
+    """``f(x, y, layout, first, last)``: those rows, by that kernel."""
+    body = jit(REGIMES[regime](spec))
+
+    @jit
+    def compute(x, y, layout, first, last):
+        body(x, y, 0, 0, 1.0, 1.0, layout, first, last)
+
+    return compute
+
+
+def spec_of(name: str, x: str, y: str) -> Spec:
+    """What an op's kernels are compiled for; formats are dtype names."""
+    return Spec(OPS[name], x, y, masked=False, scaled=False, wide=False)
+
+
+@functools.cache
+def strided_row(spec: Spec) -> Callable:
+    """``f(x, x_step, y, y_step, n)``: a row of any steps, in bytes."""
+    gathered = body_of("gathered", spec)
+
+    @jit
+    def row(x, x_step, y, y_step, n):
+        gathered(x, y, words_on_stack((1, n, 1, 1, 0, 1, 0, 0, 0, n, x_step, y_step, 0)), 0, 1)
+
+    return row
+
+
+@functools.cache
+def neighbours(spec: Spec) -> Callable:
+    """``f(x, y, n)``: a row whose elements, and results, lie side by side."""
+    block, uses_weights = _block(spec), spec.op.uses_weights
+    long_rows = body_of("long_rows", spec)
+    x_size, y_size, size = stored(spec.x).bytes, stored(spec.y).bytes, own_format(spec.number).bytes
+
+    @jit
+    def from_heap(x, y, n):
+        scratch = np.empty(VECTOR_BYTES + -(-n * size // VECTOR_BYTES) * VECTOR_BYTES, np.uint8)
+        block(x, y, aligned_address(scratch), n)
+        release(scratch)
+
+    @jit
+    def row(x, y, n):
+        if not uses_weights and n <= BLOCK:
+            block(x, y, 0, n)
+        elif n * size <= STACK:
+            block(x, y, weights_on_stack(n), n)
+        elif n <= BLOCK:
+            from_heap(x, y, n)
+        else:
+            long_rows(x, y, words_on_stack((1, n, 1, 1, 0, 1, 0, 0, 0, n, x_size, y_size, 0)), 0, 1)
+
+    return row
+
+
+def _block(spec: Spec) -> Callable:
+    """``f(x, y, weights, n)``: a row of one block.
+
+    It does what `rows` does with a group of such rows. For one row alone a
+    group's table, and vectors with one row's sums in them, would take longer
+    than all else.
+    """
+    op, number, two_parts = spec.op, spec.number, spec.two_parts
+    uses_weights, reduces, prepare, finish_row = op.uses_weights, op.reduces, op.prepare, op.finish_row
+    block_maximum, block_sums, finish_block, _, _ = make_tiles(spec, stored(spec.x))
+    y_format, x_size = stored(spec.y), stored(spec.x).bytes
+
+    @jit
+    def block(x, y, weights, n):
+        m = block_maximum(x, 0, n, None)
+        total, lost, less = block_sums(x, 0, weights, n, m, None, max(AHEAD, n * x_size))
+        total = widen(total), (widen(lost) if two_parts else None)
+        state = online.block_state(widen(m), total, widen(less))
+        if reduces:
+            store(y_format, y, finish_row(state, None)[0])
+        else:
+            hi, lo = prepare(number, online.share(state) if uses_weights else state)[:2]
+            finish_block(weights if uses_weights else x, 0, y, n, (hi, lo, m), None)
+
+    return block

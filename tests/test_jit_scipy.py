@@ -1,0 +1,251 @@
+"""SciPy's functions in jitted code do what SciPy does, to the last places."""
+
+import math
+
+import numba
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from naive import assert_right
+from numpy.exceptions import AxisError
+
+import numba_softmax as ns
+import numba_softmax.jit  # what makes them compile
+
+special = pytest.importorskip("scipy.special", reason="SciPy's functions are compiled")
+
+CLOSE = {"float32": 2e-6, "float64": 4e-15}
+
+
+@numba.njit
+def softmax(x, axis):
+    return special.softmax(x, axis)
+
+
+@numba.njit
+def log_softmax(x, axis):
+    return special.log_softmax(x, axis=axis)
+
+
+@numba.njit
+def logsumexp(x, axis):
+    return special.logsumexp(x, axis)
+
+
+@numba.njit
+def with_signs(x, axis):
+    return special.logsumexp(x, axis, keepdims=True, return_sign=True)
+
+
+@numba.njit
+def weighted(x, axis, b):
+    return special.logsumexp(x, axis, b)
+
+
+@numba.njit
+def weighted_with_signs(x, axis, b):
+    return special.logsumexp(x, axis=axis, b=b, keepdims=True, return_sign=True)
+
+
+@numba.njit
+def with_literals(x):
+    return (
+        special.softmax(x),
+        special.log_softmax(x, axis=-1),
+        special.logsumexp(x),
+        special.logsumexp(x, axis=(0, 2), keepdims=True),
+    )
+
+
+def array(shape, dtype, seed=0):
+    x = np.random.default_rng(seed).normal(0, 5, shape)
+    return (x * 10 if np.dtype(dtype).kind in "iu" else x).astype(dtype)
+
+
+def of_scipy(function, *args, **options):
+    with np.errstate(all="ignore"):
+        return function(*args, **options)
+
+
+def assert_same(got, want):
+    """As SciPy has it: type, shape and, up to rounding, numbers."""
+    got, want = (r if isinstance(r, tuple) else (r,) for r in (got, want))
+    assert len(got) == len(want)
+    for g, w in zip(got, want, strict=True):
+        assert np.shape(g) == np.shape(w)
+        if np.ndim(g):  # Numba gives Python's floats for numbers
+            assert g.dtype == w.dtype
+        close = CLOSE[w.dtype.name]
+        np.testing.assert_allclose(g, w, rtol=close, atol=10 * close)
+
+
+def layouts(x):
+    """The same numbers in other layouts."""
+    yield x
+    yield np.asfortranarray(x)
+    yield np.repeat(x, 2, axis=-1)[..., ::2]
+    yield x[::-1].copy()[::-1]
+
+
+@pytest.mark.parametrize(("name", "dtype"), [("softmax", "f4"), ("log_softmax", "f8"), ("logsumexp", "f4")])
+def test_any_axis_of_any_layout_gives_what_scipy_gives(name, dtype):
+    jitted, function, call = globals()[name], getattr(special, name), getattr(ns, name)
+    for shape in ((7,), (3, 4, 5), (1, 1, 3), (1, 300, 1)):
+        for axis in (*range(-len(shape), len(shape)), None):
+            for x in layouts(array(shape, dtype)):
+                got = x.dtype.type(1) * jitted(x, axis)
+                assert_same(got, of_scipy(function, x, axis))
+                assert_right(name, got, x, axis)
+                assert np.array_equal(got, call(x, axis))
+
+
+def test_axes_may_be_a_tuple():
+    x = array((3, 4, 5), "f8")
+    for axes in ((0, 2), (1, 0), (-1, -2), (0, 1, 2)):
+        assert_same(log_softmax(x, axes), of_scipy(special.log_softmax, x, axes))
+        assert np.array_equal(log_softmax(x, axes), ns.log_softmax(x, axes))
+
+
+def test_axes_and_flags_may_be_literals():
+    x = array((3, 4, 5), "f8")
+    softmax_of_all, log_softmax_of_last, lse, lse_of_two = with_literals(x)
+    assert np.array_equal(softmax_of_all, ns.softmax(x, None))
+    assert np.array_equal(log_softmax_of_last, ns.log_softmax(x))
+    assert lse == ns.logsumexp(x, None)
+    assert np.array_equal(lse_of_two, ns.logsumexp(x, (0, 2), keepdims=True))
+
+
+def test_long_rows_are_right_on_every_axis():
+    for shape, axis in (((2, 70_000), 1), ((70_000, 2), 0)):
+        x = array(shape, "f4")
+        assert np.array_equal(softmax(x, axis), ns.softmax(x, axis))
+
+
+def test_integers_give_float64():
+    x = array((3, 4), "i2")
+    assert np.array_equal(softmax(x, None), ns.softmax(x, None))
+    assert softmax(x, None).dtype == "f8"
+
+
+numbers = st.sampled_from([0.0, -math.inf, 700.0, -700.0]) | st.floats(-30, 30)
+
+
+@given(st.lists(numbers | st.sampled_from([math.inf, math.nan]), min_size=1, max_size=20))
+def test_signs_are_those_of_scipy(values):
+    x = np.array(values).reshape(1, -1)
+    assert_same(with_signs(x, 1), of_scipy(special.logsumexp, x, 1, keepdims=True, return_sign=True))
+
+
+weights = st.sampled_from([0.0, 1.0, -1.0, 1e-20, -1e30]) | st.floats(-10, 10)
+
+
+@given(st.lists(st.tuples(numbers, weights), min_size=1, max_size=20))
+def test_weights_of_any_sign_sum_up_as_exact_arithmetic_has_it(pairs):
+    """SciPy itself loses digits where weights cancel, so only what does not cancel is compared with it."""
+    a, b = np.array(pairs).T.reshape(2, 1, -1)
+    result, sign = (r.item() for r in weighted_with_signs(a, 1, b))
+    m = max((v for v, w in pairs if w), default=-math.inf)
+    terms = [] if m == -math.inf else [np.longdouble(w) * np.exp(np.longdouble(v) - m) for v, w in pairs if w]
+    exact, absolute = sum(terms), sum(map(abs, terms))
+    if abs(exact) > 1e-3 * absolute:
+        assert sign == np.sign(exact)
+        assert result == pytest.approx(float(m + np.log(abs(exact))), rel=1e-12, abs=1e-12)
+        want = of_scipy(special.logsumexp, a, 1, b, keepdims=True, return_sign=True)
+        assert sign == want[1].item()
+        assert result == pytest.approx(want[0].item(), rel=1e-10, abs=1e-10)
+    elif absolute == 0:
+        assert (result, sign) == (-math.inf, 0)
+    without = weighted(a, 1, b)[0]
+    assert without == result or (math.isnan(without) and (sign < 0 or math.isnan(result)))
+
+
+def test_weights_broadcast_as_scipy_has_it():
+    x = array((3, 4, 5), "f8")
+    for b in (array((5,), "f8", 1), array((4, 1), "f8", 1), np.array([[[True]], [[False]], [[True]]]), 2.5, -3):
+        for axis in (0, 2, -2):
+            got = weighted_with_signs(x, axis, b)
+            assert_same(got, of_scipy(special.logsumexp, x, axis, b, keepdims=True, return_sign=True))
+            assert_same(weighted(x, axis, b), of_scipy(special.logsumexp, x, axis, b))
+    x = x.astype("f4")
+    b = array((5,), "f4", 1)
+    assert_same(weighted(x, 1, b), of_scipy(special.logsumexp, x, 1, b))
+    with pytest.raises(ValueError, match="broadcast"):
+        weighted(x, 1, b[:4].copy())
+
+
+def test_infinite_elements_with_weights_are_those_of_scipy():
+    inf, nan = math.inf, math.nan
+    rows = [[inf, 1], [inf, -inf], [inf, inf], [nan, 1], [1, nan], [-inf, -inf], [inf, nan]]
+    for b in ([1.0, 1.0], [1.0, -1.0], [-1.0, -1.0], [-2.0, 1.0], [nan, 1.0]):
+        x, b = np.array(rows), np.array(b)
+        got = weighted_with_signs(x, 1, b)
+        assert_same(got, of_scipy(special.logsumexp, x, 1, b, keepdims=True, return_sign=True))
+    ignored = np.array([[nan, 2.0], [inf, 2.0]])
+    assert weighted(ignored, 1, np.array([0.0, 1.0])).tolist() == [2.0, 2.0]
+
+
+def test_a_sum_that_is_nearly_one_keeps_its_digits():
+    x, b = np.array([[0.0, -40.0]]), np.array([1.0, 2.0])
+    assert weighted(x, 1, b)[0] == pytest.approx(2 * math.exp(-40), rel=1e-14)
+
+
+def test_no_elements_give_minus_infinity():
+    assert logsumexp(np.empty((3, 0)), 1).tolist() == [-math.inf] * 3
+    assert weighted(np.empty((3, 0)), 1, 1.0).tolist() == [-math.inf] * 3
+    assert softmax(np.empty((3, 0)), 1).shape == (3, 0)
+    assert logsumexp(np.empty((0, 3)), 1).shape == (0,)
+
+
+def test_axes_that_are_not_there_are_refused():
+    x = np.ones((2, 3))
+    for function in (softmax, logsumexp):
+        for axis in (2, -3, (0, 0), (0, -2)):
+            with pytest.raises(AxisError, match="axis is out of range"):
+                function(x, axis)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((1.0, 0), "x must be an array, not float64"),
+        ((np.array(1.0), None), "x must have at least one dimension"),
+        ((np.ones(3, complex), 0), "x has dtype complex128"),
+        ((np.ones(3), 0.5), "axis must be an integer, a tuple of integers or None, not float64"),
+    ],
+)
+def test_what_cannot_be_served_is_named(arguments, message):
+    with pytest.raises(numba.TypingError, match=message):
+        softmax(*arguments)
+
+
+def test_flags_must_be_literals():
+    @numba.njit
+    def f(x, keepdims):
+        return special.logsumexp(x, keepdims=keepdims)
+
+    with pytest.raises(numba.TypingError, match="keepdims must be True or False, written as such"):
+        f(np.ones(3), True)
+
+
+WITHOUT = """
+import sys
+from importlib.abc import MetaPathFinder
+class Hide(MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name.partition(".")[0] == "scipy":
+            raise ModuleNotFoundError(name)
+import importlib.util
+found = importlib.util.find_spec
+importlib.util.find_spec = lambda name, *args: None if name.startswith("scipy") else found(name, *args)
+sys.meta_path.insert(0, Hide())
+from numba_softmax import jit
+assert not any(name.startswith("scipy") for name in sys.modules)
+import numpy as np
+assert jit.push(0.0, 1.0, 0.0) == (0.0, 2.0)
+assert jit.logsumexp(np.zeros(1)) == 0.0
+"""
+
+
+def test_without_scipy_the_rest_is_there(run_python):
+    run_python(WITHOUT)
