@@ -10,6 +10,8 @@ import pytest
 from naive import naive
 from ptx import Memory, parse, run
 
+import numba_softmax as ns
+
 FOLDER = Path(__file__).parents[1] / "docs" / "examples"
 NEEDS = {"fused_attention": "numba_cuda"}
 
@@ -37,6 +39,25 @@ def test_every_example_says_what_it_shows_and_prints_a_few_lines(name, capsys):
     assert f"python docs/examples/{name}.py" in module.__doc__
     module.main()
     assert 1 <= len(capsys.readouterr().out.splitlines()) <= 12
+
+
+def test_the_estimated_evidence_is_the_exact_one():
+    model = example("log_evidence")
+    y = 0.7 + np.random.default_rng(1).standard_normal(1000)
+    estimate, error = model.log_evidence(y, 300_000)
+    assert 0 < error < 0.05
+    assert abs(estimate - model.exact_log_evidence(y)) < 4 * error
+
+
+def test_softmax_of_a_generator_is_that_of_its_rows():
+    generator = example("generator")
+    blocks = [*generator.softmax_of(generator.logits)]
+    expected = ns.softmax(np.hstack([*generator.logits()]))
+    np.testing.assert_allclose(np.hstack(blocks), expected, rtol=1e-6)
+    at, best, total = generator.most_likely(iter(blocks))
+    np.testing.assert_array_equal(at, expected.argmax(axis=1))
+    np.testing.assert_array_equal(best, np.hstack(blocks).max(axis=1))
+    np.testing.assert_allclose(total, 1, rtol=1e-6)
 
 
 def test_the_mixture_climbs_and_has_right_responsibilities():

@@ -4,6 +4,8 @@ A first pass folds the blocks into a state of two numbers a row. A second pass
 makes the blocks again and normalizes each under the final state. The blocks
 here are logits of many classes, computed from a few features; of the results
 only what is asked for is kept.
+
+    python docs/examples/generator.py
 """
 
 import numpy as np

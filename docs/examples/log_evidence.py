@@ -8,6 +8,8 @@ squares, for the error of the mean.
 
 The model is a Gaussian of known width with a Gaussian prior for its mean, of
 which the evidence is known exactly.
+
+    python docs/examples/log_evidence.py
 """
 
 import math
