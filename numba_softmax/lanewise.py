@@ -29,8 +29,11 @@ from typing import Any
 
 from llvmlite import ir
 from numba.core import cgutils, types
+from numba.core.errors import TypingError
 from numba.core.typing.templates import infer, infer_global, make_intrinsic_template, signature
 from numba.extending import models, register_model
+
+NEEDS_COMPILER = "numba_softmax is made of code that Numba compiles: unset NUMBA_DISABLE_JIT"
 
 
 class Vec(types.Type):
@@ -45,6 +48,10 @@ class Vec(types.Type):
     """
 
     def __init__(self, element: types.Type, lanes: int) -> None:
+        if not isinstance(element, (types.Float, types.Integer, types.Boolean)):
+            raise TypeError(f"element is {element!r}: it must be a float or integer type of Numba, or boolean")
+        if not isinstance(lanes, int) or lanes < 1 or lanes & (lanes - 1):
+            raise ValueError(f"lanes is {lanes!r}: it must be a power of two")
         self.element, self.lanes = element, lanes
         super().__init__(f"Vec({element}, {lanes})")
 
@@ -121,7 +128,7 @@ class Value:
         return Value(self.builder, type_, ir_value)
 
     def cast(self, type_: types.Type) -> Value:
-        """In another number type, rounded to nearest, and spread over the lanes of a Vec type."""
+        """In another number type, rounded to nearest, or to integers toward zero; spread over the lanes of a Vec."""
         value = self.ir
         was, will = element(self.type), element(type_)
         one_lane = will if not isinstance(self.type, Vec) else self.type.of(will)
@@ -135,6 +142,10 @@ class Value:
             value = convert(value, target)
         elif isinstance(will, types.Float):
             value = (self.builder.sitofp if was.signed else self.builder.uitofp)(value, target)
+        elif isinstance(will, types.Boolean):
+            raise TypingError(f"{self.type} is no mask: compare it with 0")
+        elif isinstance(was, types.Float):
+            value = (self.builder.fptosi if will.signed else self.builder.fptoui)(value, target)
         else:
             value = (self.builder.sext if was.bitwidth < will.bitwidth else self.builder.trunc)(value, target)
         if isinstance(type_, Vec) and not isinstance(self.type, Vec):
@@ -148,13 +159,17 @@ class Value:
         a, b = alike(self, other)
         if reverse:
             a, b = b, a
-        name = on_float if isinstance(element(a.type), types.Float) or on_integer is None else on_integer
+        name = on_float if isinstance(element(a.type), types.Float) else on_integer
+        if name is None:
+            raise TypingError(f"{on_float.removeprefix('f')} is for floats, not {a.type}: convert it")
         return self.emit(a.type, getattr(self.builder, name)(a.ir, b.ir))
 
     def _compare(self, symbol: str, other: Any) -> Value:
         a, b = alike(self, other)
-        if not isinstance(element(a.type), types.Float):
-            compare = self.builder.icmp_signed
+        number = element(a.type)
+        if not isinstance(number, types.Float):
+            signed = isinstance(number, types.Integer) and number.signed
+            compare = self.builder.icmp_signed if signed else self.builder.icmp_unsigned
         else:
             compare = self.builder.fcmp_unordered if symbol == "!=" else self.builder.fcmp_ordered
         return self.emit(with_element(a.type, types.boolean), compare(symbol, a.ir, b.ir))
@@ -181,10 +196,10 @@ class Value:
         return self._arithmetic(other, "shl", "shl")
 
     def __and__(self, other: Any) -> Value:
-        return self._arithmetic(other, "and_")
+        return self._arithmetic(other, "and_", "and_")
 
     def __or__(self, other: Any) -> Value:
-        return self._arithmetic(other, "or_")
+        return self._arithmetic(other, "or_", "or_")
 
     __radd__, __rmul__ = __add__, __mul__
 
@@ -221,6 +236,10 @@ def alike(*operands: Any) -> list[Value]:
     for v in vectors:
         if v.type != lead.type:
             raise TypeError(f"operands differ: {lead.type} and {v.type}")
+    if isinstance(element(lead.type), types.Integer):
+        for v in operands:
+            if isinstance(v, Value) and isinstance(element(v.type), types.Float):
+                raise TypingError(f"{v.type} does not go with {lead.type}: convert one of them")
     return [
         v.cast(lead.type) if isinstance(v, Value) else lead.emit(lead.type, constant(llvm_type(lead.type), v))
         for v in operands

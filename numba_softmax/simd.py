@@ -52,6 +52,12 @@ __all__ = [
 ]  # fmt: skip
 
 
+_NAMES = (
+    "bool", *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)),
+    "float16", "bfloat16", "float32", "float64",
+)  # fmt: skip
+
+
 class Stored(types.Type):
     """How a number lies in memory; loads convert from it, stores to it.
 
@@ -64,6 +70,8 @@ class Stored(types.Type):
     """
 
     def __init__(self, name: str, swapped: bool = False) -> None:
+        if name not in _NAMES:
+            raise ValueError(f"name is {name!r}: it must be one of {', '.join(_NAMES)}")
         self.number, self.swapped = name, swapped
         self.bits = 8 if name == "bool" else int(name.lstrip("abcdefghijklmnopqrstuvwxyz"))
         self.bytes = self.bits // 8
@@ -117,7 +125,7 @@ def splat(v, number):
 
 @lanewise
 def convert(v, value):
-    """`value` in the element type of `v`, rounded to nearest."""
+    """`value` in the element type of `v`: rounded to nearest, or to integers toward zero."""
     return value.cast(with_element(value.type, element(v)))
 
 
@@ -317,7 +325,9 @@ def from_memory(raw: Value, stored: Stored, v: types.Type) -> Value:
 def to_memory(value: Value, stored: Stored) -> Value:
     """Floats as the raw integers that go to memory, rounded to nearest even."""
     raw = raw_type(value.type, stored)
-    if "int" in stored.number:
+    if stored.number == "bool":
+        result = (value if isinstance(element(value.type), types.Boolean) else value != 0).cast(raw)
+    elif "int" in stored.number:
         result = value.cast(raw)
     elif stored.number == "bfloat16":
         value = convert(types.float32, value)

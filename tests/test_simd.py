@@ -283,3 +283,57 @@ def test_transpose_is_a_transpose(number, lanes):
         out = np.zeros_like(a)
         function(a.ctypes.data, out.ctypes.data)
         np.testing.assert_array_equal(out, expected)
+
+
+@pytest.mark.parametrize("name", ["uint8", "uint32", "uint64"])
+def test_unsigned_numbers_are_compared_as_such(name):
+    number, own, truth = getattr(numba, name), simd.Stored(name), simd.Stored("bool")
+    vec, dtype = simd.Vec(number, LANES), np.dtype(name)
+
+    @numba.njit
+    def run(a, b, larger, below):
+        x, y = simd.load(vec, own, a.ctypes.data), simd.load(vec, own, b.ctypes.data)
+        simd.store(own, larger.ctypes.data, simd.maximum(x, y))
+        simd.store(truth, below.ctypes.data, x < y)
+
+    top = np.iinfo(dtype).max
+    a, b = np.array([top, 0, 1, top, 5, 9, 0, top - 1], dtype), np.array([5, top, 1, top - 1, top, 3, 0, top], dtype)
+    larger, below = np.empty(LANES, dtype), np.empty(LANES, bool)
+    run(a, b, larger, below)
+    np.testing.assert_array_equal(larger, np.maximum(a, b))
+    np.testing.assert_array_equal(below, a < b)
+
+
+@pytest.mark.parametrize("target", ["int32", "uint8", "int64"])
+@pytest.mark.parametrize("number", ["float32", "float64"])
+def test_floats_become_integers_toward_zero(number, target):
+    run = lanewise_of(lambda x: x, number, 1, target)
+    x = np.array([0.0, -0.4, 1.5, 2.999, 100.25, 7.0, 55.5, 3.0], number)
+    out = np.empty(LANES, target)
+    run(x, x, x, out)
+    np.testing.assert_array_equal(out, x.astype(target))
+
+
+def test_what_makes_no_sense_is_refused_in_words():
+    i32x8 = simd.Vec(numba.int32, 8)
+    for call, words in [
+        (lambda: simd.Vec(numba.float64, 3), "lanes is 3: it must be a power of two"),
+        (lambda: simd.Vec(numba.float64, 0), "lanes is 0"),
+        (lambda: simd.Vec("float64", 2), "element is 'float64'"),
+        (lambda: simd.Stored("complex64"), "name is 'complex64'"),
+    ]:
+        with pytest.raises((TypeError, ValueError), match=words):
+            call()
+
+    for function, words in [
+        (lambda v: v / v, "div is for floats"),
+        (lambda v: v + 0.5, "float64 does not go with"),
+    ]:
+        jitted = numba.njit(function)
+
+        @numba.njit
+        def run(number, jitted=jitted):
+            return simd.largest_lane(jitted(simd.splat(i32x8, number)))
+
+        with pytest.raises(numba.TypingError, match=words):
+            run(numba.int32(1))

@@ -8,22 +8,19 @@ from collections.abc import Callable
 from numba import float64, int64
 
 from .. import online
-from ..backends.cpu.layout import REDUCED_DIMS, ROW_DIMS, ROWS, N, row_offsets, run_at, word
+from ..backends.cpu.layout import DIM, REDUCED_DIMS, ROW_DIMS, ROWS, TABLE, N, row_offsets, run_at, word
 from ..backends.cpu.tiles import inlined, jit
 from ..backends.spec import Spec, stored
 from ..expmath import FLOAT64, log, log1p, two_sum
 from ..simd import Stored, load, store
-from .kernels import body_of, neighbours
-
-HEADER, DIM = 5, 4
-"""Words of a layout before its dimensions, and of each of those."""
+from .kernels import body_of, contiguous_row
 
 _INT64 = Stored("int64")
 
 
 def words_for(ndim: int) -> tuple[int, ...]:
     """An empty table for arrays of so many dimensions; each kind of dimension is there at least once."""
-    return (0,) * (HEADER + DIM * (ndim + 1))
+    return (0,) * (TABLE + DIM * (ndim + 1))
 
 
 @inlined
@@ -67,13 +64,13 @@ def put_layout(layout, shape, x_steps, y_steps, w_steps, axes):
     `numba_softmax.arrays`.
     """
     ndim, rows, n = len(shape), 1, 1
-    at = HEADER
+    at = TABLE
     for d in range(ndim):
         if not is_among(d, axes, ndim):
             put_dim(layout, at, shape[d], x_steps[d], y_steps[d], w_steps[d])
             rows *= shape[d]
             at += DIM
-    if at == HEADER:
+    if at == TABLE:
         put_dim(layout, at, 1, 0, 0, 0)
         at += DIM
     first = at
@@ -98,28 +95,28 @@ def put_layout(layout, shape, x_steps, y_steps, w_steps, axes):
         at += DIM
     put(layout, ROWS, rows)
     put(layout, N, n)
-    put(layout, ROW_DIMS, (first - HEADER) // DIM)
+    put(layout, ROW_DIMS, (first - TABLE) // DIM)
     put(layout, REDUCED_DIMS, (at - first) // DIM)
 
 
 @functools.cache
 def make_rows_along_axes(spec: Spec, contiguous: bool) -> Callable:
     """``f(x, y, layout)``: all rows; `contiguous` ones, or any."""
-    row, gathered = neighbours(spec), None if contiguous else body_of("gathered", spec)
+    row, gathered = contiguous_row(spec), None if contiguous else body_of("gathered", spec)
     x_size, y_size, reduces = stored(spec.x).bytes, stored(spec.y).bytes, spec.op.reduces
 
     @jit
-    def side_by_side(x, y, layout):
+    def contiguous_rows(x, y, layout):
         n = word(layout, N)
         for i in range(word(layout, ROWS)):
             x_at, y_at, _ = row_offsets(layout, i)
             row(x + x_at, y + y_at, n)
 
     if contiguous:
-        return side_by_side
+        return contiguous_rows
 
     @inlined
-    def are_neighbours(layout):
+    def is_contiguous(layout):
         if word(layout, N) <= 1:
             return True
         _, (x_step, y_step, _), _ = run_at(layout, 0)
@@ -127,8 +124,8 @@ def make_rows_along_axes(spec: Spec, contiguous: bool) -> Callable:
 
     @jit
     def any_steps(x, y, layout):
-        if are_neighbours(layout):
-            side_by_side(x, y, layout)
+        if is_contiguous(layout):
+            contiguous_rows(x, y, layout)
         else:
             gathered(x, y, layout, 0, word(layout, ROWS))
 

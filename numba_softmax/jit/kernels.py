@@ -10,7 +10,19 @@ from llvmlite import ir
 
 from .. import online
 from ..backends.cpu.kernels import REGIMES
-from ..backends.cpu.tiles import AHEAD, BLOCK, VECTOR_BYTES, aligned_address, jit, make_tiles, own_format, release
+from ..backends.cpu.layout import words_of_one_row
+from ..backends.cpu.rows import CHUNK, GROUP_BYTES, make_group
+from ..backends.cpu.tiles import (
+    AHEAD,
+    BLOCK,
+    VECTOR_BYTES,
+    aligned_address,
+    inlined,
+    jit,
+    make_tiles,
+    own_format,
+    release,
+)
 from ..backends.spec import Spec, stored
 from ..lanewise import Value, lanewise
 from ..ops import OPS
@@ -69,40 +81,57 @@ def spec_of(name: str, x: str, y: str) -> Spec:
 @functools.cache
 def strided_row(spec: Spec) -> Callable:
     """``f(x, x_step, y, y_step, n)``: a row of any steps, in bytes."""
-    gathered = body_of("gathered", spec)
+    gathered, words = body_of("gathered", spec), inlined(words_of_one_row)
 
     @jit
     def row(x, x_step, y, y_step, n):
-        gathered(x, y, words_on_stack((1, n, 1, 1, 0, 1, 0, 0, 0, n, x_step, y_step, 0)), 0, 1)
+        gathered(x, y, words_on_stack(words(n, x_step, y_step)), 0, 1)
 
     return row
 
 
 @functools.cache
-def neighbours(spec: Spec) -> Callable:
+def contiguous_row(spec: Spec) -> Callable:
     """``f(x, y, n)``: a row whose elements, and results, lie side by side."""
-    block, uses_weights = _block(spec), spec.op.uses_weights
-    long_rows = body_of("long_rows", spec)
+    block, chunk, uses_weights = _block(spec), _chunk(spec), spec.op.uses_weights
+    long_rows, words = body_of("long_rows", spec), inlined(words_of_one_row)
     x_size, y_size, size = stored(spec.x).bytes, stored(spec.y).bytes, own_format(spec.number).bytes
 
     @jit
+    def long_row(x, y, n):
+        long_rows(x, y, words_on_stack(words(n, x_size, y_size)), 0, 1)
+
+    if not uses_weights:
+
+        @jit
+        def row(x, y, n):
+            if n <= BLOCK:
+                block(x, y, 0, n)
+            else:
+                long_row(x, y, n)
+
+        return row
+
+    @jit
     def from_heap(x, y, n):
-        scratch = np.empty(VECTOR_BYTES + -(-n * size // VECTOR_BYTES) * VECTOR_BYTES, np.uint8)
-        block(x, y, aligned_address(scratch), n)
+        scratch = np.empty(VECTOR_BYTES + GROUP_BYTES + -(-n * size // VECTOR_BYTES) * VECTOR_BYTES, np.uint8)
+        room = aligned_address(scratch)
+        if n <= BLOCK:
+            block(x, y, room, n)
+        else:
+            chunk(x, y, room, n)
         release(scratch)
 
     @jit
-    def row(x, y, n):
-        if not uses_weights and n <= BLOCK:
-            block(x, y, 0, n)
-        elif n * size <= STACK:
+    def row_with_weights(x, y, n):
+        if n * size <= STACK:
             block(x, y, weights_on_stack(n), n)
-        elif n <= BLOCK:
+        elif n <= CHUNK:
             from_heap(x, y, n)
         else:
-            long_rows(x, y, words_on_stack((1, n, 1, 1, 0, 1, 0, 0, 0, n, x_size, y_size, 0)), 0, 1)
+            long_row(x, y, n)
 
-    return row
+    return row_with_weights
 
 
 def _block(spec: Spec) -> Callable:
@@ -130,3 +159,31 @@ def _block(spec: Spec) -> Callable:
             finish_block(weights if uses_weights else x, 0, y, n, (hi, lo, m), None)
 
     return block
+
+
+def _chunk(spec: Spec) -> Callable:
+    """``f(x, y, room, n)``: a row of several blocks, whose weights are kept; as `rows` does it, without other rows."""
+    block_maximum, block_sums, finish_block, _, _ = make_tiles(spec, stored(spec.x))
+    group = make_group(spec)
+    clear, keep_sums, maximum_at, finish_blocks, prepared_at = (
+        group.clear, group.keep_sums, group.maximum_at, group.finish_blocks, group.prepared_at
+    )  # fmt: skip
+    x_size, y_size, size = stored(spec.x).bytes, stored(spec.y).bytes, own_format(spec.number).bytes
+
+    @jit
+    def chunk(x, y, room, n):
+        clear(room)
+        for i in range(-(-n // BLOCK)):
+            start = i * BLOCK
+            xb, weights, count = x + start * x_size, room + GROUP_BYTES + start * size, min(BLOCK, n - start)
+            m = block_maximum(xb, 0, count, None)
+            keep_sums(room, i, m, block_sums(xb, 0, weights, count, m, None, BLOCK * x_size))
+        finish_blocks(room, None)
+        for i in range(-(-n // BLOCK)):
+            start = i * BLOCK
+            weights, count, prepared = room + GROUP_BYTES + start * size, min(BLOCK, n - start), prepared_at(room, i)
+            if prepared[2] != maximum_at(room, i):  # to be weighed against another maximum than its own
+                block_sums(x + start * x_size, 0, weights, count, prepared[2], None, BLOCK * x_size)
+            finish_block(weights, 0, y + start * y_size, count, prepared, None)
+
+    return chunk

@@ -13,8 +13,9 @@ from numba.extending import intrinsic, overload
 
 from ..backends.cpu.tiles import inlined, jit, release
 from ..backends.spec import Spec, stored
+from ..lanewise import NEEDS_COMPILER
 from ..simd import Stored, load, store
-from .kernels import neighbours, spec_of, strided_row, words_on_stack
+from .kernels import contiguous_row, spec_of, strided_row, words_on_stack
 
 _FLOATS = (float32, float64)
 
@@ -86,20 +87,20 @@ def would_change(x, x_step, x_size, y, y_step, y_size, n):
 @functools.cache
 def row_at_address(spec: Spec, contiguous: bool) -> Callable:
     """``f(x, x_step, y, y_step, n)``: `contiguous` rows, or rows of any steps."""
-    side_by_side, strided = neighbours(spec), None if contiguous else strided_row(spec)
+    of_neighbours, strided = contiguous_row(spec), None if contiguous else strided_row(spec)
     x_size, y_size, reduces = stored(spec.x).bytes, stored(spec.y).bytes, spec.op.reduces
 
     if contiguous:
 
         @jit
         def row(x, x_step, y, y_step, n):
-            side_by_side(x, y, n)
+            of_neighbours(x, y, n)
     else:
 
         @jit
         def row(x, x_step, y, y_step, n):
             if x_step == x_size and (reduces or y_step == y_size):
-                side_by_side(x, y, n)
+                of_neighbours(x, y, n)
             else:
                 strided(x, x_step, y, y_step, n)
 
@@ -142,7 +143,7 @@ def _writes_to_out(name: str) -> Callable:
     """What `softmax` and its like call: typed and compiled for the arrays that it meets."""
 
     def stub(x, out):
-        raise NotImplementedError
+        raise NotImplementedError(NEEDS_COMPILER)
 
     stub.__name__ = stub.__qualname__ = name  # for errors
 
@@ -169,7 +170,7 @@ def _gives_a_number() -> Callable:
     """What `logsumexp` calls."""
 
     def stub(x):
-        raise NotImplementedError
+        raise NotImplementedError(NEEDS_COMPILER)
 
     stub.__name__ = stub.__qualname__ = "logsumexp"
 
@@ -215,7 +216,7 @@ def softmax(x, out):
     ------
     ValueError
         `out` has another shape than `x`. Nothing has been written then. (Numba
-        loses exceptions inside ``prange``.)
+        loses or garbles exceptions inside ``prange``.)
     numba.core.errors.TypingError
         An argument cannot be served; while the caller is compiled.
 
@@ -223,7 +224,10 @@ def softmax(x, out):
     -----
     The bits are those of `numba_softmax.softmax`, and so is what NaN, infinities
     and empty rows give. It computes in the calling thread, whatever the options
-    of the calling function, ``fastmath`` too. Rows of less than a hundred
+    of the calling function, ``fastmath`` too. It may leave the processor's flag of
+    invalid operations set, which NumPy reads after its loops: so in functions under
+    ``@vectorize`` and ``@guvectorize``, silence it by ``np.errstate(invalid="ignore")``.
+    Rows of less than a hundred
     elements take about 0.1 us each; where many of them lie in one array, a call
     of `numba_softmax.softmax` is several times as fast.
 

@@ -13,11 +13,13 @@ from numba.core.errors import TypingError
 
 from .. import online
 from ..expmath import log
-from ..lanewise import Value, Vec, element, lanewise, with_element
+from ..lanewise import NEEDS_COMPILER, Value, Vec, element, lanewise, with_element
 
 
 def in_one_type(**numbers: Any) -> list[Value]:
     """The numbers as the floats that can hold them, or as a Vec of those."""
+    if not any(isinstance(v, Value) for v in numbers.values()):
+        raise NotImplementedError(NEEDS_COMPILER)
     for name, v in numbers.items():
         number = element(v.type) if isinstance(v, Value) else None
         if number not in (float32, float64) and not isinstance(number, (types.Integer, types.Boolean)):
@@ -72,8 +74,8 @@ def push(m, l, x):
     -----
     An element of -inf adds nothing, NaN makes `l` NaN, and +inf makes `m` +inf.
     It takes one exponential; with all numbers of a row in an array, `logsumexp`
-    is many times as fast, and more precise: each push rounds `l`, by up to 2
-    units in the last place, so keep the states of thousands of float32 numbers
+    is many times as fast, and more precise: each push rounds `l`, by up to a
+    unit in the last place, so keep the states of thousands of float32 numbers
     in float64. Method: M. Milakov and N. Gimelshein, arXiv:1805.02867.
 
     Examples

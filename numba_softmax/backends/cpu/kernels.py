@@ -7,8 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numba import float64, int64, njit, prange
+from numba import config, float64, int64, njit, prange
 
+from ...lanewise import NEEDS_COMPILER
 from ..spec import Spec
 from .cache import KernelCache
 from .columns import make_columns
@@ -46,6 +47,8 @@ SPLIT = {"long_rows", "gathered"}
 
 
 def _compiled(function: Callable, name: str, signature: tuple[Any, ...], parallel: bool = False) -> Callable:
+    if config.DISABLE_JIT:
+        raise RuntimeError(NEEDS_COMPILER)
     dispatcher = njit(function, error_model="numpy", nogil=True, parallel=parallel)
     dispatcher._cache = KernelCache(name)
     dispatcher.compile(signature)

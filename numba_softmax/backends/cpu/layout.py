@@ -18,7 +18,9 @@ from ...simd import Stored, load, store
 from .tiles import inlined, jit
 
 ROWS, N, ROW_DIMS, REDUCED_DIMS, STRIP = range(5)
-_TABLE = 5
+TABLE, DIM = 5, 4
+"""Words before the dimensions, and of each of those."""
+
 _INT64, _BYTE = Stored("int64"), Stored("uint8")
 
 
@@ -27,6 +29,11 @@ def layout_words(layout: Layout, strip: int) -> np.ndarray:
     header = [layout.rows, layout.n, len(layout.row_dims), len(layout.reduced_dims), strip]
     dims = [word for dim in (*layout.row_dims, *layout.reduced_dims) for word in dim]
     return np.array(header + dims, dtype=np.int64)
+
+
+def words_of_one_row(n, x_step, y_step):
+    """The table for a row of that length, its elements and results so many bytes apart; for jitted code too."""
+    return (1, n, 1, 1, 0, 1, 0, 0, 0, n, x_step, y_step, 0)
 
 
 @inlined
@@ -38,7 +45,7 @@ def word(layout, i):
 def offsets(layout, first_dim, dims, index):
     """Where the element of that number in C order over some dimensions lies: in x, result and mask."""
     x, y, w = 0, 0, 0
-    at = _TABLE + 4 * (first_dim + dims - 1)
+    at = TABLE + DIM * (first_dim + dims - 1)
     for _ in range(dims - 1):
         size = word(layout, at)
         rest = index // size
@@ -47,7 +54,7 @@ def offsets(layout, first_dim, dims, index):
         y += i * word(layout, at + 2)
         w += i * word(layout, at + 3)
         index = rest
-        at -= 4
+        at -= DIM
     x += index * word(layout, at + 1)  # no division for the outermost dimension, mostly the only one
     y += index * word(layout, at + 2)
     w += index * word(layout, at + 3)
@@ -66,7 +73,7 @@ def run_at(layout, position):
     Returns the three offsets, the three steps and the run's length.
     """
     rows, dims = word(layout, ROW_DIMS), word(layout, REDUCED_DIMS)
-    last = _TABLE + 4 * (rows + dims - 1)
+    last = TABLE + DIM * (rows + dims - 1)
     size = word(layout, last)
     steps = word(layout, last + 1), word(layout, last + 2), word(layout, last + 3)
     return offsets(layout, rows, dims, position), steps, size - position % size
@@ -75,13 +82,13 @@ def run_at(layout, position):
 @inlined
 def last_row_dim(layout):
     """The size of the last row dimension."""
-    return word(layout, _TABLE + 4 * (word(layout, ROW_DIMS) - 1))
+    return word(layout, TABLE + DIM * (word(layout, ROW_DIMS) - 1))
 
 
 @inlined
 def last_row_steps(layout):
     """The steps from row to row in the last row dimension."""
-    at = _TABLE + 4 * (word(layout, ROW_DIMS) - 1)
+    at = TABLE + DIM * (word(layout, ROW_DIMS) - 1)
     return word(layout, at + 1), word(layout, at + 2), word(layout, at + 3)
 
 
