@@ -47,7 +47,7 @@ def called(name, x, out=None, dtype=None):
     if OPS[name].reduces:
         return JITTED[name](x, np.empty(1, dtype or (x.dtype if x.dtype == "f4" else "f8")))[0]
     out = np.full(x.shape, 7.0, dtype or x.dtype) if out is None else out
-    assert JITTED[name](x, out) is not None
+    assert JITTED[name](x, out).ctypes.data == out.ctypes.data
     return out
 
 
@@ -79,6 +79,29 @@ def test_rows_of_any_length_and_step_have_the_bits_of_a_call(name, dtype):
             a[:] = x
             assert same_bits(called(name, a, b), want), n
             assert same_bits(called(name, a), want), n
+
+
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+def test_blocks_far_below_the_maximum_are_weighed_against_it(dtype):
+    for n in (20_000, 65_536):
+        x = row(n, dtype)
+        x[8192:16_384] += 40
+        want = expected("softmax", x)
+        assert same_bits(called("softmax", x), want)
+        assert same_bits(called("softmax", x, x), want)
+
+
+def test_functions_of_arrays_compute_rows_too():
+    """NumPy looks at the processor's flags after it has called one: see the docstring."""
+
+    @numba.guvectorize(["(float64[:], float64[:])"], "(n)->(n)")
+    def rows(x, out):
+        jit.softmax(x, out)
+
+    x = np.stack([row(50, "f8", seed) for seed in range(4)])
+    with np.errstate(invalid="ignore"):
+        assert same_bits(rows(x), expected("softmax", x))
 
 
 @pytest.mark.parametrize(("name", "x_dtype", "dtype"), OTHER_FORMATS)

@@ -27,7 +27,10 @@ its while. (Numba's cache does not look at this package: empty it after an updat
 
 Vectors, in ``@njit`` code: a `Vec` is a number of SIMD registers, with operators
 and functions. Addresses are integers; `Stored` tells how numbers lie in memory.
-States may be vectors too. So this is logsumexp with a state in each lane:
+An address does not keep its array: Numba may free one that it makes itself
+after its last mention, so mention it once more when the vectors are done.
+States may be vectors too. So this is logsumexp of a contiguous
+float64 array, with a state in each lane:
 
 >>> f64x8, f64 = jit.Vec(numba.float64, 8), jit.Stored("float64")
 >>> @numba.njit

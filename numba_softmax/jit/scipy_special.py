@@ -4,7 +4,10 @@ They mean what they mean in SciPy, with these differences: arrays are of at
 least one dimension and of float32, float64, integers or bool; results lie in C
 order, are float64 unless all arrays are float32, and are right to the last
 places where weights cancel, too; the sum of no elements has the sign 0. An axis
-of size 0 is nothing wrong. A number as `b` has no say in the dtype.
+of size 0 is nothing wrong. A number as `b` has no say in the dtype; an array
+must broadcast to the shape of `a`, and what it gives the weight 0 counts for
+nothing, NaN and infinities among it. `keepdims` and `return_sign` are written
+as True or False.
 """
 
 from __future__ import annotations
@@ -79,6 +82,9 @@ def _axes(x: types.Array, axis: Any) -> tuple[int, Callable, bool]:
 
         return 1, one_axis, x.layout == "C" and ndim == 1
 
+    if isinstance(value, (tuple, types.BaseTuple)) and len(value) > ndim:
+        raise TypingError(f"axis has {len(value)} axes, and the array {ndim}")
+
     if isinstance(value, types.UniTuple) and isinstance(value.dtype, types.Integer):
 
         @jit
@@ -88,7 +94,7 @@ def _axes(x: types.Array, axis: Any) -> tuple[int, Callable, bool]:
         return len(value), several_axes, x.layout == "C" and len(value) == ndim
 
     if not isinstance(value, tuple):
-        raise TypingError(f"axis must be an integer, a tuple of integers or None, not {axis}")
+        raise TypingError(f"axis must be an integer, a tuple of integers of one type or None, not {axis}")
 
     @jit
     def known_axes(axis):
@@ -238,6 +244,8 @@ def _weights(b: Any, ndim: int) -> tuple[str, Callable, Callable]:
     """
     if isinstance(b, types.Array):
         check_numbers("b", b)
+        if b.ndim > ndim:
+            raise TypingError(f"b has {b.ndim} dimensions: it must broadcast to the shape of a, which has {ndim}")
 
         @jit
         def address_of_array(b, place):

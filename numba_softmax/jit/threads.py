@@ -47,10 +47,11 @@ def warp_merge(m, l):
 
     Examples
     --------
+    >>> import numpy as np
     >>> from numba import cuda
     >>> from numba_softmax import jit
     >>> def lse_of_warps(x, out):  # to be compiled by cuda.jit
-    ...     m, l = jit.warp_merge(x[cuda.grid(1)], 1.0)
+    ...     m, l = jit.warp_merge(x[cuda.grid(1)], np.float32(1))
     ...     if cuda.laneid == 0:
     ...         out[cuda.grid(1) // 32] = jit.lse(m, l)
     """
@@ -88,10 +89,11 @@ def block_merge(m, l):
 
     Examples
     --------
+    >>> import numpy as np
     >>> from numba import cuda
     >>> from numba_softmax import jit
     >>> def lse_of_rows(x, out):  # to be compiled by cuda.jit; a block for each row
-    ...     m, l = -float("inf"), 0.0
+    ...     m, l = np.float32(-np.inf), np.float32(0)  # as the elements are: float64 takes longer
     ...     for j in range(cuda.threadIdx.x, x.shape[1], cuda.blockDim.x):
     ...         m, l = jit.push(m, l, x[cuda.blockIdx.x, j])
     ...     m, l = jit.block_merge(m, l)
