@@ -239,7 +239,9 @@ def as_mask(where: Any, shape: tuple[int, ...]) -> np.ndarray:
     try:
         return np.broadcast_to(mask, shape)
     except ValueError:
-        raise ValueError(f"where has shape {mask.shape}, which does not broadcast to the shape of x, {shape}") from None
+        raise ValueError(
+            f"where has shape {mask.shape}, which does not broadcast to that of the elements, {shape}"
+        ) from None
 
 
 @functools.lru_cache(maxsize=1024)

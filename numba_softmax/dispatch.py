@@ -64,7 +64,7 @@ def call_on(x: Any, name: str) -> Any:
 def check_in_host_memory(array: Any, name: str) -> None:
     """Refuse an array on a GPU as an argument beside one in host memory."""
     if _lies_on_gpu(array):
-        raise TypeError(f"{name} is on a GPU, but x is in host memory: pass both on the GPU, or both in host memory")
+        raise TypeError(f"{name} is on a GPU, but the elements in host memory: pass both there, or both here")
 
 
 def backend_of(place: str | None) -> ModuleType:

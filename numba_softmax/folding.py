@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from . import arrays, calls, dispatch
-from .ops import OPS, STATE_OPS, Op
+from .ops import STATE_OPS, Op
 
 FLOAT64 = np.dtype(np.float64)
 
@@ -21,6 +21,13 @@ FLOAT64 = np.dtype(np.float64)
 def opened(array: Any, name: str) -> Any:
     """What stands between a call on an array and its library, as `dispatch` describes it."""
     return dispatch.call_on(array, name)
+
+
+def argument(call: Any, array: Any, name: str) -> Any:
+    """Another argument of a call."""
+    if call.place is None:
+        dispatch.check_in_host_memory(array, name)
+    return call.view(array, name)
 
 
 class Rows:
@@ -31,7 +38,7 @@ class Rows:
         self.shape, self.dtype, self.device = shape, dtype, call.device
         self.count = 3 if dtype == FLOAT64 else 2  # numbers of a state
         self.numbers, y = self._empty(call, shape)
-        call.run(self._start(call, "identity", (0,) * len(shape)), y, None, None, False)
+        call.run(self._start(call, STATE_OPS["identity"], (0,) * len(shape)), y, None, None, False)
 
     def fold(self, call: Any, axes: tuple[int, ...], mask: Any) -> None:
         """Fold a block, which is that of the call."""
@@ -49,10 +56,11 @@ class Rows:
     def finish(self, op: Op, call: Any, axes: tuple[int, ...], mask: Any, out: Any) -> Any:
         """The results of a block, which is that of the call."""
         x = call.x
-        if out is None:
+        new = out is None
+        if new:
             out, y = call.empty_like(self.dtype)
         else:
-            y = call.view(out, "out")
+            y = argument(call, out, "out")
             arrays.check_out(tuple(y.shape), y.dtype, y.writeable, tuple(x.shape))
         start, order, near = _finish(
             op, call.place, axes, x.shape, x.dtype, x.strides, _mask_steps(mask, x), y.dtype, y.strides
@@ -63,13 +71,13 @@ class Rows:
             of_x, of_y = (0, x.shape, x.dtype, x.strides), (distance, y.shape, y.dtype, y.strides)
             copies = calls.needs_copies(of_x, of_y, w, False)
         call.run(start, y, mask, None, copies, call.view(self._in_order(order), "the state"))
-        return call.given_back(out)
+        return call.given_back(out) if new else out
 
     def read(self, op: Op, dtype: np.dtype) -> Any:
         """The op's number of each row."""
         call = opened(self.numbers, "the state")
         result, y = call.empty(self.shape, dtype)
-        call.run(self._start(call, op.name, self._steps, dtype), y, None, None, False)
+        call.run(self._start(call, op, self._steps, dtype), y, None, None, False)
         return call.given_back(result)
 
     def number(self, k: int) -> Any:
@@ -86,14 +94,14 @@ class Rows:
 
     def _copy_number(self, call: Any, x: Any, steps: tuple[int, ...], y: Any) -> None:
         call.x = x
-        call.run(self._start(call, "m", steps), y, None, None, False)  # the first number of a state, whichever that is
+        call.run(self._start(call, STATE_OPS["copy"], steps), y, None, None, False)
 
     def _address_of(self, view: Any, k: int) -> int:
         return view.address + k * math.prod(self.shape) * FLOAT64.itemsize
 
     def _merge(self, states: Any, steps: tuple[int, ...]) -> None:
         call = opened(states, "the other state")
-        call.run(self._start(call, "merge", steps), call.view(self.numbers, "the state"), None, None, False)
+        call.run(self._start(call, STATE_OPS["merge"], steps), call.view(self.numbers, "the state"), None, None, False)
 
     def _in_order(self, order: tuple[int, ...]) -> Any:
         """The states, with the rows' axes in that order."""
@@ -102,7 +110,7 @@ class Rows:
             return self.numbers
         call = opened(self.numbers, "the state")
         moved, y = self._empty(call, self.shape)
-        call.run(self._start(call, "fold", self._steps, FLOAT64, steps), y, None, None, False)
+        call.run(self._start(call, STATE_OPS["fold"], self._steps, FLOAT64, steps), y, None, None, False)
         return moved
 
     @property
@@ -115,7 +123,7 @@ class Rows:
     def _start(
         self,
         call: Any,
-        op: str,
+        op: Op,
         x_steps: tuple[int, ...],
         y_dtype: np.dtype = FLOAT64,
         y_steps: tuple[int, ...] | None = None,
@@ -187,7 +195,7 @@ def _finish(
 
 @functools.lru_cache(maxsize=1024)
 def _of_states(
-    op: str,
+    op: Op,
     place: str | None,
     dtype: np.dtype,
     shape: tuple[int, ...],
@@ -200,4 +208,4 @@ def _of_states(
     layout = arrays.layout_of_dims(
         str(arrays.format_name(dtype)), str(arrays.format_name(y_dtype)), False, dims, [(1, 0, 0, 0)], "x"
     )
-    return dispatch.backend_of(place).starter(OPS.get(op) or STATE_OPS[op], layout)
+    return dispatch.backend_of(place).starter(op, layout)

@@ -32,7 +32,9 @@ class HostCall:
     def view(self, array: Any, name: str) -> View:
         """An argument."""
         if isinstance(array, np.ma.MaskedArray):
-            raise TypeError(f"{name} is a masked array, whose mask would be ignored: pass its data, and use where=")
+            raise TypeError(
+                f"{name} is a masked array, whose mask would be ignored: pass {name}.data or {name}.filled(...)"
+            )
         if name == "out":
             arrays.check_kind_of_out(array)
         array = np.asarray(array)

@@ -52,7 +52,8 @@ class Vec(types.Type):
             raise TypeError(f"element is {element!r}: it must be a float or integer type of Numba, or boolean")
         if not isinstance(lanes, int) or lanes < 1 or lanes & (lanes - 1):
             raise ValueError(f"lanes is {lanes!r}: it must be a power of two")
-        self.element, self.lanes = element, lanes
+        self.element: Any = element
+        self.lanes = lanes
         super().__init__(f"Vec({element}, {lanes})")
 
     def of(self, element: types.Type) -> Vec:

@@ -74,9 +74,8 @@ def finish_fold(state, scale):
 @lanewise
 def finish_identity(state, scale):
     """The state of no elements, whatever the state."""
-    m, _, rest_lo = state
-    zero = like(m, 0.0)
-    return online.identity(zero, zero)[: 2 if rest_lo is None else 3]
+    zero = like(state[0], 0.0)
+    return online.identity(zero, zero)
 
 
 @lanewise
@@ -103,7 +102,7 @@ class Op(NamedTuple):
     finish_row: Any = None
     gives_states: bool = False  # the numbers of a row are those of its state
     merges: bool = False  # with the state that is there already
-    first_alone: bool = False  # of the numbers of a state, the first one is all that it reads
+    reads: int = 3  # how many of the numbers of a state, at most; that is their first ones
 
     @property
     def reduces(self) -> bool:
@@ -126,8 +125,9 @@ STATE_OPS = {
     for op in (
         Op("fold", -math.inf, finish_row=finish_fold, gives_states=True),
         Op("merge", -math.inf, finish_row=finish_fold, gives_states=True, merges=True),
-        Op("identity", -math.inf, finish_row=finish_identity, gives_states=True),
-        Op("m", -math.inf, finish_row=finish_m, first_alone=True),
+        Op("identity", -math.inf, finish_row=finish_identity, gives_states=True, reads=0),
+        Op("copy", -math.inf, finish_row=finish_m, reads=1),  # of any float64, wherever that is told to be the maximum
+        Op("m", -math.inf, finish_row=finish_m, reads=1),
         Op("l", 0.0, finish_row=finish_l),
     )
 }

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from . import arrays
-from .folding import FLOAT64, Rows, opened
+from .folding import FLOAT64, Rows, argument, opened
 from .ops import OPS, STATE_OPS
 
 
@@ -70,7 +70,10 @@ class OnlineSoftmax:
     """
 
     def __init__(self, shape: int | tuple[int, ...], dtype: DTypeLike = np.float32, *, like: Any = None) -> None:
-        self._rows = Rows(_as_shape(shape), _as_float(dtype), np.empty(0) if like is None else like)
+        like = np.empty(0) if like is None else like
+        if opened(like, "like").place is None and not isinstance(like, np.ndarray):
+            raise TypeError(f"like is a {type(like).__name__}: it must be an array on a GPU or of NumPy")
+        self._rows = Rows(_as_shape(shape), _as_float(dtype), like)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -158,7 +161,7 @@ class OnlineSoftmax:
 
     @property
     def m(self) -> Any:
-        """The maximum of each row, in the state's dtype; -inf of no elements."""
+        """The maximum of each row, NaN apart, in the state's dtype; -inf of no elements."""
         return self._rows.read(STATE_OPS["m"], self.dtype)
 
     @property
@@ -287,10 +290,11 @@ class OnlineSoftmax:
         Raises
         ------
         TypeError
-            An array is not of float64, or `rest_lo` is given for another dtype.
+            An array is not of float64, or lies elsewhere than `m`, or `rest_lo` is
+            given for another dtype.
         ValueError
-            The arrays differ in shape or device; or, in host memory, `m` has a
-            number that `dtype` cannot hold.
+            The arrays differ in shape; or, in host memory, `m` has a number that
+            `dtype` cannot hold.
 
         Examples
         --------
@@ -303,18 +307,19 @@ class OnlineSoftmax:
         if rest_lo is not None and dtype != FLOAT64:
             raise TypeError(f"rest_lo is for float64, and dtype is {dtype}: leave it out, or pass dtype=float64")
         given = {"m": m, "rest": rest, "rest_lo": rest_lo}
-        calls = {name: opened(array, name) for name, array in given.items() if array is not None}
+        calls = {name: opened(array, name) for name, array in given.items() if array is not None or name != "rest_lo"}
+        of_m = calls["m"]
         for name, call in calls.items():
             if call.x.dtype != FLOAT64:
-                raise TypeError(f"{name} has dtype {call.x.dtype}: it must be float64, as to_arrays gives it")
-            if call.x.shape != calls["m"].x.shape:
-                shape, of_m = tuple(call.x.shape), tuple(calls["m"].x.shape)
-                raise ValueError(f"{name} has shape {shape}, but m has shape {of_m}")
-            if call.device != calls["m"].device:
-                raise TypeError(f"{name} is in {call.device}, but m in {calls['m'].device}: move one of them")
-        if isinstance(m, np.ndarray):
-            _check_holds(m, dtype)
-        state = cls(tuple(calls["m"].x.shape), dtype, like=m)
+                raise TypeError(f"{name} has dtype {call.x.dtype}: it must be native float64, as to_arrays gives it")
+            if call.x.shape != of_m.x.shape:
+                shape, shape_of_m = tuple(call.x.shape), tuple(of_m.x.shape)
+                raise ValueError(f"{name} has shape {shape}, but m has shape {shape_of_m}")
+            if call.device != of_m.device:
+                raise TypeError(f"{name} is in {call.device}, but m in {of_m.device}: move one of them")
+        if of_m.place is None:
+            _check_holds(of_m.x.array, dtype)
+        state = cls(tuple(of_m.x.shape), dtype, like=of_m.x.array)
         for k, call in enumerate(calls.values()):
             state._rows.set_number(k, call)
         return state
@@ -327,21 +332,22 @@ class OnlineSoftmax:
 
     def _opened(self, block: Any, axis: Any, where: Any) -> tuple[Any, tuple[int, ...], Any]:
         """A block and its mask as arguments of `Rows`, checked."""
-        if not hasattr(block, "dtype"):
-            block = np.asarray(block, self.dtype)
+        if isinstance(block, (list, tuple, int, float)):
+            block = _converted(block, self.dtype)
         call = opened(block, "block")
-        self._check_device(call.device, "block")
         x = call.x
+        if 0 not in x.shape:  # else it may not lie anywhere
+            self._check_device(call.device, "block")
         if x.dtype.newbyteorder("=") != self.dtype:
             raise TypeError(f"block has dtype {x.dtype}, but the state is for {self.dtype}: convert one of them")
         axes = arrays.as_axes(axis, len(x.shape))
         rows = tuple(size for i, size in enumerate(x.shape) if i not in axes)
         if rows != self.shape:
             raise ValueError(
-                f"block has shape {tuple(x.shape)}, which leaves {rows} without axis {axis}, "
+                f"block has shape {tuple(x.shape)}, with rows of shape {rows} along axis {axis}, "
                 f"but the state has rows of shape {self.shape}"
             )
-        return call, axes, None if where is None else call.view(where, "where")
+        return call, axes, None if where is None else argument(call, where, "where")
 
     def _check_device(self, device: str, name: str) -> None:
         if device != self._rows.device:
@@ -364,6 +370,21 @@ def _as_float(dtype: Any) -> np.dtype:
     if dtype.name not in arrays.FLOATS:
         raise TypeError(f"dtype is {dtype}: it must be one of {', '.join(arrays.FLOATS)}")
     return dtype.newbyteorder("=")
+
+
+def _converted(block: Any, dtype: np.dtype) -> np.ndarray:
+    """A list or a number as an array of that dtype."""
+    try:
+        array = np.asarray(block)
+    except ValueError as error:
+        raise ValueError(f"block is no array: {error}") from None
+    if array.dtype.kind not in "biuf":
+        raise TypeError(f"block has dtype {array.dtype}: it must be real numbers")
+    with np.errstate(all="ignore"):
+        converted = array.astype(dtype)
+    if (np.isfinite(array) & ~np.isfinite(converted)).any():
+        raise ValueError(f"block has numbers that {dtype} cannot hold")
+    return converted
 
 
 def _check_holds(m: np.ndarray, dtype: np.dtype) -> None:

@@ -93,6 +93,17 @@ def test_all_regimes_and_capabilities_are_tested():
     assert all(kernels.target_of(c) == target for target in TARGETS for turn in range(3) for c in in_turn(turn, target))
 
 
+def test_kernels_of_states_are_those_that_calls_use():
+    machine = plan.Machine((9, 0), LIMITS[9, 0].of_a_block)
+
+    def regimes(op):
+        return {kernel.regime for kernel in plan.state_kernels_for(ALL_OPS[op], "float32", False, machine)}
+
+    assert {op for op in ALL_OPS if regimes(op) == {"states"}} == {*STATE_OPS, "logsumexp"} - {"fold"}
+    assert regimes("fold") >= {"states", "rows", "staged_rows", "columns", "fold_chunks"}
+    assert regimes("softmax") == regimes("log_softmax") == {"given_rows", "given_columns"}
+
+
 @every_target
 @every_case
 def test_kernels_keep_to_registers(op, dtype, kind, target):

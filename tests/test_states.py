@@ -138,6 +138,37 @@ def test_a_single_row_gives_scalars():
     assert_right("softmax", state.normalize([1, 2, 3]), np.array([1, 2, 3], np.float32))
 
 
+def test_m_leaves_nan_out_and_lse_tells_of_it():
+    x = np.array([[np.nan, 3.0, 1.0], [np.nan, np.nan, np.nan]], np.float32)
+    state = state_of(x[:, :1], x[:, 1:])
+    np.testing.assert_array_equal(state.m, [3, -INF])
+    assert np.isnan(state.lse).all()
+
+
+def test_lists_and_numbers_are_converted():
+    state = ns.OnlineSoftmax(2).update([[1, 2], [True, 0.5]]).update((3, 4), ())
+    assert_right("logsumexp", state.lse, np.array([[1, 2, 3], [1, 0.5, 4]], np.float32))
+
+
+def test_an_out_without_axes_is_given_back():
+    out = np.empty((), np.float32)
+    assert ns.OnlineSoftmax(()).update(1.0).normalize(np.float32(1), (), out=out) is out
+    assert out == 1
+
+
+UNOPTIMIZED = """
+import numpy as np, numba_softmax as ns
+state = ns.OnlineSoftmax(10_000_000)
+state = ns.OnlineSoftmax.from_arrays(state.to_arrays()["m"], np.full(10_000_000, -1.0))
+assert (state.l == 0).all()
+"""
+
+
+def test_nothing_beyond_the_states_is_read(run_python):
+    """The compiler would leave out what is not used, if it were let."""
+    run_python(UNOPTIMIZED, NUMBA_OPT="0")
+
+
 def test_merging_a_state_with_itself_counts_its_elements_twice():
     state = state_of(normal((5, 9)))
     lse = state.lse
@@ -196,9 +227,10 @@ def test_other_byte_orders_steps_and_alignments(dtype):
     wide[:, ::2] = x
     packed = np.zeros(5, [("byte", "u1"), ("row", x.dtype, 40)])
     packed["row"] = x
-    for same in (swapped, wide[:, ::2], wide[:, ::2][:, ::-1][:, ::-1], packed["row"]):
+    backwards = np.ascontiguousarray(x[:, ::-1])
+    for same in (swapped, wide[:, ::2], backwards[:, ::-1], packed["row"]):
         again = state_of(same)
-        np.testing.assert_allclose(again.lse, state.lse, rtol=1e-6)
+        assert numbers(again) == numbers(state)
         np.testing.assert_array_equal(state.normalize(same), state.normalize(x))
     assert state.normalize(swapped).dtype == x.dtype
 
@@ -330,8 +362,9 @@ def test_copies_pickles_and_arrays_have_the_same_bits(dtype):
 
 def test_arrays_of_any_steps_make_a_state():
     state = state_of(normal((4, 5, 9)))
-    transposed = {name: np.asfortranarray(array)[::1] for name, array in state.to_arrays().items()}
-    assert numbers(ns.OnlineSoftmax.from_arrays(**transposed)) == numbers(state)
+    for other in (np.asfortranarray, lambda a: a[::-1].copy()[::-1], lambda a: np.repeat(a, 2, axis=1)[:, ::2]):
+        moved = {name: other(array) for name, array in state.to_arrays().items()}
+        assert numbers(ns.OnlineSoftmax.from_arrays(**moved)) == numbers(state)
 
 
 def test_a_float64_state_may_be_made_without_the_low_parts():
@@ -356,9 +389,14 @@ WRONG = {
     "another dtype": (lambda s: s.update(X.astype(float)), TypeError, "block has dtype float64"),
     "integers": (lambda s: s.update(np.ones((4, 2), int)), TypeError, "block has dtype int64"),
     "a masked array": (lambda s: s.update(np.ma.masked_array(X)), TypeError, "block is a masked array"),
-    "other rows": (lambda s: s.update(X[:3]), ValueError, r"block has shape \(3, 10\), which leaves \(3,\)"),
-    "rows along another axis": (lambda s: s.update(X, 0), ValueError, r"leaves \(10,\) without axis 0"),
-    "too few axes": (lambda s: s.update(X[0]), ValueError, r"leaves \(\) without"),
+    "other rows": (lambda s: s.update(X[:3]), ValueError, r"block has shape \(3, 10\), with rows of shape \(3,\)"),
+    "rows along another axis": (lambda s: s.update(X, 0), ValueError, r"rows of shape \(10,\) along axis 0"),
+    "too few axes": (lambda s: s.update(X[0]), ValueError, r"rows of shape \(\) along"),
+    "nothing": (lambda s: s.update(None), TypeError, "block has dtype object"),
+    "words": (lambda s: s.update(["1.5"] * 4), TypeError, "block has dtype <U3"),
+    "complex numbers": (lambda s: s.update([[1j]] * 4), TypeError, "block has dtype complex128"),
+    "a ragged list": (lambda s: s.update([[1.0], [1.0, 2.0]]), ValueError, "block is no array"),
+    "numbers too large": (lambda s: s.update([[1e300]] * 4), ValueError, "block has numbers that float32 cannot hold"),
     "no such axis": (lambda s: s.update(X, 2), np.exceptions.AxisError, "axis 2"),
     "a mask of numbers": (lambda s: s.update(X, where=X), TypeError, "where has dtype float32"),
     "a mask of another shape": (lambda s: s.update(X, where=np.ones(9, bool)), ValueError, r"where has shape \(9,\)"),
@@ -396,6 +434,8 @@ def test_states_that_cannot_be_are_refused():
         (lambda: ns.OnlineSoftmax((2, "3")), TypeError, "shape is"),
         (lambda: ns.OnlineSoftmax(2, "int32"), TypeError, "dtype is int32"),
         (lambda: ns.OnlineSoftmax(2, "no dtype"), TypeError, "not a dtype"),
+        (lambda: ns.OnlineSoftmax(2, like="cuda"), TypeError, "like is a str"),
+        (lambda: ns.OnlineSoftmax(2, like=[1.0]), TypeError, "like is a list"),
     ]
     of = ns.OnlineSoftmax.from_arrays
     m, rest = np.zeros(3), np.ones(3)
@@ -404,6 +444,10 @@ def test_states_that_cannot_be_are_refused():
         (lambda: of(m, rest[:2]), ValueError, r"rest has shape \(2,\)"),
         (lambda: of(m, rest, rest), TypeError, "rest_lo is for float64"),
         (lambda: of(m + 0.1, rest), ValueError, "m has numbers that float32 cannot hold"),
+        (lambda: of([0.1], [1.0]), ValueError, "m has numbers that float32 cannot hold"),
+        (lambda: of(np.float64(0.1), np.float64(1)), ValueError, "m has numbers that float32 cannot hold"),
+        (lambda: of(None, rest), TypeError, "m has dtype object"),
+        (lambda: of(m.astype(">f8"), rest), TypeError, "m has dtype >f8: it must be native float64"),
     ]
     for call, error, words in refused:
         with pytest.raises(error, match=words):

@@ -7,7 +7,7 @@ from test_edges import CASES, N, row_of
 
 pytest.importorskip("numba_cuda", reason="kernels are compiled by numba-cuda, which is not installed")
 
-from gpu_fakes import CURRENT, Current, fake_numba_cuda, machine
+from gpu_fakes import CURRENT, Current, DLPack, Interface, fake_numba_cuda, machine
 from gpus import Interpreter
 
 import numba_softmax as ns
@@ -170,6 +170,25 @@ def test_out_is_written_to_and_may_be_the_block(gpu):
     assert gpu.get(block).tobytes() == expected.tobytes()
 
 
+def test_arrays_of_any_alignment_make_a_state(monkeypatch):
+    gpu = Interpreted(monkeypatch)
+    memory = np.zeros(6 * 8 + 4, np.uint8)
+    m, rest = memory[4:].view(np.float64), np.arange(6.0)
+    m[:] = np.arange(6)
+    state = ns.OnlineSoftmax.from_arrays(gpu.module.DeviceNDArray(m), gpu.put(rest))
+    np.testing.assert_array_equal(gpu.get(state.m), np.arange(6))
+    np.testing.assert_array_equal(gpu.get(state.l), rest + 1)
+
+
+@pytest.mark.parametrize("library", [Interface, DLPack])
+def test_blocks_may_be_of_any_library(monkeypatch, library):
+    gpu = Interpreted(monkeypatch)
+    x = normal((3, 40))
+    block = gpu.interpreter.driver.put(x.copy())
+    state = new_state(gpu, 3).update(library(block, stream=5) if library is Interface else library(block))
+    assert_right_of(gpu, state, x)
+
+
 def test_blocks_and_states_elsewhere_are_refused(gpu):
     x = normal((4, 9))
     on_gpu, on_host = new_state(gpu, 4), ns.OnlineSoftmax(4)
@@ -185,6 +204,9 @@ def test_blocks_and_states_elsewhere_are_refused(gpu):
         on_gpu.update(gpu.put(x), where=np.ones(9, bool))
     with pytest.raises(TypeError, match="rest is"):
         ns.OnlineSoftmax.from_arrays(gpu.put(np.zeros(3)), np.zeros(3))
+    for wrong in ({"where": gpu.put(np.ones(9, bool))}, {"out": gpu.put(x)}):
+        with pytest.raises(TypeError, match=f"{next(iter(wrong))} is on a GPU, but the elements in host memory"):
+            on_host.normalize(x, **wrong)
     np.testing.assert_array_equal(gpu.get(on_gpu.l), np.zeros(4))
 
 

@@ -46,7 +46,7 @@ class Spec(NamedTuple):
     @property
     def numbers_read(self) -> int:
         """How many of them the op reads."""
-        return 1 if self.op.first_alone else self.state_numbers
+        return min(self.op.reads, self.state_numbers)
 
     @property
     def row_numbers(self) -> int:

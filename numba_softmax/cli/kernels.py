@@ -89,6 +89,8 @@ def measured(arguments: argparse.Namespace) -> Iterator[Line]:
 
     named = [capability_of(text) for text in arguments.capability or ()]
     wanted = [(c, kernel) for c in named or [_of_this_machine()] for kernel in _kernels(arguments, c)]
+    if not wanted:
+        raise UserError("no kernel has these options: states are not scaled")
     with tqdm(wanted, desc="compiling", delay=1, leave=False, disable=None, file=sys.stderr) as bar:
         for capability, kernel in bar:
             try:

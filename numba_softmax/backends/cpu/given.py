@@ -199,7 +199,7 @@ def make_states(spec: Spec) -> Callable:
 
     @inlined
     def load_states(states, plane, step, count):
-        m = load_apart(vec, _FLOAT64, states, step, count)
+        m = load_apart(vec, _FLOAT64, states, step, count) if numbers > 0 else splat(vec, 0.0)
         rest = load_apart(vec, _FLOAT64, states + plane, step, count) if numbers > 1 else None
         return m, rest, (load_apart(vec, _FLOAT64, states + 2 * plane, step, count) if numbers > 2 else None)
 

@@ -21,12 +21,13 @@ from .tiles import Geometry, State, Tile
 _FLOAT64 = Stored("float64")
 
 
-def load_numbers(spec: Spec, elements: int, states: Value, plane: Value, count: Value) -> list[Value]:
+def load_numbers(
+    spec: Spec, elements: int, states: Value, plane: Value, count: Value, width: int = _FLOAT64.bytes
+) -> list[Value]:
     """The numbers of the states of `count` rows, as vectors; `plane` bytes lie between first and second numbers."""
     v = Vec(float64, elements)
     raws = (
-        device.load_raw(v, _FLOAT64, states + plane * k, count, _FLOAT64.bytes, elements > 1)
-        for k in range(spec.numbers_read)
+        device.load_raw(v, _FLOAT64, states + plane * k, count, width, elements > 1) for k in range(spec.numbers_read)
     )
     return [from_memory(raw, _FLOAT64, v) for raw in raws]
 
@@ -92,15 +93,15 @@ def make_states(spec: Spec, geometry: Geometry) -> Callable:
         here = row < rows
         x_at, y_at, _ = tile.row_offsets(dims, row)
 
-        def state_at(states: Value) -> State:
-            numbers = [lane(v, 0) for v in load_numbers(spec, 1, states, rows * 8, here.cast(int32))]
-            m, rest, rest_lo = (*numbers, None, None)[:3]
+        def state_at(states: Value, width: int) -> State:
+            numbers = [lane(v, 0) for v in load_numbers(spec, 1, states, rows * 8, here.cast(int32), width)]
+            m, rest, rest_lo = (*(numbers or [convert(float64, rows)]), None, None)[:3]
             return m, rest, rest_lo
 
-        state = state_at(x + x_at)
+        state = state_at(x + x_at, geometry.widths[0])
         if op.merges:
-            state = online.merge(state_at(y + y_at), state, None)
-        tile.store_numbers(y + y_at, rows, op.finish_row(state, None), here)
+            state = online.merge(state_at(y + y_at, geometry.widths[1]), state, None)
+        tile.store_numbers(y + y_at, rows, op.finish_row(state, None)[: spec.row_numbers], here)
 
     def states(x, y, w, states, sign, factor, rows, n, chunk, dims):
         compute(x, y, rows, dims)

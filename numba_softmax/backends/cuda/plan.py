@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from ...arrays import Dim, Layout
-from ...ops import Op
+from ...ops import STATE_OPS, Op
 from ..spec import Spec, across_rows, along_rows, stored
 from .columns import make_columns, make_finish_columns, make_fold_columns
 from .device import WARP, WIDEST
@@ -136,7 +136,8 @@ class _Planner:
     def _widths(self, elements: int, dims: Iterable[tuple[int, ...]]) -> tuple[int, int, int]:
         """The widest accesses to elements, results and mask that all vectors are aligned to."""
         steps = list(zip(*(dim[1:] for dim in dims), strict=True)) or [()] * 3
-        sizes = self.x.bytes, self.y.bytes, int(self.spec.masked)
+        x_bytes = 8 if self.layout.states == "x" else self.x.bytes
+        sizes = x_bytes, self.y.bytes, int(self.spec.masked)
         x, y, w = (
             math.gcd(elements * size, place, *by) for size, place, by in zip(sizes, self.places, steps, strict=True)
         )
@@ -286,11 +287,10 @@ def kernels_for(op: Op, x: str, y: str, masked: bool, scaled: bool, machine: Mac
 def state_kernels_for(op: Op, x: str, masked: bool, machine: Machine) -> list[Kernel]:
     """Kernels for states of rows in that format: all that fold or read them, and the largest that need them given."""
     y = "float64" if op.gives_states else x
-    if op.merges or (op.reduces and not op.gives_states):
-        states = Layout(x, y, False, 1024, 1, ((1024, 8, stored(y).bytes, 0),), ((1, 0, 0, 0),), "x")
-        return [launch.kernel for launch in plan(op, states, machine, False, False, (0, 0, 0)).launches]
     if op.reduces:
-        return kernels_for(op, x, y, masked, False, machine)
+        states = Layout(x, y, False, 1024, 1, ((1024, 8, stored(y).bytes, 0),), ((1, 0, 0, 0),), "x")
+        (launch,) = plan(op, states, machine, False, False, (0, 0, 0)).launches
+        return [*(kernels_for(op, x, y, masked, False, machine) if op is STATE_OPS["fold"] else ()), launch.kernel]
     largest: dict[tuple, Kernel] = {}
     for layout, places in _samples(op, x, y, masked):
         for launch in plan(op, replace(layout, states="given"), machine, False, False, places).launches:
