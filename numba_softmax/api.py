@@ -239,8 +239,8 @@ def warmup(
 
     Notes
     -----
-    Arrays in the other byte order, and scales that float32 cannot hold, need
-    kernels of their own, which this does not compile. The first time, a kind
+    Arrays in the other byte order, scales that float32 cannot hold, and
+    `OnlineSoftmax` need kernels of their own, which this does not compile. The first time, a kind
     takes about a minute; from the disk cache, a quarter of a second.
 
     Examples

@@ -208,8 +208,8 @@ def write_shared(array: ir.Value, index: Value, value: Value) -> None:
 def _shared_pointer(v: types.Type, array: ir.Value, index: Value) -> tuple[ir.Value, int]:
     t = llvm_type(v)
     at = index.builder.gep(array, [index.ir])
-    lanes, number = (v.lanes, v.element) if isinstance(v, Vec) else (1, v)
-    return index.builder.bitcast(at, t.as_pointer(_SHARED)), min(WIDEST, lanes * number.bitwidth // 8)
+    size = (v.lanes * v.element.bitwidth if isinstance(v, Vec) else v.bitwidth) // 8
+    return index.builder.bitcast(at, t.as_pointer(_SHARED)), min(WIDEST, size)
 
 
 # ------------------------------------------------------------- numbers of 16 bits
