@@ -116,6 +116,20 @@ def test_axes_and_flags_may_be_literals():
     assert np.array_equal(lse_of_two, ns.logsumexp(x, (0, 2), keepdims=True))
 
 
+@numba.njit
+def of_columns(x):
+    return special.softmax(x, axis=0), special.logsumexp(x, axis=0)
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_columns_of_arrays_in_c_order_have_the_bits_of_a_call():
+    """Their axis is known when the caller is compiled."""
+    for shape in ((1, 1), (3, 50), (500, 1000), (20_000, 7), (0, 4), (5, 0), (0, 0)):
+        weights, sums = of_columns(x := array(shape, "f8"))
+        assert np.array_equal(weights, ns.softmax(x, 0))
+        assert np.array_equal(sums, ns.logsumexp(x, 0))
+
+
 def test_long_rows_are_right_on_every_axis():
     for shape, axis in (((2, 70_000), 1), ((70_000, 2), 0)):
         x = array(shape, "f4")
@@ -211,7 +225,7 @@ def test_axes_that_are_not_there_are_refused():
         ((1.0, 0), "x must be an array, not float64"),
         ((np.array(1.0), None), "x must have at least one dimension"),
         ((np.ones(3, complex), 0), "x has dtype complex128"),
-        ((np.ones(3), 0.5), "axis must be an integer, a tuple of integers or None, not float64"),
+        ((np.ones(3), 0.5), "axis must be an integer, a tuple of integers of one type or None, not float64"),
     ],
 )
 def test_what_cannot_be_served_is_named(arguments, message):

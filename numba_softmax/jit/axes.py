@@ -4,12 +4,26 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from typing import Literal
 
 from numba import float64, int64
 
 from .. import online
-from ..backends.cpu.layout import DIM, REDUCED_DIMS, ROW_DIMS, ROWS, TABLE, N, row_offsets, run_at, word
-from ..backends.cpu.tiles import inlined, jit
+from ..backends.cpu import STRIP_BYTES, WIDEST_STRIP
+from ..backends.cpu.layout import (
+    DIM,
+    REDUCED_DIMS,
+    ROW_DIMS,
+    ROWS,
+    STRIP,
+    TABLE,
+    N,
+    last_row_dim,
+    row_offsets,
+    run_at,
+    word,
+)
+from ..backends.cpu.tiles import BLOCK, VECTOR_BYTES, inlined, jit, lanes_of
 from ..backends.spec import Spec, stored
 from ..expmath import FLOAT64, log, log1p, two_sum
 from ..simd import Stored, load, store
@@ -99,10 +113,16 @@ def put_layout(layout, shape, x_steps, y_steps, w_steps, axes):
     put(layout, REDUCED_DIMS, (at - first) // DIM)
 
 
+Arrangement = Literal["along", "across", "any"]
+"""Whether the elements of a row certainly lie side by side, or those of neighbouring rows, in array and result."""
+
+
 @functools.cache
-def make_rows_along_axes(spec: Spec, contiguous: bool) -> Callable:
-    """``f(x, y, layout)``: all rows; `contiguous` ones, or any."""
-    row, gathered = contiguous_row(spec), None if contiguous else body_of("gathered", spec)
+def make_rows_along_axes(spec: Spec, arrangement: Arrangement) -> Callable:
+    """``f(x, y, layout)``: all rows, which are arranged so."""
+    if arrangement == "across":
+        return _make_rows_across(spec)
+    row, gathered = contiguous_row(spec), body_of("gathered", spec) if arrangement == "any" else None
     x_size, y_size, reduces = stored(spec.x).bytes, stored(spec.y).bytes, spec.op.reduces
 
     @jit
@@ -112,7 +132,7 @@ def make_rows_along_axes(spec: Spec, contiguous: bool) -> Callable:
             x_at, y_at, _ = row_offsets(layout, i)
             row(x + x_at, y + y_at, n)
 
-    if contiguous:
+    if arrangement == "along":
         return contiguous_rows
 
     @inlined
@@ -130,6 +150,26 @@ def make_rows_along_axes(spec: Spec, contiguous: bool) -> Callable:
             gathered(x, y, layout, 0, word(layout, ROWS))
 
     return any_steps
+
+
+def _make_rows_across(spec: Spec) -> Callable:
+    columns, lanes, y_format = body_of("columns", spec), lanes_of(spec.number), stored(spec.y)
+    y_size = y_format.bytes
+
+    @jit
+    def rows_across(x, y, layout):
+        rows, n, inner = word(layout, ROWS), word(layout, N), last_row_dim(layout)
+        if rows == 0 or n == 0:  # of no elements there is nothing but a sum
+            for i in range(rows):
+                store(y_format, y + i * y_size, -online.INF)
+            return
+        vectors = -(-inner // lanes)
+        widest = min(WIDEST_STRIP, max(1, STRIP_BYTES // (min(n, BLOCK) * VECTOR_BYTES)))
+        strip = -(-vectors // -(-vectors // widest))
+        put(layout, STRIP, strip)
+        columns(x, y, layout, 0, rows // inner * -(-vectors // strip))
+
+    return rows_across
 
 
 @functools.cache

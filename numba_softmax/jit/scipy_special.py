@@ -25,7 +25,7 @@ from numpy.exceptions import AxisError
 from .. import online
 from ..backends.cpu.tiles import jit
 from ..simd import Stored, store
-from .axes import are_axes, is_among, make_rows_along_axes, make_weighted_rows, put_layout, words_for
+from .axes import Arrangement, are_axes, is_among, make_rows_along_axes, make_weighted_rows, put_layout, words_for
 from .kernels import spec_of, words_on_stack
 from .rows import address_of, check_numbers, float_of, overload_on_cpu
 
@@ -69,8 +69,8 @@ def _check_array(name: str, x: Any) -> None:
         raise TypingError(f"{name} must have at least one dimension")
 
 
-def _axes(x: types.Array, axis: Any) -> tuple[int, Callable, bool]:
-    """How many axes there are, a jitted function that gives them, and whether their rows certainly lie in one piece."""
+def _axes(x: types.Array, axis: Any) -> tuple[int, Callable, Arrangement]:
+    """How many axes there are, a jitted function that gives them, and how their rows are arranged."""
     ndim, value = x.ndim, _known_axis(axis)
     if value is None:
         value = tuple(range(ndim))
@@ -80,7 +80,7 @@ def _axes(x: types.Array, axis: Any) -> tuple[int, Callable, bool]:
         def one_axis(axis):
             return (axis,)
 
-        return 1, one_axis, x.layout == "C" and ndim == 1
+        return 1, one_axis, "along" if x.layout == "C" and ndim == 1 else "any"
 
     if isinstance(value, (tuple, types.BaseTuple)) and len(value) > ndim:
         raise TypingError(f"axis has {len(value)} axes, and the array {ndim}")
@@ -91,7 +91,7 @@ def _axes(x: types.Array, axis: Any) -> tuple[int, Callable, bool]:
         def several_axes(axis):
             return axis
 
-        return len(value), several_axes, x.layout == "C" and len(value) == ndim
+        return len(value), several_axes, "along" if x.layout == "C" and len(value) == ndim else "any"
 
     if not isinstance(value, tuple):
         raise TypingError(f"axis must be an integer, a tuple of integers of one type or None, not {axis}")
@@ -100,8 +100,11 @@ def _axes(x: types.Array, axis: Any) -> tuple[int, Callable, bool]:
     def known_axes(axis):
         return value
 
-    last = set(range(ndim)[-len(value) :])
-    return len(value), known_axes, x.layout == "C" and {i + ndim if i < 0 else i for i in value} == last
+    axes, last = {i % ndim for i in value}, set(range(ndim)[-len(value) :])
+    arrangement: Arrangement = "any"
+    if x.layout == "C":
+        arrangement = "along" if axes == last else "across" if len(axes) == 1 else "any"
+    return len(value), known_axes, arrangement
 
 
 def _known_axis(axis: Any) -> Any:
@@ -121,8 +124,8 @@ def _elementwise(name: str) -> Callable:
     def implement(x, axis=None):
         _check_array("x", x)
         ndim, number = x.ndim, float_of(x)
-        _, axes_of, contiguous = _axes(x, axis)
-        compute_rows = make_rows_along_axes(spec_of(name, x.dtype.name, number.name), contiguous)
+        _, axes_of, arrangement = _axes(x, axis)
+        compute_rows = make_rows_along_axes(spec_of(name, x.dtype.name, number.name), arrangement)
         words, no_steps = words_for(ndim), (0,) * ndim
 
         def compute(x, axis=None):
@@ -214,9 +217,9 @@ def _logsumexp(a, axis=None, b=None, keepdims=False, return_sign=False):
 
 def _unweighted(a: types.Array, axis: Any, with_axes: bool, with_sign: bool) -> Callable:
     ndim, number = a.ndim, float_of(a)
-    count, axes_of, contiguous = _axes(a, axis)
+    count, axes_of, arrangement = _axes(a, axis)
     spec = spec_of("logsumexp", a.dtype.name, number.name)
-    compute_rows, size = make_rows_along_axes(spec, contiguous), number.bitwidth // 8
+    compute_rows, size = make_rows_along_axes(spec, arrangement), number.bitwidth // 8
     shape_of, steps_of, shaped = _reduced(ndim, ndim if with_axes else ndim - count, with_axes)
     words, no_steps = words_for(ndim), (0,) * ndim
 
