@@ -149,7 +149,7 @@ def test_products_and_sums_are_not_fused_behind_our_back(op, dtype, kind, target
     """An instruction that names its rounding is left as it is; of others the assembler may make one."""
     for kernel in largest(op, dtype, kind, target):
         found = list(ARITHMETIC.finditer(ptx_of(kernel, target)))
-        assert found
+        assert found or (op, kernel.regime) == ("fold", "states")  # which copies
         free = {match[0] for match in found if not ROUNDED & set(match[1].split("."))}
         assert not free, f"{kernel.regime}: {free}"
 
