@@ -35,6 +35,11 @@ rows. Given ones lie in the order of the layout's rows, those in `x` or in the r
 """
 
 
+def state_numbers(x: str) -> int:
+    """How many numbers the states of rows of that format have."""
+    return 3 if x.removeprefix(">") == "float64" else 2
+
+
 @dataclass(frozen=True, slots=True)
 class Layout:
     """Rows in memory."""

@@ -78,7 +78,7 @@ def _call_elsewhere(
         dtype = elsewhere.dtype(dtype)
 
     if out is not None:
-        y = elsewhere.view(out, "out")
+        y = elsewhere.out(out)
     else:
         arrays.check_input_dtype(x.dtype)
         _, shape = _axes_and_shape(name, keepdims, axis, x.shape)

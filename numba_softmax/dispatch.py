@@ -17,6 +17,7 @@ one for NumPy) with
 - ``x``: the array's ``address``, ``shape``, ``dtype``, ``strides`` in bytes, and
   whether it is ``writeable``;
 - ``view(array, name)``: the same of another array in the same memory;
+- ``out(array)``: the same of an array for the results;
 - ``dtype(dtype)``: a dtype of the library as one of NumPy's;
 - ``empty(shape, dtype)``, ``empty_like(dtype)``: a new array, as the user gets
   it, and its view;
@@ -58,7 +59,7 @@ def place_of(x: Any, device: str | None, stream: Any) -> tuple[str | None, Any]:
 
 def call_on(x: Any, name: str) -> Any:
     """What stands between a call on an array and its library, in host memory too; errors call it by that name."""
-    return _gpu_call()(x, None, name) if _lies_on_gpu(x) else HostCall(x, name)
+    return _gpu_call()(x, None, name) if _lies_on_gpu(x) else HostCall(x, name, check_in_host_memory)
 
 
 def check_in_host_memory(array: Any, name: str) -> None:

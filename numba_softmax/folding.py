@@ -18,25 +18,12 @@ from .ops import STATE_OPS, Op
 FLOAT64 = np.dtype(np.float64)
 
 
-def opened(array: Any, name: str) -> Any:
-    """What stands between a call on an array and its library, as `dispatch` describes it."""
-    return dispatch.call_on(array, name)
-
-
-def argument(call: Any, array: Any, name: str) -> Any:
-    """Another argument of a call."""
-    if call.place is None:
-        dispatch.check_in_host_memory(array, name)
-    return call.view(array, name)
-
-
 class Rows:
-    """The states of rows of a shape and a dtype, on the device of the array `like`: of no elements yet."""
+    """The states of rows of a shape and a dtype, of no elements yet; where the array of the call is."""
 
-    def __init__(self, shape: tuple[int, ...], dtype: np.dtype, like: Any) -> None:
-        call = opened(like, "like")
+    def __init__(self, shape: tuple[int, ...], dtype: np.dtype, call: Any) -> None:
         self.shape, self.dtype, self.device = shape, dtype, call.device
-        self.count = 3 if dtype == FLOAT64 else 2  # numbers of a state
+        self.count = arrays.state_numbers(dtype.name)
         self.numbers, y = self._empty(call, shape)
         call.run(self._start(call, STATE_OPS["identity"], (0,) * len(shape)), y, None, None, False)
 
@@ -60,7 +47,7 @@ class Rows:
         if new:
             out, y = call.empty_like(self.dtype)
         else:
-            y = argument(call, out, "out")
+            y = call.out(out)
             arrays.check_out(tuple(y.shape), y.dtype, y.writeable, tuple(x.shape))
         start, order, near = _finish(
             op, call.place, axes, x.shape, x.dtype, x.strides, _mask_steps(mask, x), y.dtype, y.strides
@@ -75,14 +62,14 @@ class Rows:
 
     def read(self, op: Op, dtype: np.dtype) -> Any:
         """The op's number of each row."""
-        call = opened(self.numbers, "the state")
+        call = dispatch.call_on(self.numbers, "the state")
         result, y = call.empty(self.shape, dtype)
         call.run(self._start(call, op, self._steps, dtype), y, None, None, False)
         return call.given_back(result)
 
     def number(self, k: int) -> Any:
         """Number `k` of each state."""
-        call = opened(self.numbers, "the state")
+        call = dispatch.call_on(self.numbers, "the state")
         result, y = call.empty(self.shape, FLOAT64)
         self._copy_number(call, call.x._replace(address=self._address_of(call.x, k)), self._steps, y)
         return call.given_back(result)
@@ -100,7 +87,7 @@ class Rows:
         return view.address + k * math.prod(self.shape) * FLOAT64.itemsize
 
     def _merge(self, states: Any, steps: tuple[int, ...]) -> None:
-        call = opened(states, "the other state")
+        call = dispatch.call_on(states, "the other state")
         call.run(self._start(call, STATE_OPS["merge"], steps), call.view(self.numbers, "the state"), None, None, False)
 
     def _in_order(self, order: tuple[int, ...]) -> Any:
@@ -108,7 +95,7 @@ class Rows:
         steps = _steps_in_order(self.shape, order)
         if steps == self._steps:
             return self.numbers
-        call = opened(self.numbers, "the state")
+        call = dispatch.call_on(self.numbers, "the state")
         moved, y = self._empty(call, self.shape)
         call.run(self._start(call, STATE_OPS["fold"], self._steps, FLOAT64, steps), y, None, None, False)
         return moved

@@ -26,20 +26,26 @@ class HostCall:
 
     place, device = None, "host memory"
 
-    def __init__(self, x: Any, name: str) -> None:
+    def __init__(self, x: Any, name: str, check: Callable[[Any, str], None]) -> None:
+        self._check = check  # refuses arrays that are not in host memory
         self.x = self.view(x, name)
 
     def view(self, array: Any, name: str) -> View:
         """An argument."""
+        self._check(array, name)
         if isinstance(array, np.ma.MaskedArray):
             raise TypeError(
                 f"{name} is a masked array, whose mask would be ignored: pass {name}.data or {name}.filled(...)"
             )
-        if name == "out":
-            arrays.check_kind_of_out(array)
         array = np.asarray(array)
         writeable = array.flags.writeable
         return View(arrays.address_of(array), array.shape, array.dtype, array.strides, writeable, array)
+
+    def out(self, array: Any) -> View:
+        """An array for results, which is not made of anything else."""
+        self._check(array, "out")
+        arrays.check_kind_of_out(array)
+        return self.view(array, "out")
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype) -> tuple[np.ndarray, View]:
         """A new array, in C order."""

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
-from . import arrays
-from .folding import FLOAT64, Rows, argument, opened
+from . import arrays, dispatch
+from .folding import FLOAT64, Rows
 from .ops import OPS, STATE_OPS
 
 
@@ -71,9 +71,10 @@ class OnlineSoftmax:
 
     def __init__(self, shape: int | tuple[int, ...], dtype: DTypeLike = np.float32, *, like: Any = None) -> None:
         like = np.empty(0) if like is None else like
-        if opened(like, "like").place is None and not isinstance(like, np.ndarray):
+        call = dispatch.call_on(like, "like")
+        if call.place is None and not isinstance(like, np.ndarray):
             raise TypeError(f"like is a {type(like).__name__}: it must be an array on a GPU or of NumPy")
-        self._rows = Rows(_as_shape(shape), _as_float(dtype), like)
+        self._rows = Rows(_as_shape(shape), _as_float(dtype), call)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -306,8 +307,8 @@ class OnlineSoftmax:
         dtype = _as_float(dtype)
         if rest_lo is not None and dtype != FLOAT64:
             raise TypeError(f"rest_lo is for float64, and dtype is {dtype}: leave it out, or pass dtype=float64")
-        given = {"m": m, "rest": rest, "rest_lo": rest_lo}
-        calls = {name: opened(array, name) for name, array in given.items() if array is not None or name != "rest_lo"}
+        given = {"m": m, "rest": rest} | ({} if rest_lo is None else {"rest_lo": rest_lo})
+        calls = {name: dispatch.call_on(array, name) for name, array in given.items()}
         of_m = calls["m"]
         for name, call in calls.items():
             if call.x.dtype != FLOAT64:
@@ -334,7 +335,7 @@ class OnlineSoftmax:
         """A block and its mask as arguments of `Rows`, checked."""
         if isinstance(block, (list, tuple, int, float)):
             block = _converted(block, self.dtype)
-        call = opened(block, "block")
+        call = dispatch.call_on(block, "block")
         x = call.x
         if 0 not in x.shape:  # else it may not lie anywhere
             self._check_device(call.device, "block")
@@ -347,7 +348,7 @@ class OnlineSoftmax:
                 f"block has shape {tuple(x.shape)}, with rows of shape {rows} along axis {axis}, "
                 f"but the state has rows of shape {self.shape}"
             )
-        return call, axes, None if where is None else argument(call, where, "where")
+        return call, axes, None if where is None else call.view(where, "where")
 
     def _check_device(self, device: str, name: str) -> None:
         if device != self._rows.device:

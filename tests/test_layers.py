@@ -19,7 +19,7 @@ ALLOWED = {
     "__main__": ({"cli"}, set()),
     "api": ({"arrays", "calls", "dispatch", "ops"}, {"numpy", "tqdm"}),
     "calls": ({"arrays", "dispatch", "ops"}, NUMPY),
-    "states": ({"arrays", "folding", "ops"}, NUMPY),
+    "states": ({"arrays", "dispatch", "folding", "ops"}, NUMPY),
     "folding": ({"arrays", "calls", "dispatch", "ops"}, NUMPY),
     "arrays": (set(), {"numpy", "ml_dtypes"}),
     "host": ({"arrays"}, NUMPY),

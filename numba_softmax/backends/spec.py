@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from numba import float32, float64
 
-from ..arrays import Layout
+from ..arrays import Layout, state_numbers
 from ..ops import Op
 from ..simd import Stored
 
@@ -62,11 +62,6 @@ class Spec(NamedTuple):
     def high_only(self) -> bool:
         """Whether one part of what weights are multiplied by is good enough."""
         return self.narrow and self.op.uses_weights
-
-
-def state_numbers(x: str) -> int:
-    """How many numbers the states of rows of that format have, as arrays of float64 hold them."""
-    return 2 if x in _IN_FLOAT32 else 3
 
 
 def stored(name: str) -> Stored:

@@ -227,9 +227,9 @@ def softmax(x, out):
     of the calling function, ``fastmath`` too. It may leave the processor's flag of
     invalid operations set, which NumPy reads after its loops: so in functions under
     ``@vectorize`` and ``@guvectorize``, silence it by ``np.errstate(invalid="ignore")``.
-    Rows of less than a hundred
-    elements take about 0.1 us each; where many of them lie in one array, a call
-    of `numba_softmax.softmax` is several times as fast.
+    Of rows of
+    some tens of elements, the call itself is the larger part; where many of them
+    lie in one array, one call of `numba_softmax.softmax` is faster.
 
     Examples
     --------

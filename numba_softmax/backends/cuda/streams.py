@@ -45,6 +45,10 @@ class GpuCall:
             raise ValueError(f"{name} lies on GPU {view.ordinal}, but {self._name} on {self.device}: move one of them")
         return view
 
+    def out(self, array: Any) -> View:
+        """An array for results."""
+        return self.view(array, "out")
+
     def dtype(self, dtype: Any) -> Any:
         """A dtype that may be one of the library's."""
         return self._library.dtype(dtype)
