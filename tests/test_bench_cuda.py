@@ -19,7 +19,7 @@ from gpu_fakes import FACTS, OUT_OF_MEMORY, Current, Driver, fake_cupy, fake_num
 from numba_softmax import api, arrays, cli
 from numba_softmax.backends import cpu, cuda
 from numba_softmax.backends.cuda import driver, libraries
-from numba_softmax.cli import UserError, bench, bench_cuda, cuda_arrays, cuda_clock, cuda_shown, info
+from numba_softmax.cli import UserError, bench, bench_cuda, cuda_arrays, cuda_clock, cuda_shown, info, reference
 from numba_softmax.cli.bench import Case, Data
 
 ERROR = "numba-softmax: error: "
@@ -108,7 +108,7 @@ def good(case, data, maker):
 
     def call():
         x = bench.as_numpy_needs(case, data.x.host, None if data.mask is None else data.mask.host)
-        data.y.host[...] = bench.by_numpy(case.op, x.astype(np.float64), case.axis)
+        data.y.host[...] = reference.by_numpy(case.op, x.astype(np.float64), case.axis)
 
     return bench_cuda.Candidate(call, call)
 

@@ -25,8 +25,8 @@ from .. import api, arrays
 from ..ops import OPS
 from . import UserError, cold, info, sweep
 from .info import optional
+from .reference import NoReferenceError, by_numpy, error_in_ulps
 from .run import beside
-from .selftest import NoReferenceError, error_in_ulps
 from .timing import FEWEST_ROUNDS, ROUNDS, ceiling, interleaved
 
 CHECKED = 1 << 19
@@ -189,17 +189,6 @@ def as_numpy_needs(case: Case, x: Any, mask: Any) -> Any:
     if mask is not None:
         x = np.where(mask, x, x.dtype.type(-np.inf))
     return x if case.scale is None else x * case.scale
-
-
-def by_numpy(op: str, x: Any, axis: int) -> Any:
-    """As most people write it, for NumPy and for libraries that serve NumPy's functions."""
-    m = x.max(axis, keepdims=True)
-    d = x - m
-    e = np.exp(d)
-    total = e.sum(axis, keepdims=True)
-    if op == "softmax":
-        return e / total
-    return d - np.log(total) if op == "log_softmax" else (m + np.log(total)).squeeze(axis)
 
 
 def _by_torch(torch: Any, case: Case, data: Data) -> Callable[[], Any]:

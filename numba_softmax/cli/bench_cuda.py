@@ -26,6 +26,7 @@ from .bench import COPY, OURS, SHARE, Case, Data
 from .cuda_arrays import Maker
 from .cuda_shown import AGAIN, OTHERS, figure, lines
 from .info import optional
+from .reference import by_numpy
 
 __all__ = ["figure", "lines", "measured"]
 
@@ -219,7 +220,7 @@ def _by_cupy(case: Case, data: Data, maker: Maker) -> Candidate | None:
         return None
     if maker.name == "torch":
         data = Data(*(None if array is None else cupy.from_dlpack(array) for array in data))
-    function = getattr(optional("cupyx.scipy.special"), case.op, None) or partial(bench.by_numpy, case.op)
+    function = getattr(optional("cupyx.scipy.special"), case.op, None) or partial(by_numpy, case.op)
 
     def call() -> Any:
         return function(bench.as_numpy_needs(case, data.x, data.mask), axis=case.axis)

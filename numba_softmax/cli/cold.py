@@ -6,10 +6,7 @@ disk cache, in a folder of its own, and the second finds what the first left.
 
 from __future__ import annotations
 
-import json
-import os
 import statistics
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -18,6 +15,7 @@ from typing import Any
 from tqdm import tqdm
 
 from . import UserError
+from .new_process import in_new_process
 
 REPEATS = 5
 
@@ -27,25 +25,6 @@ SHAPES = ((8, 8), (1024, 1024))
 OVER, EMPTY, CACHED = "over numba", "first call, nothing cached", "first call, kernel cached"
 AIMS = {OVER: 0.05, EMPTY: 3.0, CACHED: 0.4}
 """Seconds."""
-
-CHILD = """
-import json, sys, time
-sys.path[:], shape = json.loads(sys.argv[1])
-clock = time.perf_counter
-start = clock()
-import numba
-numba_there = clock()
-import numba_softmax
-all_there = clock()
-import numpy
-x = numpy.random.default_rng(15).standard_normal(shape, numpy.float32)
-before = clock()
-numba_softmax.softmax(x)
-first = clock()
-numba_softmax.softmax(x)
-second = clock()
-print(json.dumps([numba_there - start, all_there - numba_there, first - before, second - first]))
-"""
 
 
 def measured() -> dict[str, Any]:
@@ -75,15 +54,10 @@ def measured() -> dict[str, Any]:
 
 
 def _in_new_process(folder: str, shape: tuple[int, ...]) -> list[float]:
-    """Seconds of the imports and of two calls, with the disk cache in `folder`."""
-    environment = {**os.environ, "XDG_CACHE_HOME": folder, "LOCALAPPDATA": folder}
-    environment.pop("NUMBA_CACHE_DIR", None)  # it goes first
-    command = [sys.executable, "-c", CHILD, json.dumps([sys.path, shape])]
-    done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True)
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
-        raise UserError(f"a new process could not compute a softmax: {last}")
-    return json.loads(done.stdout)
+    try:
+        return in_new_process(folder, shape)
+    except ChildProcessError as error:
+        raise UserError(str(error)) from None
 
 
 def lines(results: dict[str, Any]) -> Iterator[str]:

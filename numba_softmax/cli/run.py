@@ -26,7 +26,7 @@ from .. import api, arrays
 from ..ops import OPS
 from . import UserError
 from .info import cpu
-from .selftest import NoReferenceError, error_in_ulps
+from .reference import NoReferenceError, error_in_ulps
 
 SLAB = 64 << 20
 """Bytes of the input that are computed at once, where the axes allow it."""

@@ -1,0 +1,1 @@
+"""Benchmarks that asv runs at each commit: CONTRIBUTING.md says how."""

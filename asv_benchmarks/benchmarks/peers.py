@@ -1,0 +1,28 @@
+"""The same cases by NumPy and SciPy, beside this package, so that one graph has the ratio."""
+
+import functools
+
+import scipy.special
+
+from .common import CASES, OPS, arrays_of, call_of, tool
+from .cpu import Time
+
+
+class Float32(Time):
+    """Seconds of a call. Peers change with the matrix alone, and take most of the time: so float32 is enough."""
+
+    repeat = (1, 5, 0.3)
+    warmup_time = 0.0
+    params = (("numba_softmax", "numpy", "scipy"), OPS, tuple(CASES))
+    param_names = ("library", "op", "case")
+
+    def setup(self, library, op, case):
+        x, y = arrays_of(op, case, "float32")
+        axis = CASES[case].axis
+        if library == "numba_softmax":
+            self.call = call_of(op, case, x, y)
+        elif library == "numpy":
+            self.call = functools.partial(tool("reference").by_numpy, op, x, axis)
+        else:
+            self.call = functools.partial(getattr(scipy.special, op), x, axis=axis)
+        self.call()

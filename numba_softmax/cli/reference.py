@@ -1,0 +1,66 @@
+"""What results are compared with: the definition in a wider float, and softmax as most people write it.
+
+This module stands by itself: benchmarks of other versions of the package load it alone.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+_PRECISION = {"float16": (11, -24), "bfloat16": (8, -133), "float32": (24, -149), "float64": (53, -1074)}
+"""Bits of the fraction, and the exponent of the smallest number."""
+
+
+class NoReferenceError(Exception):
+    """There is nothing to compare with."""
+
+
+def reference(name: str, x: np.ndarray, axis: Any = -1, scale: float = 1.0, wide: Any = np.longdouble) -> np.ndarray:
+    """The result by definition, in a wider float; the sum's logarithm without the maximum's own term."""
+    x = x.astype(wide) * wide(scale)
+    m = x.max(axis, keepdims=True)
+    e = np.exp(x - m)
+    if name == "softmax":
+        return e / e.sum(axis, keepdims=True)
+    maxima = (e == 1).sum(axis, keepdims=True)
+    log_l = np.log1p((maxima - 1) + np.where(e < 1, e, 0).sum(axis, keepdims=True))
+    if name == "log_softmax":
+        return (x - m) - log_l
+    return (m + log_l).squeeze(tuple(range(x.ndim)) if axis is None else axis)
+
+
+def ulps(got: np.ndarray, exact: np.ndarray, size: np.ndarray | None = None) -> float:
+    """The largest difference, in units in the last place of `size` (of the exact result) in the dtype of `got`."""
+    bits, smallest = _PRECISION[got.dtype.name]
+    _, exponent = np.frexp(np.abs(exact) if size is None else np.maximum(np.abs(exact), np.abs(size)))
+    unit = np.ldexp(np.ones_like(exact), np.maximum(exponent - bits, smallest))
+    return float(np.max(np.abs(got.astype(exact.dtype) - exact) / unit, initial=0.0))
+
+
+def error_in_ulps(name: str, x: np.ndarray, got: np.ndarray, axis: Any = -1, scale: float = 1.0) -> float:
+    """How far `got` is from the exact result of finite `x`; for logsumexp in units of the larger of it and the maximum.
+
+    Raises
+    ------
+    NoReferenceError
+        There is no float wide enough to tell.
+    """
+    wide: Any = np.longdouble if x.dtype == np.float64 or got.dtype == np.float64 else np.float64
+    if got.dtype == np.float64 and np.finfo(np.longdouble).eps >= np.finfo(np.float64).eps:
+        raise NoReferenceError("this machine has no float wider than float64")
+    with np.errstate(all="ignore"):  # a scale may overflow
+        size = (x.astype(wide) * wide(scale)).max(axis) if name == "logsumexp" else None
+        return ulps(got, reference(name, x, axis, scale, wide), size)
+
+
+def by_numpy(op: str, x: Any, axis: int) -> Any:
+    """As most people write it, for NumPy and for libraries that serve NumPy's functions."""
+    m = x.max(axis, keepdims=True)
+    d = x - m
+    e = np.exp(d)
+    total = e.sum(axis, keepdims=True)
+    if op == "softmax":
+        return e / total
+    return d - np.log(total) if op == "log_softmax" else (m + np.log(total)).squeeze(axis)
