@@ -39,8 +39,8 @@ class TimeStates(Time):
 class OfCopy:
     """Speed as a share of the speed of a parallel copy of the same bytes; for what reduces, of their reading.
 
-    All cases are measured in one process, in rounds. In each round a case is timed next to its copy, and cases come in a
-    random order: so other work of the machine hits both, and different cases each time.
+    All cases are measured in one process, in rounds. In each round a case is timed next to its copy, and cases come in
+    a random order: so other work of the machine hits both, and different cases each time.
     """
 
     version = "1"

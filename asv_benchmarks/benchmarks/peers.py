@@ -4,11 +4,11 @@ import functools
 
 import scipy.special
 
+from . import cpu
 from .common import CASES, OPS, arrays_of, call_of, tool
-from .cpu import Time
 
 
-class Float32(Time):
+class Float32(cpu.Time):
     """Seconds of a call. Peers change with the matrix alone, and take most of the time: so float32 is enough."""
 
     repeat = (1, 5, 0.3)
