@@ -2,10 +2,10 @@
 
     python asv_benchmarks/compare.py main HEAD
 
-The figure is a call's speed as a share of a copy's, measured beside it in one process: absolute times on shared machines
-change by more than what is looked for. A case is named if it lost more than the threshold (10 %) beyond the noise: the
-width of the middle half of its rounds, of the noisier commit. The exit status is 1 if one became slower, 2 if there is
-nothing to compare.
+The figure is a call's speed as a share of a copy's, measured beside it in one process: absolute times on shared
+machines change by more than what is looked for. A case is named if it lost more than the threshold (10 %) beyond the
+noise, which is the width of the middle half of its rounds, in the noisier commit. The exit status is 1 if one became
+slower, 2 if there is nothing to compare.
 """
 
 import argparse

@@ -1,5 +1,7 @@
 """Speed on NumPy arrays: seconds, and the share of a copy's speed."""
 
+import contextlib
+import itertools
 import os
 import statistics
 import sys
@@ -50,7 +52,7 @@ class OfCopy:
     ROUNDS = 11
 
     def setup_cache(self):
-        return shares(self.ROUNDS)
+        return shares(KEYS, self.ROUNDS)
 
     setup_cache.timeout = 3600
 
@@ -75,21 +77,23 @@ class OfCopyStates(OfCopy):
     params = (STATE_CALLS, tuple(CASES), ("float32",))
 
 
-def shares(rounds):
-    """The copy's seconds over the call's, a number a round, by op, case and dtype."""
-    timing, pairs = tool("timing"), {}
+KEYS = [key for kind in (OfCopy, OfCopyStates) for key in itertools.product(*kind.params)]
+"""What is measured in one process."""
+
+
+def shares(keys, rounds):
+    """The copy's seconds over the call's, a number a round, by op, case and dtype; without what this commit lacks."""
+    timing, memory, pairs = tool("timing"), {}, {}
     most = max(int(np.prod(common.shape_of(case))) * CASES[case].step for case in CASES)
-    for dtype in DTYPES:  # all cases of a dtype lie in the same memory
-        memory = filled((most,), dtype), np.ones(most, TYPES[dtype])
-        for op in (*OPS, *STATE_CALLS) if dtype == "float32" else OPS:
-            for case in CASES:
-                x, y = _parts(op, case, *memory)
-                try:
-                    call = call_of(op, case, x, y)
-                except NotImplementedError:
-                    continue
-                copy = timing.ceiling(memory[0][: x.size], None if op in REDUCING else memory[1][: y.size])
-                pairs[op, case, dtype] = copy, call
+    for op, case, dtype in keys:
+        if dtype not in memory:  # all cases of a dtype lie in the same memory
+            memory[dtype] = filled((most,), dtype), np.ones(most, TYPES[dtype])
+        elements, results = memory[dtype]
+        x, y = _parts(op, case, elements, results)
+        with contextlib.suppress(NotImplementedError):
+            call = call_of(op, case, x, y)
+            copy = timing.ceiling(elements[: x.size], None if op in REDUCING else results[: y.size])
+            pairs[op, case, dtype] = copy, call
     abouts, found = {}, {key: [] for key in pairs}
     for key, pair in tqdm(pairs.items(), desc="compiling", file=sys.stderr):
         for call in pair:

@@ -34,7 +34,8 @@ class Registers:
 
     def setup_cache(self):
         command = [sys.executable, "-m", "numba_softmax", "kernels", "--json", "--op", "softmax", "--capability", "9.0"]
-        done = subprocess.run([*command, "--dtype", "float32", "--dtype", "bfloat16"], capture_output=True, text=True)
+        dtypes = [word for dtype in self.params[0] for word in ("--dtype", dtype)]
+        done = subprocess.run([*command, *dtypes], capture_output=True, text=True)
         if not done.stdout:  # no such command yet, or no numba-cuda
             print(done.stderr, file=sys.stderr)
             return {}

@@ -7,15 +7,17 @@ from pathlib import Path
 
 import numba_softmax as ns
 
+from . import common
 from .common import CASES, OPS, REDUCING, arrays_of, filled
 
 BASELINE = "a small array"
 
 COMPILE = f"""
 import json, sys
-sys.path[:], *case = json.loads(sys.argv[1])
-from {__name__} import computed
-computed(*case)
+sys.path[:], small, *case = json.loads(sys.argv[1])
+from {__package__} import common, memory
+common.small = small
+memory.computed(*case)
 """
 
 
@@ -29,7 +31,7 @@ class Peak:
 
     def setup(self, op, case):  # in another process: a compiler takes more memory than all that is measured
         path = [str(Path(__file__).parents[1]), *sys.path]
-        subprocess.run([sys.executable, "-c", COMPILE, json.dumps([path, op, case])], check=True)
+        subprocess.run([sys.executable, "-c", COMPILE, json.dumps([path, common.small, op, case])], check=True)
 
     def peakmem_call(self, op, case):
         computed(op, case)
