@@ -1,6 +1,7 @@
 """Results that asv has recorded, read for comparisons and plots."""
 
 import ast
+import datetime
 import functools
 import itertools
 import subprocess
@@ -11,6 +12,9 @@ from asv import results
 
 FOLDER = Path(__file__).parent
 RESULTS = FOLDER / "results"
+
+MACHINE = "zen4-2-cores"
+"""The one that all merges are measured on."""
 
 OF_COPY, NOISE, SECONDS = "cpu.OfCopy.track_of_copy", "cpu.OfCopy.track_noise", "cpu.Time.time_call"
 PEERS, ULP = "peers.Float32.time_call", "accuracy.Ulp.track_largest_error"
@@ -44,6 +48,19 @@ def records(machine=None):
         newest[result.params["machine"], result.commit_hash] = result
     made = (Record(result.params, result.commit_hash, result.date, result) for result in newest.values())
     return sorted(made, key=lambda record: (record.date, record.commit))
+
+
+def day_of(record):
+    """The day of the commit."""
+    return datetime.datetime.fromtimestamp(record.date / 1e3, datetime.UTC).strftime("%Y-%m-%d")
+
+
+def machine_of(record):
+    """The machine, and what the package stood on, in words."""
+    threads = record.values("cpu.track_threads").get((), 0)
+    versions = ", ".join(f"{name} {record.found._requirements[name]}" for name in ("numba", "numpy", "scipy"))
+    layer = record.found.env_vars.get("NUMBA_THREADING_LAYER", "default")
+    return f"{record.machine['cpu']}, {threads:.0f} threads ({layer}), {versions}"
 
 
 def commit_of(name):

@@ -1,5 +1,11 @@
 """How the documentation is built: sphinx-build -TW --keep-going -b html docs docs/_build/html."""
 
+import subprocess
+import sys
+from pathlib import Path
+
+from sphinx.errors import ExtensionError
+
 import numba_softmax
 
 project = "numba_softmax"
@@ -13,7 +19,7 @@ extensions = [
     "sphinx.ext.mathjax",
     "sphinx_copybutton",
 ]
-exclude_patterns = ["_build", "**.ipynb_checkpoints", "jupyter_execute"]
+exclude_patterns = ["_asv", "_build", "**.ipynb_checkpoints", "jupyter_execute"]
 nitpicky = False
 default_role = "py:obj"  # names in single backticks: code, and a link where there is something to link to
 highlight_language = "none"  # of indented blocks: commands, formulas
@@ -43,6 +49,20 @@ html_theme_options = {"top_of_page_buttons": []}
 pygments_dark_style = "github-dark"
 
 
+# asv's pages, made anew from the recorded results, are copied beside the others.
+html_extra_path = ["_asv"]
+
+
+def publish(app):
+    """Have asv make its pages."""
+    folder = Path(__file__).parent
+    command = [sys.executable, "-m", "asv", "publish", "--no-pull", "--html-dir", str(folder / "_asv" / "asv")]
+    done = subprocess.run(command, cwd=folder.parent / "asv_benchmarks", capture_output=True, text=True)
+    if done.returncode:
+        raise ExtensionError(f"asv could not make its pages: {done.stdout}{done.stderr}")
+
+
 def setup(app):
-    """Take out the empty line that doctest needs before the end of a block."""
+    """Publish, and take out the empty line that doctest needs before the end of a block."""
+    app.connect("builder-inited", publish)
     app.connect("source-read", lambda app, name, text: text.append(text.pop().replace("\n\n```\n", "\n```\n")))
