@@ -53,7 +53,7 @@ pygments_dark_style = "github-dark"
 html_extra_path = ["_asv"]
 
 
-def publish(app):
+def publish(app, config):
     """Have asv make its pages."""
     folder = Path(__file__).parent
     command = [sys.executable, "-m", "asv", "publish", "--no-pull", "--html-dir", str(folder / "_asv" / "asv")]
@@ -64,5 +64,5 @@ def publish(app):
 
 def setup(app):
     """Publish, and take out the empty line that doctest needs before the end of a block."""
-    app.connect("builder-inited", publish)
+    app.connect("config-inited", publish)
     app.connect("source-read", lambda app, name, text: text.append(text.pop().replace("\n\n```\n", "\n```\n")))
