@@ -16,7 +16,7 @@ import pytest
 
 import numba_softmax as ns
 from numba_softmax import api, cli
-from numba_softmax.cli import bench, cold, info, sweep, timing
+from numba_softmax.cli import bench, cold, info, new_process, sweep, timing
 from numba_softmax.cli import run as run_module
 
 OPS = ("softmax", "log_softmax", "logsumexp")
@@ -565,7 +565,7 @@ def test_cold_compiles_once_for_a_folder(tmp_path, monkeypatch):
 
 
 def test_cold_says_why_a_process_failed(monkeypatch, capsys):
-    monkeypatch.setattr(cold, "CHILD", "raise RuntimeError('no such luck')")
+    monkeypatch.setattr(new_process, "CHILD", "raise RuntimeError('no such luck')")
     assert cli.main(["bench", "--cold"]) == 2
     captured = capsys.readouterr()
     assert captured.err.startswith(ERROR)
