@@ -45,8 +45,8 @@ def at_smallest(monkeypatch):
     """A module of benchmarks, whose arrays are small and which measures once."""
     from benchmarks import accuracy, cold, common, cpu, cuda
 
-    monkeypatch.setattr(common, "small", True)
-    monkeypatch.setattr(cpu.OfCopy, "ROUNDS", 2)
+    monkeypatch.setattr(common, "smallest", True)
+    monkeypatch.setattr(cpu.OfCopy, "ROUNDS", 3)
     monkeypatch.setattr(accuracy.Ulp, "ELEMENTS", 1 << 10)
     monkeypatch.setattr(cold.FirstCall, "REPEATS", 1)
     monkeypatch.setattr(cuda.Registers, "params", (("float32",), cuda.REGIMES))
@@ -97,13 +97,13 @@ def test_cases_are_of_the_regimes_that_they_name(monkeypatch):
     words = {"short rows": "short_rows", "rows": "rows", "long rows": "long_rows", "one row": "long_rows"}
     words |= {"columns": "columns", "narrow columns": "packed_columns", "every other element": "gathered"}
     seen = set()
-    for small, (label, case) in itertools.product((False, True), common.CASES.items()):
-        monkeypatch.setattr(common, "small", small)
+    for smallest, (label, case) in itertools.product((False, True), common.CASES.items()):
+        monkeypatch.setattr(common, "smallest", smallest)
         x, y = common.arrays_of("softmax", label, "float32")
         axis = case.axis % x.ndim
         layout = arrays.layout_of(x.shape, (axis,), x.dtype, x.strides, y.dtype, y.strides, None)
         regime = cpu.plan(OPS["softmax"], layout, False, False, False).kernel[0]
-        assert regime == words[label.split(",")[0].removesuffix(" in cache")], (label, small)
+        assert regime == words[label.split(",")[0].removesuffix(" in cache")], (label, smallest)
         seen.add(regime)
     assert seen == set(words.values())
 

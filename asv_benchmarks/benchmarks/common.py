@@ -14,7 +14,7 @@ import numba_softmax as ns
 ROOT = Path(__file__).resolve().parents[2]
 
 OPS = ("softmax", "log_softmax", "logsumexp")
-STATE_CALLS = ("OnlineSoftmax.update", "OnlineSoftmax.normalize", "jit.softmax")
+OTHER_CALLS = ("OnlineSoftmax.update", "OnlineSoftmax.normalize", "jit.softmax")
 """Measured in float32 alone."""
 
 REDUCING = ("logsumexp", "OnlineSoftmax.update")
@@ -24,12 +24,12 @@ TYPES = {name: np.dtype(getattr(np, name, None) or ml_dtypes.bfloat16) for name 
 
 
 class Case(NamedTuple):
-    """A shape, the axis, and every how many elements in memory one is taken; a small shape of the same regime."""
+    """An array and an axis."""
 
     shape: tuple[int, ...]
     axis: int
-    small: tuple[int, ...]
-    step: int = 1
+    smallest: tuple[int, ...]  # a shape of the same regime
+    step: int = 1  # every step-th element along the last axis
 
 
 CASES = {
@@ -45,8 +45,8 @@ CASES = {
 }
 """One or two for each regime of the CPU backend: arrays beyond the caches, but for those that say so."""
 
-small = False
-"""Whether all arrays are small: tests set it."""
+smallest = False
+"""Whether all arrays are as small as they can be: tests set it."""
 
 
 @functools.cache
@@ -66,7 +66,7 @@ def filled(shape, dtype):
 
 def shape_of(case):
     """The shape of a case's array."""
-    return CASES[case].small if small else CASES[case].shape
+    return CASES[case].smallest if smallest else CASES[case].shape
 
 
 def result_shape(op, case):
@@ -93,12 +93,14 @@ def call_of(op, case, x, y):
     axis = CASES[case].axis
     if op in OPS:
         return functools.partial(getattr(ns, op), x, axis, out=y)
-    if not hasattr(ns, "OnlineSoftmax"):
-        raise NotImplementedError(f"{op} came later")
     if op == "jit.softmax":
         if case not in JIT_CASES:
             raise NotImplementedError("two cases show what there is to see")
+        if importlib.util.find_spec("numba_softmax.jit") is None:
+            raise NotImplementedError("it came later")
         return functools.partial(_rows_in_jitted_code(), x, y)
+    if not hasattr(ns, "OnlineSoftmax"):
+        raise NotImplementedError("it came later")
     state = ns.OnlineSoftmax(result_shape("logsumexp", case)).update(x, axis)
     if op == "OnlineSoftmax.update":
         return functools.partial(state.update, x, axis)

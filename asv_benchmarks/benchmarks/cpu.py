@@ -1,45 +1,43 @@
 """Speed on NumPy arrays: seconds, and the share of a copy's speed."""
 
-import contextlib
 import itertools
 import os
 import statistics
-import sys
 
 import numba
 import numpy as np
-from tqdm import tqdm
 
 import numba_softmax as ns
 
 from . import common
-from .common import CASES, DTYPES, OPS, REDUCING, STATE_CALLS, TYPES, arrays_of, call_of, filled, result_shape, tool
+from .common import CASES, DTYPES, OPS, OTHER_CALLS, REDUCING, TYPES, arrays_of, call_of, filled, result_shape, tool
 
 
 class Time:
     """Seconds of a call with `out=`."""
 
     version = "1"
-    rounds, sample_time, repeat, warmup_time = 1, 0.02, (3, 9, 0.4), 0.05
+    rounds, repeat, warmup_time = 1, (5, 30, 0.4), 0.05
     params = (OPS, tuple(CASES), DTYPES)
     param_names = ("op", "case", "dtype")
 
     def setup(self, op, case, dtype):
-        self.call = call_of(op, case, *arrays_of(op, case, dtype))
-        self.call()  # compiles, or loads
+        if not hasattr(self, "call"):  # asv asks for it before each call
+            self.call = call_of(op, case, *arrays_of(op, case, dtype))
+            self.call()  # compiles, or loads
 
     def time_call(self, *_):
         self.call()
 
 
-class TimeStates(Time):
-    """Seconds of a call that folds rows into states, or finishes rows with states; jitted code that loops over rows."""
+class TimeOthers(Time):
+    """Seconds of a call that folds rows into states or finishes rows with them, or of jitted code that loops over rows."""
 
-    params = (STATE_CALLS, tuple(CASES), ("float32",))
+    params = (OTHER_CALLS, tuple(CASES), ("float32",))
 
 
 class OfCopy:
-    """Speed as a share of the speed of a parallel copy of the same bytes; for what reduces, of their reading.
+    """Speed as a share of that of a parallel copy of the same bytes; what only reads is held against reading them.
 
     All cases are measured in one process, in rounds. In each round a case is timed next to its copy, and cases come in
     a random order: so other work of the machine hits both, and different cases each time.
@@ -52,64 +50,93 @@ class OfCopy:
     ROUNDS = 11
 
     def setup_cache(self):
-        return shares(KEYS, self.ROUNDS)
+        return measured(KEYS, self.ROUNDS)
 
     setup_cache.timeout = 3600
 
-    def setup(self, found, op, case, dtype):
-        if (op, case, dtype) not in found:
+    def setup(self, rounds, *key):
+        if key not in rounds:
             raise NotImplementedError("this commit has no such call")
+        if isinstance(rounds[key], str):
+            raise RuntimeError(rounds[key])
 
-    def track_of_copy(self, found, *key):
-        return statistics.median(found[key])
+    def track_of_copy(self, rounds, *key):
+        return statistics.median(_shares(rounds[key]))
 
-    def track_noise(self, found, *key):
-        """The width of the middle half of all rounds, as a part of the median."""
-        low, middle, high = statistics.quantiles(found[key], n=4)
-        return (high - low) / middle
+    def track_noise(self, rounds, *key):
+        return noise_of(_shares(rounds[key]))
 
     track_noise.unit = "of the value"
 
+    def track_copy_bandwidth(self, rounds, op, case, dtype):
+        """The ceiling: bytes that the copy reads and writes in a nanosecond."""
+        elements = np.prod(common.shape_of(case)) * (1 if op in REDUCING else 2)
+        seconds = statistics.median(copy for copy, _ in rounds[op, case, dtype])
+        return float(elements * TYPES[dtype].itemsize / seconds / 1e9)
 
-class OfCopyStates(OfCopy):
-    """The same for the calls of `TimeStates`."""
-
-    params = (STATE_CALLS, tuple(CASES), ("float32",))
+    track_copy_bandwidth.unit = "GB/s"
 
 
-KEYS = [key for kind in (OfCopy, OfCopyStates) for key in itertools.product(*kind.params)]
+class OfCopyOthers(OfCopy):
+    """The same for the calls of `TimeOthers`."""
+
+    params = (OTHER_CALLS, tuple(CASES), ("float32",))
+
+
+KEYS = [key for kind in (OfCopy, OfCopyOthers) for key in itertools.product(*kind.params)]
 """What is measured in one process."""
 
 
-def shares(keys, rounds):
-    """The copy's seconds over the call's, a number a round, by op, case and dtype; without what this commit lacks."""
-    timing, memory, pairs = tool("timing"), {}, {}
+def _shares(rounds):
+    return [copy / ours for copy, ours in rounds]
+
+
+def noise_of(samples):
+    """Half the width of the interval that has the median of so many samples in 95 of 100 cases, as a part of it.
+
+    By the error of a median of normal samples, 1.25 sigma / sqrt(n), with sigma from the middle half of the samples,
+    which is 1.35 sigma wide: what other processes do to a few rounds does not count.
+    """
+    low, middle, high = statistics.quantiles(samples, n=4)
+    return 1.96 * 1.25 * (high - low) / 1.35 / len(samples) ** 0.5 / middle
+
+
+def measured(keys, rounds):
+    """Seconds of the copy and of the call in each round, by op, case and dtype.
+
+    What this commit lacks is left out; of a call that fails there is what it said.
+    """
+    timing, memory, pairs, found = tool("timing"), {}, {}, {}
     most = max(int(np.prod(common.shape_of(case))) * CASES[case].step for case in CASES)
     for op, case, dtype in keys:
         if dtype not in memory:  # all cases of a dtype lie in the same memory
             memory[dtype] = filled((most,), dtype), np.ones(most, TYPES[dtype])
         elements, results = memory[dtype]
         x, y = _parts(op, case, elements, results)
-        with contextlib.suppress(NotImplementedError):
-            call = call_of(op, case, x, y)
-            copy = timing.ceiling(elements[: x.size], None if op in REDUCING else results[: y.size])
-            pairs[op, case, dtype] = copy, call
-    abouts, found = {}, {key: [] for key in pairs}
-    for key, pair in tqdm(pairs.items(), desc="compiling", file=sys.stderr):
-        for call in pair:
-            call()
-        abouts[key] = [timing.timed(call) for call in pair]
-    for key in tqdm(timing.in_turns(pairs, rounds), total=rounds * len(pairs), desc="measuring", file=sys.stderr):
-        copy, ours = (timing.rested(call, about) for call, about in zip(pairs[key], abouts[key], strict=True))
-        found[key].append(copy / ours)
+        try:
+            calls = (
+                timing.ceiling(elements[: x.size], None if op in REDUCING else results[: y.size]),
+                call_of(op, case, x, y),
+            )
+            for call in calls:
+                call()  # compiles, or loads
+        except NotImplementedError:
+            continue
+        except Exception as error:
+            found[op, case, dtype] = f"{type(error).__name__}: {error}"
+            continue
+        pairs[op, case, dtype] = [(call, min(timing.timed(call) for _ in range(3))) for call in calls]
+    found |= {key: [] for key in pairs}
+    for key in timing.in_turns(pairs, rounds):
+        found[key].append(tuple(timing.rested(call, about) for call, about in pairs[key]))
     return found
 
 
 def _parts(op, case, elements, results):
     """A case's elements and results in memory that is large enough for all."""
-    shape, step, to = common.shape_of(case), CASES[case].step, result_shape(op, case)
+    shape, step, result = common.shape_of(case), CASES[case].step, result_shape(op, case)
     x = elements[: int(np.prod(shape)) * step].reshape(*shape[:-1], -1)[..., ::step]
-    return x, results[: int(np.prod(to))].reshape(to)
+    return x, results[: int(np.prod(result))].reshape(result)
 
 
 def track_threads():

@@ -11,14 +11,16 @@ from .common import OPS, filled, tool
 
 
 class Small:
-    """Seconds of a call: ours with `out=`."""
+    """Seconds of a thousand calls, ours with `out=`: milliseconds are microseconds a call."""
 
     version = "1"
-    rounds, repeat, warmup_time = 2, (5, 20, 0.2), 0.05
+    rounds, repeat, warmup_time = 2, (5, 20, 0.3), 0.0
     params = (("numba_softmax", "numpy", "scipy"), OPS, ((8, 8), (1000,), (64, 64)))
     param_names = ("library", "op", "shape")
 
     def setup(self, library, op, shape):
+        if hasattr(self, "call"):
+            return
         x = filled(shape, "float32")
         if library == "numba_softmax":
             y = np.ones(shape[: -1 if op == "logsumexp" else None], np.float32)
@@ -29,5 +31,7 @@ class Small:
             self.call = functools.partial(getattr(scipy.special, op), x, axis=-1)
         self.call()
 
-    def time_call(self, *_):
-        self.call()
+    def time_1000_calls(self, *_):
+        call = self.call
+        for _ in range(1000):
+            call()
