@@ -1,11 +1,11 @@
 """Compare two commits by what asv recorded of them: name what became slower, against the speed of a copy.
 
-    python asv_benchmarks/compare.py main HEAD
+    python asv_benchmarks/compare.py OLD NEW
 
 The figure is a call's speed as a share of a copy's, measured beside it in one process: absolute times on shared
-machines change by more than what is looked for. A case is named if it lost more than the threshold (10 %) beyond the
-noise, which is the width of the middle half of its rounds, in the noisier commit. The exit status is 1 if one became
-slower, 2 if there is nothing to compare.
+machines change by more than what is looked for. A case is named if it changed by more than the threshold (10 %) beyond
+the noise of both figures, as it was seen in their rounds. Where that is too large to see a loss of half the speed,
+nothing can be told. The exit status is 1 if a case became slower, 2 if there is nothing to compare.
 """
 
 import argparse
@@ -16,16 +16,20 @@ import sys
 from typing import NamedTuple
 
 import records
-from records import NOISE, OF_COPY
+from records import SHARES
+
+HOPELESS = 0.5
+"""With so much threshold and noise together, nothing is told: a change for the worse is never more than 1."""
 
 
 class Change(NamedTuple):
     """A case's share of a copy's speed, before and after."""
 
+    benchmark: str
     key: tuple[str, ...]
     old: float
     new: float
-    noise: float
+    noise: float  # of the change; half the width of the interval of 95 of 100 cases
 
     @property
     def change(self):
@@ -34,47 +38,63 @@ class Change(NamedTuple):
 
     def verdict(self, threshold):
         """What became of it."""
+        if threshold + self.noise > HOPELESS:
+            return "cannot tell"
         if abs(self.change) <= threshold + self.noise:
             return "same"
         return "slower" if self.change < 0 else "faster"
 
 
 def changes(old, new):
-    """All cases that both records have."""
-    made = []
-    for states in ("", records.STATES):
-        of_copy, noise = (name.replace("OfCopy", f"OfCopy{states}") for name in (OF_COPY, NOISE))
-        before, after = old.values(of_copy), new.values(of_copy)
-        noises = [record.values(noise) for record in (old, new)]
-        made += [
-            Change(key, before[key], after[key], max(found.get(key, math.nan) for found in noises))
-            for key in before
-            if key in after
-        ]
-    return made
+    """All cases that both records have, with their noise."""
+    for shares, noise in SHARES.items():
+        before, after, noise_before, noise_after = (r.values(name) for name in (shares, noise) for r in (old, new))
+        for key in before:
+            if key in after and key in noise_before and key in noise_after:
+                noise_of_change = math.hypot(noise_before[key], noise_after[key])
+                yield Change(shares, key, before[key], after[key], noise_of_change)
 
 
 def lines(compared, threshold):
     """For people."""
-    width = max(len(", ".join(change.key)) for change in compared)
+    width = max(len(_words(change)) for change in compared)
+    verdicts = [change.verdict(threshold) for change in compared]
     for verdict in ("slower", "faster"):
-        those = [change for change in compared if change.verdict(threshold) == verdict]
+        those = [change for change, found in zip(compared, verdicts, strict=True) if found == verdict]
         yield f"{verdict} by more than {threshold:.0%} beyond the noise: {len(those) or 'none'}"
         for change in sorted(those, key=lambda change: -abs(change.change)):
             shares = f"{change.old:.3f} -> {change.new:.3f} of copy, {change.change:+.0%}, noise {change.noise:.0%}"
-            yield f"    {', '.join(change.key):<{width}}  {shares}"
+            yield f"    {_words(change):<{width}}  {shares}"
     middle = statistics.median(change.change for change in compared)
     noise = statistics.median(change.noise for change in compared)
-    yield f"{len(compared)} cases; the median of all changes is {middle:+.1%}, of the noise {noise:.1%}"
+    yield f"{len(compared)} cases, of which {verdicts.count('cannot tell')} too noisy to tell"
+    yield f"the median of all changes is {middle:+.1%}, of the noise {noise:.1%}"
 
 
-def found(name, machine):
-    """The record of a commit on a machine, or on the one measured last."""
-    commit = records.commit_of(name)
-    there = [record for record in records.records(machine) if record.commit == commit]
-    if not there:
-        raise ValueError(f"no results for {name}: cd asv_benchmarks && asv run {commit[:8]}^!")
-    return there[-1]
+def _words(change):
+    return ", ".join(change.key) + (", GPU" if change.benchmark.startswith("cuda") else "")
+
+
+def pair(old, new, machine=None):
+    """The records of two commits that were measured on one machine with the same versions; the last such ones.
+
+    Raises
+    ------
+    ValueError
+        There are none.
+    """
+    recorded = records.records(machine)
+    of_each = []
+    for name in (old, new):
+        commit = records.commit_of(name)
+        of_each.append([record for record in recorded if record.commit == commit])
+        if not of_each[-1]:
+            raise ValueError(f"no results for {name}: cd asv_benchmarks && asv run --machine NAME {commit[:8]}^!")
+    for before in reversed(of_each[0]):
+        for after in reversed(of_each[1]):
+            if (before.machine["machine"], before.environment) == (after.machine["machine"], after.environment):
+                return before, after
+    raise ValueError("these commits were measured on different machines or with different versions")
 
 
 def main(arguments=None):
@@ -82,14 +102,12 @@ def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("old", help="a commit")
     parser.add_argument("new", help="a commit")
-    parser.add_argument("--machine", help="the folder in results/ (default: that of the old commit's results)")
+    parser.add_argument("--machine", help="the folder in results/ (default: any that has both)")
     parser.add_argument("--threshold", type=float, default=0.1, help="as a part of the old figure (default: 0.1)")
     parser.add_argument("--json", action="store_true", help="print all cases as JSON")
     options = parser.parse_args(arguments)
     try:
-        old = found(options.old, options.machine)
-        new = found(options.new, old.machine["machine"])
-        compared = changes(old, new)
+        compared = list(changes(*pair(options.old, options.new, options.machine)))
         if not compared:
             raise ValueError("these commits have no case in common")
     except ValueError as error:
@@ -97,8 +115,8 @@ def main(arguments=None):
         return 2
     verdicts = [change.verdict(options.threshold) for change in compared]
     if options.json:
-        pairs = zip(compared, verdicts, strict=True)
-        print(json.dumps([{**c._asdict(), "change": c.change, "verdict": v} for c, v in pairs], indent=2))
+        cases = zip(compared, verdicts, strict=True)
+        print(json.dumps([{**c._asdict(), "change": c.change, "verdict": v} for c, v in cases], indent=2))
     else:
         print("\n".join(lines(compared, options.threshold)))
     return 1 if "slower" in verdicts else 0

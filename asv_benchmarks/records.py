@@ -4,6 +4,8 @@ import ast
 import datetime
 import functools
 import itertools
+import json
+import math
 import subprocess
 from pathlib import Path
 from typing import NamedTuple
@@ -14,40 +16,61 @@ FOLDER = Path(__file__).parent
 RESULTS = FOLDER / "results"
 
 MACHINE = "zen4-2-cores"
-"""The one that all merges are measured on."""
+"""The one that merges are measured on."""
 
-OF_COPY, NOISE, SECONDS = "cpu.OfCopy.track_of_copy", "cpu.OfCopy.track_noise", "cpu.Time.time_call"
-PEERS, ULP = "peers.Float32.time_call", "accuracy.Ulp.track_largest_error"
-STATES = "States"
-"""What the names of classes end in that measure the same of states."""
+SHARES = {name: f"{name.rpartition('.')[0]}.track_noise" for name in (
+    "cpu.OfCopy.track_of_copy", "cpu.OfCopyOthers.track_of_copy", "cuda.Gpu.track_of_copy",
+)}  # fmt: skip
+"""What has shares of a copy's speed, and what has their noise."""
+
+OF_COPY, OF_COPY_OTHERS, _ = SHARES
+BANDWIDTH, PEERS, ERRORS = (
+    "cpu.OfCopy.track_copy_bandwidth", "peers.Float32.time_call", "accuracy.Ulp.track_largest_error",
+)  # fmt: skip
 
 
 class Record(NamedTuple):
-    """What was measured of a commit on a machine."""
+    """What was measured of a commit on a machine, with one set of versions."""
 
     machine: dict[str, str]
+    environment: str
     commit: str
     date: int  # of the commit, in milliseconds
-    found: results.Results
+    results: results.Results
 
     def values(self, benchmark):
-        """Numbers by the benchmark's parameters; those that were not measured are left out."""
-        if benchmark not in self.found.get_all_result_keys():
+        """Numbers by the benchmark's parameters, without those that are missing or of another version of it."""
+        if self.results.benchmark_version.get(benchmark) != _version_of(benchmark):
             return {}
-        params = [[ast.literal_eval(value) for value in values] for values in self.found.get_result_params(benchmark)]
-        numbers = self.found.get_result_value(benchmark, self.found.get_result_params(benchmark))
-        pairs = zip(itertools.product(*params), numbers, strict=True)
-        return {key: value for key, value in pairs if value is not None and value == value}
+        names = self.results.get_result_params(benchmark)
+        keys = itertools.product(*([ast.literal_eval(value) for value in values] for values in names))
+        numbers = self.results.get_result_value(benchmark, names)
+        pairs = zip(keys, numbers, strict=True)
+        return {key: value for key, value in pairs if value is not None and not math.isnan(value)}
+
+
+@functools.cache
+def _versions():
+    described = json.loads((RESULTS / "benchmarks.json").read_text())
+    return {name: benchmark["version"] for name, benchmark in described.items() if name != "version"}
+
+
+def _version_of(benchmark):
+    """The version of a benchmark that is run today."""
+    return _versions().get(benchmark, "none")
 
 
 def records(machine=None):
-    """All records, the oldest commit first; of one machine, if its folder's name is given."""
+    """All records, of one machine if its folder is named; the oldest commit first, then what was measured first."""
     found = results.iter_results_for_machine(RESULTS, machine) if machine else results.iter_results(RESULTS)
-    newest = {}  # where a commit was measured in several environments
-    for result in sorted(found, key=lambda result: max(result.started_at.values(), default=0)):
-        newest[result.params["machine"], result.commit_hash] = result
-    made = (Record(result.params, result.commit_hash, result.date, result) for result in newest.values())
-    return sorted(made, key=lambda record: (record.date, record.commit))
+    by_time = sorted(found, key=lambda result: (result.date, max(result.started_at.values(), default=0)))
+    return [Record(r.params, r.env_name, r.commit_hash, r.date, r) for r in by_time]
+
+
+def history(machine):
+    """The records of a machine in the environment of the last one of them."""
+    all_ = records(machine)
+    return [record for record in all_ if record.environment == all_[-1].environment]
 
 
 def day_of(record):
@@ -57,10 +80,10 @@ def day_of(record):
 
 def machine_of(record):
     """The machine, and what the package stood on, in words."""
-    threads = record.values("cpu.track_threads").get((), 0)
-    versions = ", ".join(f"{name} {record.found._requirements[name]}" for name in ("numba", "numpy", "scipy"))
-    layer = record.found.env_vars.get("NUMBA_THREADING_LAYER", "default")
-    return f"{record.machine['cpu']}, {threads:.0f} threads ({layer}), {versions}"
+    threads = record.values("cpu.track_threads").get((), math.nan)
+    layer = record.results.env_vars.get("NUMBA_THREADING_LAYER", "of Numba's choice")
+    versions = ", ".join(f"{name} {record.machine[name]}" for name in ("python", "numba", "numpy", "scipy"))
+    return f"{record.machine['cpu']}, {threads:.0f} threads (layer {layer}), {versions}"
 
 
 def commit_of(name):
@@ -71,15 +94,16 @@ def commit_of(name):
     ValueError
         There is no such commit.
     """
-    command = ["git", "rev-parse", "--verify", "--quiet", f"{name}^{{commit}}"]
-    done = subprocess.run(command, cwd=FOLDER, capture_output=True, text=True)
-    if done.returncode:
+    hash_ = _git("rev-parse", "--verify", "--quiet", f"{name}^{{commit}}")
+    if not hash_:
         raise ValueError(f"{name} is no commit of this repository")
-    return done.stdout.strip()
+    return hash_
 
 
-@functools.cache
 def subject_of(commit):
-    """The first line of a commit's message."""
-    command = ["git", "log", "-1", "--format=%s", commit]
-    return subprocess.run(command, cwd=FOLDER, capture_output=True, text=True).stdout.strip()
+    """The first line of a commit's message; nothing where there is no repository."""
+    return _git("log", "-1", "--format=%s", commit)
+
+
+def _git(*arguments):
+    return subprocess.run(["git", *arguments], cwd=FOLDER, capture_output=True, text=True).stdout.strip()

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from sphinx.errors import ExtensionError
+from sphinx.util import logging
 
 import numba_softmax
 
@@ -54,8 +55,12 @@ html_extra_path = ["_asv"]
 
 
 def publish(app, config):
-    """Have asv make its pages."""
+    """Have asv make its pages. It needs the history: without a repository there are none."""
     folder = Path(__file__).parent
+    if subprocess.run(["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True).returncode:
+        logging.getLogger(__name__).info("no git repository: asv's pages are left out")
+        (folder / "_asv").mkdir(exist_ok=True)
+        return
     command = [sys.executable, "-m", "asv", "publish", "--no-pull", "--html-dir", str(folder / "_asv" / "asv")]
     done = subprocess.run(command, cwd=folder.parent / "asv_benchmarks", capture_output=True, text=True)
     if done.returncode:

@@ -8,6 +8,7 @@ import re
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 FOLDER = Path(__file__).parents[1] / "asv_benchmarks"
@@ -108,82 +109,110 @@ def test_cases_are_of_the_regimes_that_they_name(monkeypatch):
     assert seen == set(words.values())
 
 
-# ---------------------------------------------------------------------- comparing
+# ------------------------------------------------------------- recorded results
 
 
 @pytest.fixture
 def recorded(monkeypatch):
-    """The results of commits: the share of a copy's speed, and the noise, by case."""
+    """Adds to the records: numbers of one commit, by benchmark and key."""
     import records
 
     class Made(records.Record):
         def values(self, benchmark):
-            return self.found.get(benchmark, {})
+            return self.results.get(benchmark, {})
 
     made = []
 
-    def record(commit, shares, noise=0.02, machine="this"):
-        found = {records.OF_COPY: shares, records.NOISE: dict.fromkeys(shares, noise)}
-        made.append(Made({"machine": machine}, commit, len(made), found))
+    def add(commit, numbers, machine="this", environment="today's"):
+        facts = {"machine": machine, "cpu": "some", "python": "3", "numba": "1", "numpy": "2", "scipy": "1"}
+        made.append(Made(facts, environment, commit, len(made), numbers))
+        return made[-1]
 
-    monkeypatch.setattr(
-        records, "records", lambda machine=None: [r for r in made if machine in (None, r.machine["machine"])]
-    )
+    def of_machine(machine=None):
+        return [record for record in made if machine in (None, record.machine["machine"])]
+
+    monkeypatch.setattr(records, "records", of_machine)
     monkeypatch.setattr(records, "commit_of", lambda name: name)
-    return record
+    return add
+
+
+def shares(numbers, noise=0.02):
+    """Results with shares of a copy's speed; `noise` of all of them, or by key."""
+    import records
+
+    noises = noise if isinstance(noise, dict) else dict.fromkeys(numbers, noise)
+    return {records.OF_COPY: numbers, records.SHARES[records.OF_COPY]: noises}
+
+
+CASE = ("softmax", "rows", "float32")
 
 
 def test_what_lost_more_than_a_tenth_beyond_the_noise_is_named(recorded, capsys):
     import compare
 
-    keys = [("softmax", case, "float32") for case in ("lost", "kept", "noisy", "won")]
-    recorded("old", dict(zip(keys, (1.0, 1.0, 1.0, 0.5), strict=True)))
-    recorded("new", dict(zip(keys, (0.87, 0.89, 0.89, 0.6), strict=True)))
+    keys = [("softmax", case, "float32") for case in ("lost", "kept", "nearly lost", "won")]
+    recorded("old", shares(dict(zip(keys, (1.0, 1.0, 1.0, 0.5), strict=True)), noise=0.03))
+    recorded("new", shares(dict(zip(keys, (0.85, 0.91, 0.87, 0.6), strict=True)), noise=0.01))
     assert compare.main(["old", "new"]) == 1
-    out = capsys.readouterr().out
-    slower, faster = out.split("faster")
+    slower, faster = capsys.readouterr().out.split("faster")
     assert "slower by more than 10% beyond the noise: 1" in slower
-    assert "softmax, lost, float32" in slower
-    assert "1.000 -> 0.870 of copy, -13%, noise 2%" in slower
+    assert re.search(r"softmax, lost, float32 +1\.000 -> 0\.850 of copy, -15%, noise 3%", slower)
     assert "softmax, won, float32" in faster
-    assert "4 cases" in out
+    assert "4 cases, of which 0 too noisy to tell" in faster
 
 
-def test_noise_of_either_commit_counts(recorded, capsys):
+@pytest.mark.parametrize(
+    ("noise", "new", "status"), [(0.0, 0.85, 1), (0.1, 0.85, 0), (0.1, 0.7, 1), (0.39, 0.45, 1), (0.41, 0.01, 0)]
+)
+def test_noise_decides_what_can_be_told(recorded, noise, new, status):
     import compare
 
-    recorded("old", {("a", "b", "c"): 1.0}, noise=0.3)
-    recorded("new", {("a", "b", "c"): 0.65})
-    recorded("newer", {("a", "b", "c"): 0.55})
-    assert compare.main(["old", "new"]) == 0
-    assert compare.main(["old", "newer"]) == 1
-    assert compare.main(["old", "newer", "--threshold", "0.2"]) == 0
+    recorded("old", shares({CASE: 1.0}, noise))
+    recorded("new", shares({CASE: new}, 0.0))
+    assert compare.main(["old", "new"]) == status
+
+
+def test_cases_without_noise_are_not_compared(recorded, capsys):
+    import compare
+
+    recorded("old", shares({CASE: 1.0}, noise={}))
+    recorded("new", shares({CASE: 0.1}))
+    assert compare.main(["old", "new"]) == 2
+    assert "no case in common" in capsys.readouterr().err
 
 
 def test_json_has_all_cases(recorded, capsys):
     import compare
 
-    recorded("old", {("a", "b", "c"): 1.0, ("a", "b", "gone"): 1.0})
-    recorded("new", {("a", "b", "c"): 0.5})
+    recorded("old", shares({CASE: 1.0, ("softmax", "gone", "float32"): 1.0}))
+    recorded("new", shares({CASE: 0.5}))
     assert compare.main(["old", "new", "--json"]) == 1
     (case,) = json.loads(capsys.readouterr().out)
-    assert case == {"key": ["a", "b", "c"], "old": 1.0, "new": 0.5, "noise": 0.02, "change": -0.5, "verdict": "slower"}
+    assert case.pop("noise") == pytest.approx(0.02 * 2**0.5)
+    expected = {"benchmark": "cpu.OfCopy.track_of_copy", "key": [*CASE], "old": 1.0, "new": 0.5}
+    assert case == {**expected, "change": -0.5, "verdict": "slower"}
 
 
 def test_commits_without_results_are_named_with_the_command_that_makes_them(recorded, capsys):
     import compare
 
-    recorded("old", {("a", "b", "c"): 1.0})
+    recorded("old", shares({CASE: 1.0}))
     assert compare.main(["old", "0123456789"]) == 2
-    assert "no results for 0123456789: cd asv_benchmarks && asv run 01234567^!" in capsys.readouterr().err
+    assert (
+        "no results for 0123456789: cd asv_benchmarks && asv run --machine NAME 01234567^!" in capsys.readouterr().err
+    )
 
 
-def test_commits_are_compared_on_one_machine(recorded, capsys):
+@pytest.mark.parametrize("other", [{"machine": "other"}, {"environment": "another"}])
+def test_only_what_was_measured_alike_is_compared(recorded, capsys, other):
     import compare
 
-    recorded("old", {("a", "b", "c"): 1.0})
-    recorded("new", {("a", "b", "c"): 1.0}, machine="other")
+    recorded("old", shares({CASE: 1.0}))
+    recorded("new", shares({CASE: 0.1}), **other)
     assert compare.main(["old", "new"]) == 2
+    assert "on different machines or with different versions" in capsys.readouterr().err
+    recorded("old", shares({CASE: 0.1}), **other)
+    assert compare.main(["old", "new"]) == 0
 
 
 def test_names_that_are_no_commits_are_refused():
@@ -191,3 +220,47 @@ def test_names_that_are_no_commits_are_refused():
 
     with pytest.raises(ValueError, match="nowhere is no commit"):
         records.commit_of("nowhere")
+
+
+def test_noise_is_what_medians_scatter_by():
+    from benchmarks.cpu import noise_of
+
+    samples = np.random.default_rng(0).normal(1, 0.1, (2000, 25))
+    medians = np.median(samples, axis=1)
+    inside = np.mean(
+        [abs(median - 1) <= noise_of([*row]) * median for median, row in zip(medians, samples, strict=True)]
+    )
+    assert 0.9 < inside < 0.98
+
+
+def test_numbers_of_other_versions_of_a_benchmark_are_left_out(monkeypatch):
+    import records
+
+    first = next(record for record in records.records(records.MACHINE))
+    assert first.values(records.OF_COPY)
+    monkeypatch.setattr(records, "_versions", lambda: {records.OF_COPY: "another"})
+    assert first.values(records.OF_COPY) == {}
+
+
+def test_eight_commits_and_every_figure_are_there(monkeypatch):
+    import figures
+    import records
+
+    found = records.history(records.MACHINE)
+    assert len(found) >= 8
+    assert figures.roofline(found[-1]).axes
+    for op in ("softmax", "log_softmax", "logsumexp"):
+        assert len(figures.history(found, op).axes) == 9
+    assert len(list(figures.peers(found[-1]))) == 2 + 3 * 9
+    assert len(list(figures.errors(found[-1]))) == 2 + 3
+    assert len(list(figures.commits(found))) == 2 + len(found)
+    assert "--bench '^cpu\\.OfCopy\\.'" in figures.source(found[-1], "cpu.OfCopy.")
+
+
+def test_numbers_that_are_missing_leave_gaps(recorded):
+    import figures
+
+    record = recorded("abc", {**shares({CASE: 1.0}), figures.PEERS: {("numba_softmax", "softmax", "rows"): 0.001}})
+    *_, line = figures.peers(record)
+    assert line == "| softmax | rows | 1.00 | nan | nan |"
+    assert figures.history([recorded("def", {}), record], "softmax").axes

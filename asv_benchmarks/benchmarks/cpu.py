@@ -31,7 +31,7 @@ class Time:
 
 
 class TimeOthers(Time):
-    """Seconds of a call that folds rows into states or finishes rows with them, or of jitted code that loops over rows."""
+    """Seconds of a call that folds rows into states, or finishes them; of jitted code that loops over rows."""
 
     params = (OTHER_CALLS, tuple(CASES), ("float32",))
 
@@ -47,7 +47,7 @@ class OfCopy:
     unit = "of copy"
     params = (OPS, tuple(CASES), DTYPES)
     param_names = ("op", "case", "dtype")
-    ROUNDS = 11
+    ROUNDS = 21
 
     def setup_cache(self):
         return measured(KEYS, self.ROUNDS)
