@@ -39,7 +39,7 @@ def roofline(record, op="softmax"):
                 ends, [bandwidth * end for end in ends], color="#c8322b", linewidth=1.2, linestyle=style, zorder=2
             )
             text = f"a parallel copy{', in cache' if cached else ''}: {bandwidth:.0f} GB/s"
-            place = {"xytext": (0, 6), "textcoords": "offset points", "fontsize": 9, "color": "#c8322b"}
+            place = {"xytext": (0, 16), "textcoords": "offset points", "fontsize": 9, "color": "#c8322b"}
             axes.annotate(text, (ends[0], bandwidth * ends[0]), **place)
     axes.set_xscale("log")
     axes.set_yscale("log")
