@@ -4,8 +4,8 @@
 
 The figure is a call's speed as a share of a copy's, measured beside it in one process: absolute times on shared
 machines change by more than what is looked for. A case is named if it changed by more than the threshold (10 %) beyond
-the noise of both figures, as it was seen in their rounds. Where that is too large to see a loss of half the speed,
-nothing can be told. The exit status is 1 if a case became slower, 2 if there is nothing to compare.
+the noise of both figures, which is half of a 95 % confidence interval. The exit status is 1 if a case became slower or
+could not be measured any more, 2 if there is nothing to compare.
 """
 
 import argparse
@@ -16,10 +16,10 @@ import sys
 from typing import NamedTuple
 
 import records
-from records import SHARES
+from records import SHARES, noise_of
 
-HOPELESS = 0.5
-"""With so much threshold and noise together, nothing is told: a change for the worse is never more than 1."""
+TOO_NOISY = 0.5
+"""With more threshold and noise than that, a case that seems to be the same may well not be."""
 
 
 class Change(NamedTuple):
@@ -28,51 +28,64 @@ class Change(NamedTuple):
     benchmark: str
     key: tuple[str, ...]
     old: float
-    new: float
-    noise: float  # of the change; half the width of the interval of 95 of 100 cases
+    new: float  # NaN: it could not be measured
+    noise: float  # of the relative change
 
     @property
-    def change(self):
-        """As a part of the old share; below 0: slower."""
+    def relative(self):
+        """The change as a part of the old share; below 0: slower."""
         return self.new / self.old - 1
 
     def verdict(self, threshold):
         """What became of it."""
-        if threshold + self.noise > HOPELESS:
-            return "cannot tell"
-        if abs(self.change) <= threshold + self.noise:
-            return "same"
-        return "slower" if self.change < 0 else "faster"
+        if math.isnan(self.new):
+            return "gone"
+        if abs(self.relative) > threshold + self.noise:
+            return "slower" if self.relative < 0 else "faster"
+        return "same" if threshold + self.noise <= TOO_NOISY else "cannot tell"
 
 
 def changes(old, new):
-    """All cases that both records have, with their noise."""
-    for shares, noise in SHARES.items():
-        before, after, noise_before, noise_after = (r.values(name) for name in (shares, noise) for r in (old, new))
-        for key in before:
-            if key in after and key in noise_before and key in noise_after:
-                noise_of_change = math.hypot(noise_before[key], noise_after[key])
-                yield Change(shares, key, before[key], after[key], noise_of_change)
+    """All cases of the old record whose benchmark the new one has, with their noise."""
+    for shares in SHARES:
+        before, after = old.values(shares), new.values(shares)
+        noise_before, noise_after = (record.values(noise_of(shares)) for record in (old, new))
+        for key in before.keys() & noise_before.keys() if after else ():
+            share = after.get(key, math.nan)
+            noise = math.hypot(noise_before[key], noise_after.get(key, math.nan)) * share / before[key]
+            yield Change(shares, key, before[key], share, noise)
 
 
-def lines(compared, threshold):
-    """For people."""
-    width = max(len(_words(change)) for change in compared)
-    verdicts = [change.verdict(threshold) for change in compared]
+def report(compared, threshold):
+    """Lines for people."""
+    width = max(len(_label(change)) for change in compared)
+    by_verdict = {}
+    for change in sorted(compared, key=lambda change: (-abs(change.relative), change.key)):
+        by_verdict.setdefault(change.verdict(threshold), []).append(change)
     for verdict in ("slower", "faster"):
-        those = [change for change, found in zip(compared, verdicts, strict=True) if found == verdict]
-        yield f"{verdict} by more than {threshold:.0%} beyond the noise: {len(those) or 'none'}"
-        for change in sorted(those, key=lambda change: -abs(change.change)):
-            shares = f"{change.old:.3f} -> {change.new:.3f} of copy, {change.change:+.0%}, noise {change.noise:.0%}"
-            yield f"    {_words(change):<{width}}  {shares}"
-    middle = statistics.median(change.change for change in compared)
-    noise = statistics.median(change.noise for change in compared)
-    yield f"{len(compared)} cases, of which {verdicts.count('cannot tell')} too noisy to tell"
-    yield f"the median of all changes is {middle:+.1%}, of the noise {noise:.1%}"
+        named = by_verdict.get(verdict, [])
+        yield f"{verdict} by more than {threshold:.0%} beyond the noise: {len(named) or 'none'}"
+        for change in named:
+            shares = f"{change.old:.3f} -> {change.new:.3f} of copy, {change.relative:+.0%}, noise {change.noise:.0%}"
+            yield f"    {_label(change):<{width}}  {shares}"
+    for change in by_verdict.get("gone", []):
+        yield f"could not be measured any more: {_label(change)}"
+    yield f"{len(compared)} cases, of which {len(by_verdict.get('cannot tell', []))} too noisy to tell"
+    there = [change for change in compared if not math.isnan(change.new)]
+    if there:
+        middle, noise = (statistics.median(getattr(change, name) for change in there) for name in ("relative", "noise"))
+        yield f"the median of all changes is {middle:+.1%}, of the noise {noise:.1%}"
 
 
-def _words(change):
+def _label(change):
     return ", ".join(change.key) + (", GPU" if change.benchmark.startswith("cuda") else "")
+
+
+def _as_json(change, verdict):
+    named = dict(zip(("op", "case", "dtype"), change.key, strict=True))
+    numbers = {name: getattr(change, name) for name in ("old", "new", "noise", "relative")}
+    known = {name: None if math.isnan(number) else number for name, number in numbers.items()}
+    return {"benchmark": change.benchmark, **named, **known, "verdict": verdict}
 
 
 def pair(old, new, machine=None):
@@ -83,7 +96,7 @@ def pair(old, new, machine=None):
     ValueError
         There are none.
     """
-    recorded = records.records(machine)
+    recorded = records.load(machine)
     of_each = []
     for name in (old, new):
         commit = records.commit_of(name)
@@ -115,11 +128,10 @@ def main(arguments=None):
         return 2
     verdicts = [change.verdict(options.threshold) for change in compared]
     if options.json:
-        cases = zip(compared, verdicts, strict=True)
-        print(json.dumps([{**c._asdict(), "change": c.change, "verdict": v} for c, v in cases], indent=2))
+        print(json.dumps([_as_json(*case) for case in zip(compared, verdicts, strict=True)], indent=2))
     else:
-        print("\n".join(lines(compared, options.threshold)))
-    return 1 if "slower" in verdicts else 0
+        print("\n".join(report(compared, options.threshold)))
+    return 1 if {"slower", "gone"} & set(verdicts) else 0
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ import statistics
 
 import records
 from matplotlib.figure import Figure
-from records import BANDWIDTH, ERRORS, OF_COPY, PEERS, SHARES
+from records import BANDWIDTH, ERRORS, OF_COPY, PEERS, noise_of
 
 BYTES = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2}
 COLORS = {"float64": "#222222", "float32": "#1f6fb2", "float16": "#e08a1e", "bfloat16": "#2a9d6f"}
@@ -14,8 +14,8 @@ CACHED = "in cache"
 """In the names of cases that do not reach the memory."""
 
 
-def roofline(record, op="softmax"):
-    """Elements a second against elements a byte that is moved, under what copying allows.
+def roofline(record):
+    """Softmax: elements a second against elements a byte that is moved, under what copying allows.
 
     All numbers are of one process: a case's speed is its share of the copy that was timed next to it.
     """
@@ -24,7 +24,7 @@ def roofline(record, op="softmax"):
     drawing = Figure(figsize=(9, 5.2), layout="constrained")
     axes = drawing.subplots()
     for (of, case, dtype), share in shares.items():
-        if of == op:
+        if of == "softmax":
             moved = 2 * BYTES[dtype]
             i = cases.index(case)
             beside = 1.03 ** (i - len(cases) // 2)  # points of one dtype would stand on one line
@@ -32,7 +32,7 @@ def roofline(record, op="softmax"):
             axes.plot(beside / moved, share * bandwidths[of, case, dtype] / moved, zorder=3, **style)
     ends = [1 / 21, 1 / 3]
     for cached, style in ((False, "-"), (True, "--")):
-        all_ = [value for (of, case, _), value in bandwidths.items() if of == op and (CACHED in case) == cached]
+        all_ = [value for (of, case, _), value in bandwidths.items() if of == "softmax" and (CACHED in case) == cached]
         if all_:
             bandwidth = statistics.median(all_)
             axes.plot(
@@ -49,7 +49,7 @@ def roofline(record, op="softmax"):
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axes.set_xlabel("elements a byte that is read or written")
     axes.set_ylabel("elements a nanosecond")
-    axes.set_title(f"{op} under the roof of memory", loc="left", fontsize=12)
+    axes.set_title("softmax under the roof of memory", loc="left", fontsize=12)
     axes.grid(color="#e6e6e6", zorder=0)
     axes.spines[["top", "right"]].set_visible(False)
     named = [(case, "#666666", MARKERS[i % len(MARKERS)]) for i, case in enumerate(cases)]
@@ -60,9 +60,9 @@ def roofline(record, op="softmax"):
     return drawing
 
 
-def history(recorded, op, shares=OF_COPY):
+def history(recorded, op):
     """The share of a copy's speed at each commit, a panel for each case, with the noise as a band."""
-    keys = [key for key in recorded[-1].values(shares) if key[0] == op]
+    keys = [key for record in recorded for key in record.values(OF_COPY) if key[0] == op]
     cases = list(dict.fromkeys(case for _, case, _ in keys))
     dtypes = [dtype for dtype in COLORS if any(dtype == key[2] for key in keys)]
     columns = 3
@@ -76,7 +76,7 @@ def history(recorded, op, shares=OF_COPY):
         for dtype in dtypes:
             middle, noise = (
                 [record.values(name).get((op, case, dtype), math.nan) for record in recorded]
-                for name in (shares, SHARES[shares])
+                for name in (OF_COPY, noise_of(OF_COPY))
             )
             bounds = [[m * (1 + side * n) for m, n in zip(middle, noise, strict=True)] for side in (-1, 1)]
             style = {"color": COLORS[dtype], "marker": "o", "markersize": 3, "linewidth": 1.4}

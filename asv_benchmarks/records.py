@@ -6,6 +6,8 @@ import functools
 import itertools
 import json
 import math
+import shutil
+import statistics
 import subprocess
 from pathlib import Path
 from typing import NamedTuple
@@ -16,17 +18,20 @@ FOLDER = Path(__file__).parent
 RESULTS = FOLDER / "results"
 
 MACHINE = "zen4-2-cores"
-"""The one that merges are measured on."""
+"""The one that merges are measured on, and shown of."""
 
-SHARES = {name: f"{name.rpartition('.')[0]}.track_noise" for name in (
-    "cpu.OfCopy.track_of_copy", "cpu.OfCopyOthers.track_of_copy", "cuda.Gpu.track_of_copy",
-)}  # fmt: skip
-"""What has shares of a copy's speed, and what has their noise."""
+OF_COPY = "cpu.OfCopy.track_of_copy"
+BANDWIDTH = "cpu.OfCopy.track_copy_bandwidth"
+PEERS = "peers.Float32.time_call"
+ERRORS = "accuracy.Ulp.track_largest_error"
 
-OF_COPY, OF_COPY_OTHERS, _ = SHARES
-BANDWIDTH, PEERS, ERRORS = (
-    "cpu.OfCopy.track_copy_bandwidth", "peers.Float32.time_call", "accuracy.Ulp.track_largest_error",
-)  # fmt: skip
+SHARES = (OF_COPY, "cpu.OfCopyOthers.track_of_copy", "cuda.OfCopy.track_of_copy")
+"""What has shares of a copy's speed."""
+
+
+def noise_of(shares):
+    """The name of the benchmark that has the noise of such shares."""
+    return shares.replace("track_of_copy", "track_noise")
 
 
 class Record(NamedTuple):
@@ -60,17 +65,18 @@ def _version_of(benchmark):
     return _versions().get(benchmark, "none")
 
 
-def records(machine=None):
+def load(machine=None):
     """All records, of one machine if its folder is named; the oldest commit first, then what was measured first."""
     found = results.iter_results_for_machine(RESULTS, machine) if machine else results.iter_results(RESULTS)
     by_time = sorted(found, key=lambda result: (result.date, max(result.started_at.values(), default=0)))
     return [Record(r.params, r.env_name, r.commit_hash, r.date, r) for r in by_time]
 
 
-def history(machine):
-    """The records of a machine in the environment of the last one of them."""
-    all_ = records(machine)
-    return [record for record in all_ if record.environment == all_[-1].environment]
+def timeline(machine):
+    """The records that have shares of a copy's speed, in the environment that has most of them."""
+    whole = [record for record in load(machine) if record.values(OF_COPY)]
+    environments = [record.environment for record in whole]
+    return [record for record in whole if record.environment == statistics.mode(environments)]
 
 
 def day_of(record):
@@ -96,7 +102,7 @@ def commit_of(name):
     """
     hash_ = _git("rev-parse", "--verify", "--quiet", f"{name}^{{commit}}")
     if not hash_:
-        raise ValueError(f"{name} is no commit of this repository")
+        raise ValueError(f"{name} is no commit here, or this is no git repository")
     return hash_
 
 
@@ -106,4 +112,6 @@ def subject_of(commit):
 
 
 def _git(*arguments):
+    if shutil.which("git") is None:
+        return ""
     return subprocess.run(["git", *arguments], cwd=FOLDER, capture_output=True, text=True).stdout.strip()

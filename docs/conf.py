@@ -1,5 +1,6 @@
 """How the documentation is built: sphinx-build -TW --keep-going -b html docs docs/_build/html."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -57,7 +58,7 @@ html_extra_path = ["_asv"]
 def publish(app, config):
     """Have asv make its pages. It needs the history: without a repository there are none."""
     folder = Path(__file__).parent
-    if subprocess.run(["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True).returncode:
+    if shutil.which("git") is None or subprocess.run(["git", "rev-parse"], cwd=folder, capture_output=True).returncode:
         logging.getLogger(__name__).info("no git repository: asv's pages are left out")
         (folder / "_asv").mkdir(exist_ok=True)
         return

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import ml_dtypes
 import numpy as np
+import scipy.special
 
 import numba_softmax as ns
 
@@ -92,7 +93,7 @@ def call_of(op, case, x, y):
     """
     axis = CASES[case].axis
     if op in OPS:
-        return functools.partial(getattr(ns, op), x, axis, out=y)
+        return call_by("numba_softmax", op, x, y, axis)
     if op == "jit.softmax":
         if case not in JIT_CASES:
             raise NotImplementedError("two cases show what there is to see")
@@ -122,3 +123,21 @@ def _rows_in_jitted_code():
             jit.softmax(x[i], y[i])
 
     return loop
+
+
+def call_by(library, op, x, y, axis):
+    """A call of this package's with its result in `y`, or of NumPy's or SciPy's."""
+    if library == "numba_softmax":
+        return functools.partial(getattr(ns, op), x, axis, out=y)
+    if library == "numpy":
+        return functools.partial(tool("reference").by_numpy, op, x, axis)
+    return functools.partial(getattr(scipy.special, op), x, axis=axis)
+
+
+class Timed:
+    """Benchmarks that time a call, which is made once: asv asks for it again before each sample."""
+
+    def setup(self, *key):
+        if not hasattr(self, "call"):
+            self.call = self.made(*key)
+            self.call()  # compiles, or loads

@@ -13,7 +13,7 @@ from . import common
 from .common import CASES, DTYPES, OPS, OTHER_CALLS, REDUCING, TYPES, arrays_of, call_of, filled, result_shape, tool
 
 
-class Time:
+class Time(common.Timed):
     """Seconds of a call with `out=`."""
 
     version = "1"
@@ -21,10 +21,8 @@ class Time:
     params = (OPS, tuple(CASES), DTYPES)
     param_names = ("op", "case", "dtype")
 
-    def setup(self, op, case, dtype):
-        if not hasattr(self, "call"):  # asv asks for it before each call
-            self.call = call_of(op, case, *arrays_of(op, case, dtype))
-            self.call()  # compiles, or loads
+    def made(self, op, case, dtype):
+        return call_of(op, case, *arrays_of(op, case, dtype))
 
     def time_call(self, *_):
         self.call()
@@ -92,10 +90,10 @@ def _shares(rounds):
 
 
 def noise_of(samples):
-    """Half the width of the interval that has the median of so many samples in 95 of 100 cases, as a part of it.
+    """Half of the 95 % confidence interval of the median of some samples, as a part of it.
 
-    By the error of a median of normal samples, 1.25 sigma / sqrt(n), with sigma from the middle half of the samples,
-    which is 1.35 sigma wide: what other processes do to a few rounds does not count.
+    The standard error of a median of normal samples is 1.25 sigma / sqrt(n); sigma is from the middle half of the
+    samples, which is 1.35 sigma wide: what other processes do to a few rounds does not count.
     """
     low, middle, high = statistics.quantiles(samples, n=4)
     return 1.96 * 1.25 * (high - low) / 1.35 / len(samples) ** 0.5 / middle

@@ -2,6 +2,7 @@
 
 import functools
 import importlib.util
+import itertools
 import json
 import statistics
 import subprocess
@@ -10,9 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-import numba_softmax as ns
-
-from .common import CASES, OPS, REDUCING, ROOT, TYPES, filled
+from . import common
+from .common import CASES, OPS, REDUCING, ROOT, TYPES, call_by, filled
 from .cpu import noise_of
 
 COUNTED = {
@@ -22,7 +22,7 @@ COUNTED = {
     "columns, 128 x 512 axis 0": ((128, 512), 0),
     "chunks of columns, 1024 x 512 axis 0": ((1024, 512), 0),
 }
-ON_GPU = {label: (case.shape, case.axis) for label, case in CASES.items() if case.step == 1}
+ON_GPU = {label: (case.shape, case.axis) for label, case in CASES.items() if case.step == 1 and "in cache" not in label}
 ON_GPU["rows, 1024 x 16384"] = ((1024, 16384), -1)  # staged in shared memory
 REGIMES = ("rows", "staged_rows", "fold_chunks", "finish_chunks", "columns", "fold_columns", "finish_columns")
 
@@ -69,7 +69,7 @@ class Bytes:
 
     def setup(self, dtype, case):
         if importlib.util.find_spec("numba_cuda") is None or not (tests() / "gpus.py").exists():
-            raise NotImplementedError("no numba-cuda that compiles, or no interpreter yet")
+            raise NotImplementedError("no numba-cuda, or no interpreter yet")
 
     def track_bytes_per_element(self, dtype, case):
         import pytest
@@ -91,61 +91,97 @@ def tests():
     return (measured if measured.is_dir() else ROOT) / "tests"
 
 
-class Gpu:
-    """Calls on arrays in a GPU's memory, by Numba, whose arrays have no bfloat16; skipped where there is no GPU."""
+class Time(common.Timed):
+    """Seconds from a call to the end of the GPU's work; skipped without a GPU. Numba's arrays have no bfloat16."""
 
     version = "1"
     rounds, repeat, warmup_time = 1, (5, 30, 0.4), 0.05
     params = (OPS, tuple(ON_GPU), ("float32", "float64", "float16"))
     param_names = ("op", "case", "dtype")
-    ROUNDS, LEAD = 31, 1 << 28
 
-    def setup(self, op, case, dtype):
-        if hasattr(self, "call"):
-            return
-        if any(importlib.util.find_spec(name) is None for name in ("numba_cuda", "numba_softmax.backends.cuda")):
-            raise NotImplementedError("no numba-cuda, or no kernels for it yet")
-        from numba import cuda
-
-        if not cuda.is_available():
-            raise NotImplementedError("no GPU")
-        self.cuda, (shape, axis) = cuda, ON_GPU[case]
-        result = np.delete(shape, axis) if op in REDUCING else shape
-        x, y = cuda.to_device(filled(shape, dtype)), cuda.to_device(np.ones(result, TYPES[dtype]))
-        nbytes = (x.nbytes + y.nbytes) // 2  # a copy reads as many, and writes as many
-        self.source, self.to = (cuda.to_device(np.ones(nbytes, np.uint8)) for _ in range(2))
-        self.lead = [cuda.device_array(self.LEAD, np.uint8) for _ in range(2)]
-        self.call = functools.partial(getattr(ns, op), x, axis, out=y)
-        self.call()
-        cuda.synchronize()
+    def made(self, op, case, dtype):
+        self.cuda = usable_cuda()
+        return call_on_gpu(self.cuda, op, case, dtype)[0]
 
     def time_call(self, *_):
-        """From the call to the end of the GPU's work."""
         self.call()
         self.cuda.synchronize()
 
-    def track_of_copy(self, *_):
-        """The speed of the call over that of a copy on the device of as many bytes."""
-        return statistics.median(self._shares())
 
-    track_of_copy.unit = "of copy"
+class OfCopy:
+    """Speed as a share of that of a copy on the device, of as many bytes, which takes turns with the call."""
 
-    def track_noise(self, *_):
-        return noise_of(self._shares())
+    version = "1"
+    unit = "of copy"
+    params = Time.params
+    param_names = Time.param_names
+    ROUNDS, LEAD = 31, 1 << 28
+
+    def setup_cache(self):
+        try:
+            cuda = usable_cuda()
+        except NotImplementedError:
+            return {}
+        lead = [cuda.device_array(self.LEAD, np.uint8) for _ in range(2)]
+        return {key: list(self._shares(cuda, lead, *key)) for key in itertools.product(*self.params)}
+
+    setup_cache.timeout = 3600
+
+    def setup(self, shares, *key):
+        if key not in shares:
+            raise NotImplementedError("no GPU, or no kernels for it yet")
+
+    def track_of_copy(self, shares, *key):
+        return statistics.median(shares[key])
+
+    def track_noise(self, shares, *key):
+        return noise_of(shares[key])
 
     track_noise.unit = "of the value"
 
-    def _shares(self):
-        """The copy's seconds over the call's, which take turns."""
-        copy = functools.partial(self.to.copy_to_device, self.source)
-        return [self._seconds(copy) / self._seconds(self.call) for _ in range(self.ROUNDS)]
+    def _shares(self, cuda, lead, *key):
+        """The copy's seconds over the call's, round by round."""
+        call, nbytes = call_on_gpu(cuda, *key)
+        source, to = (cuda.to_device(np.ones(nbytes // 2, np.uint8)) for _ in range(2))  # read and written
+        calls = functools.partial(to.copy_to_device, source), call
+        call()  # compiles
+        for _ in range(self.ROUNDS):
+            copy, ours = (_seconds(cuda, lead, each) for each in calls)
+            yield copy / ours
 
-    def _seconds(self, call):
-        start, end = (self.cuda.event() for _ in range(2))
-        for _ in range(4):  # the GPU is at work until the call is queued, so that the host's time does not count
-            self.lead[1].copy_to_device(self.lead[0])
-        start.record()
-        call()
-        end.record()
-        end.synchronize()
-        return self.cuda.event_elapsed_time(start, end) / 1e3
+
+def usable_cuda():
+    """Numba's CUDA module.
+
+    Raises
+    ------
+    NotImplementedError
+        There is no GPU, no numba-cuda, or the measured commit has no kernels for it.
+    """
+    if any(importlib.util.find_spec(name) is None for name in ("numba_cuda", "numba_softmax.backends.cuda")):
+        raise NotImplementedError("no numba-cuda, or no kernels for it yet")
+    from numba import cuda
+
+    if not cuda.is_available():
+        raise NotImplementedError("no GPU")
+    return cuda
+
+
+def call_on_gpu(cuda, op, case, dtype):
+    """A call on arrays on the GPU, and how many bytes it reads and writes."""
+    shape, axis = ON_GPU[case]
+    result = np.delete(shape, axis) if op in REDUCING else shape
+    x, y = cuda.to_device(filled(shape, dtype)), cuda.to_device(np.ones(result, TYPES[dtype]))
+    return call_by("numba_softmax", op, x, y, axis), x.nbytes + y.nbytes
+
+
+def _seconds(cuda, lead, call):
+    """Of what a call queues, without the host's time: the GPU is at work until it has been queued."""
+    start, end = (cuda.event() for _ in range(2))
+    for _ in range(4):
+        lead[1].copy_to_device(lead[0])
+    start.record()
+    call()
+    end.record()
+    end.synchronize()
+    return cuda.event_elapsed_time(start, end) / 1e3
