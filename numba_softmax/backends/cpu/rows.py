@@ -306,9 +306,10 @@ def make_chunks(spec: Spec, gathered: bool) -> tuple[int, Callable, Callable]:
     scratch_size = VECTOR_BYTES + (y_block_at + BLOCK * y_size if gathered else GROUP_BYTES)
 
     @inlined
-    def block_at(x, w, layout, room, start, count):
+    def block_at(x, w, layout, room, start, count, there):
         if gathered:
-            gather(x, w, layout, start, count, room + x_block_at, room + w_block_at)
+            if not there:
+                gather(x, w, layout, start, count, room + x_block_at, room + w_block_at)
             return room + x_block_at, room + w_block_at
         return x + start * x_size, w + start
 
@@ -318,7 +319,7 @@ def make_chunks(spec: Spec, gathered: bool) -> tuple[int, Callable, Callable]:
         clear(room)
         for at in range(start, stop, BLOCK):
             count = min(BLOCK, stop - at)
-            xb, wb = block_at(x, w, layout, room, at, count)
+            xb, wb = block_at(x, w, layout, room, at, count, False)
             m = block_maximum(xb, wb, count, scale)
             keep_sums(room, (at - start) // BLOCK, m, block_sums(xb, wb, 0, count, m, scale, BLOCK * x_size))
         return state_of_blocks(room, online.widen_scale(scale))
@@ -327,9 +328,10 @@ def make_chunks(spec: Spec, gathered: bool) -> tuple[int, Callable, Callable]:
     def write(x, y, w, layout, room, start, stop, state, scale):
         """The results of elements start to stop."""
         wide = online.widen_scale(scale)
+        there = word(layout, N) <= BLOCK  # where `fold` has just gathered it: such rows are not split
         for at in range(start, stop, BLOCK):
             count = min(BLOCK, stop - at)
-            xb, wb = block_at(x, w, layout, room, at, count)
+            xb, wb = block_at(x, w, layout, room, at, count, there)
             m = number(state[0])
             if uses_weights:
                 m_block = widen(block_maximum(xb, wb, count, scale))
