@@ -60,15 +60,15 @@ def report(compared, threshold):
     """Lines for people."""
     width = max(len(_label(change)) for change in compared)
     by_verdict = {}
-    for change in sorted(compared, key=lambda change: (-abs(change.relative), change.key)):
+    for change in compared:
         by_verdict.setdefault(change.verdict(threshold), []).append(change)
     for verdict in ("slower", "faster"):
-        named = by_verdict.get(verdict, [])
+        named = sorted(by_verdict.get(verdict, []), key=lambda change: -abs(change.relative))
         yield f"{verdict} by more than {threshold:.0%} beyond the noise: {len(named) or 'none'}"
         for change in named:
             shares = f"{change.old:.3f} -> {change.new:.3f} of copy, {change.relative:+.0%}, noise {change.noise:.0%}"
             yield f"    {_label(change):<{width}}  {shares}"
-    for change in by_verdict.get("gone", []):
+    for change in sorted(by_verdict.get("gone", [])):
         yield f"could not be measured any more: {_label(change)}"
     yield f"{len(compared)} cases, of which {len(by_verdict.get('cannot tell', []))} too noisy to tell"
     there = [change for change in compared if not math.isnan(change.new)]

@@ -162,6 +162,17 @@ def test_what_lost_more_than_a_tenth_beyond_the_noise_is_named(recorded, capsys)
     assert "4 cases, of which 0 too noisy to tell" in faster
 
 
+def test_the_largest_changes_come_first_whatever_is_gone(recorded, capsys):
+    import compare
+
+    keys = [("softmax", str(i), "float32") for i in range(6)]
+    recorded("old", shares(dict.fromkeys(keys, 1.0)))
+    left = zip(keys, (0.7, None, 0.3, None, 0.5, 0.1), strict=True)
+    recorded("new", shares({key: share for key, share in left if share}))
+    assert compare.main(["old", "new"]) == 1
+    assert re.findall(r"softmax, (\d)", capsys.readouterr().out) == ["5", "2", "4", "0", "1", "3"]
+
+
 @pytest.mark.parametrize(
     ("noise", "new", "verdict"),
     [
