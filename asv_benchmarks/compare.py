@@ -50,7 +50,7 @@ def changes(old, new):
     for shares in SHARES:
         before, after = old.values(shares), new.values(shares)
         noise_before, noise_after = (record.values(noise_of(shares)) for record in (old, new))
-        for key in before.keys() & noise_before.keys() if after else ():
+        for key in (key for key in before if after and key in noise_before):
             share = after.get(key, math.nan)
             noise = math.hypot(noise_before[key], noise_after.get(key, math.nan)) * share / before[key]
             yield Change(shares, key, before[key], share, noise)
