@@ -17,6 +17,9 @@ def call(
     """Any of the functions. What shapes, steps and dtypes decide is left to `_prepared`, which remembers it."""
     place = None
     if type(x) is not np.ndarray or device is not None or stream is not None:
+        in_parts = dispatch.call_in_parts(x)
+        if in_parts is not None:
+            return in_parts(name, x, axis, where, scale, keepdims, dtype, out, device, stream)
         place, elsewhere = dispatch.place_of(x, device, stream)
         if elsewhere is not None:
             return _call_elsewhere(name, place, elsewhere, axis, where, scale, keepdims, dtype, out)
@@ -81,7 +84,7 @@ def _call_elsewhere(
         y = elsewhere.out(out)
     else:
         arrays.check_input_dtype(x.dtype)
-        _, shape = _axes_and_shape(name, keepdims, axis, x.shape)
+        _, shape = axes_and_shape(name, keepdims, axis, x.shape)
         y_dtype = arrays.as_output_dtype(dtype, x.dtype, None)
         out, y = elsewhere.empty(shape, y_dtype) if reduces else elsewhere.empty_like(y_dtype)
     start, _, near = _prepared(
@@ -140,7 +143,7 @@ def _prepared(
     """
     op = OPS[name]
     arrays.check_input_dtype(x_dtype)
-    axes, shape = _axes_and_shape(name, keepdims, axis, x_shape)
+    axes, shape = axes_and_shape(name, keepdims, axis, x_shape)
     if y_shape is None or y_dtype is None:
         y_dtype, y_steps = x_dtype, arrays.steps_in_c_order(shape, x_dtype.itemsize)
         if arrays.as_output_dtype(None, x_dtype, None) != x_dtype or not (op.reduces or x_steps == y_steps):
@@ -155,7 +158,7 @@ def _prepared(
 
 
 @functools.lru_cache(maxsize=4096)
-def _axes_and_shape(
+def axes_and_shape(
     name: str, keepdims: bool, axis: int | tuple[int, ...], shape: tuple[int, ...]
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """The axes by their numbers from 0, and the shape of the result."""

@@ -57,6 +57,30 @@ def place_of(x: Any, device: str | None, stream: Any) -> tuple[str | None, Any]:
     return ("staged" if device == "cuda" else None), None
 
 
+def call_in_parts(x: Any) -> Callable[..., Any] | None:
+    """What serves calls on an array that is computed part by part, with the arguments of `calls.call`; or None."""
+    kind: Any = type(x)
+    if _is_mapped(kind):
+        from . import mapped
+
+        return mapped.call
+    if _is_dask(kind):
+        from . import dask
+
+        return dask.call
+    return None
+
+
+@functools.lru_cache(maxsize=256)
+def _is_mapped(kind: Any) -> bool:
+    return issubclass(kind, np.memmap)
+
+
+@functools.lru_cache(maxsize=256)
+def _is_dask(kind: Any) -> bool:
+    return ("dask", "Array") in _names(kind)
+
+
 def call_on(x: Any, name: str) -> Any:
     """What stands between a call on an array and its library, in host memory too; errors call it by that name."""
     return _gpu_call()(x, None, name) if _lies_on_gpu(x) else HostCall(x, name, check_in_host_memory)
@@ -100,12 +124,17 @@ def _question(kind: Any) -> Callable[[Any], bool]:
     """How to find out whether an array of that type lies on a GPU; for the known libraries, fast."""
     if issubclass(kind, (np.ndarray, np.generic, list, tuple, int, float)):
         return lambda array: False
-    names = {(base.__module__.partition(".")[0], base.__name__) for base in kind.__mro__}
+    names = _names(kind)
     if ("torch", "Tensor") in names:
         return lambda array: array.is_cuda
     if names & {("cupy", "ndarray"), ("numba", "DeviceNDArray")}:
         return lambda array: True
     return _asked
+
+
+def _names(kind: Any) -> set[tuple[str, str]]:
+    """What a type and its bases are called, and in which libraries."""
+    return {(base.__module__.partition(".")[0], base.__name__) for base in kind.__mro__}
 
 
 def _asked(array: Any) -> bool:

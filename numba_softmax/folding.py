@@ -18,6 +18,16 @@ from .ops import STATE_OPS, Op
 FLOAT64 = np.dtype(np.float64)
 
 
+def state_dtype(x_dtype: np.dtype, y_dtype: np.dtype) -> np.dtype:
+    """The dtype of blocks whose states make results as exact as those of one call on the elements."""
+    return FLOAT64 if y_dtype.name == "float64" else arrays.as_output_dtype(None, x_dtype, None)
+
+
+def taken_by_states(x: Any, dtype: np.dtype) -> Any:
+    """An array as a block for states for that dtype: itself, or converted, which loses nothing."""
+    return x if x.dtype.newbyteorder("=") == dtype else x.astype(dtype)
+
+
 class Rows:
     """The states of rows of a shape and a dtype, of no elements yet; where the array of the call is."""
 

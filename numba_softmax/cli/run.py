@@ -6,10 +6,7 @@ import argparse
 import contextlib
 import errno
 import importlib.resources
-import itertools
 import json
-import math
-import mmap
 import os
 import shutil
 import sys
@@ -22,18 +19,11 @@ import numba
 import numpy as np
 from tqdm import tqdm
 
-from .. import api, arrays
+from .. import api, arrays, mapped
 from ..ops import OPS
 from . import UserError
 from .info import cpu
 from .reference import NoReferenceError, error_in_ulps
-
-SLAB = 64 << 20
-"""Bytes of the input that are computed at once, where the axes allow it."""
-
-SHORTEST_RUN = 64 << 10
-"""Bytes that a slab has to have in one piece: files are read by pages, and ahead."""
-
 
 def command(arguments: argparse.Namespace) -> int:
     """Compute on a file, or on the sample."""
@@ -59,7 +49,6 @@ def _of_file(arguments: argparse.Namespace) -> dict[str, Any]:
     with beside(target) as part:
         out = _create(part, shape, dtype, order="F" if _is_fortran(x) and len(shape) == x.ndim else "C")
         slabs = _compute(arguments, x, axes, out)
-        out.flush()
         del x, out  # some systems do not rename files that are mapped
     seconds = time.perf_counter() - start
     threads = numba.get_num_threads()
@@ -139,51 +128,18 @@ def _create(part: Path, shape: tuple[int, ...], dtype: np.dtype, order: str) -> 
 
 
 def _compute(arguments: argparse.Namespace, x: np.memmap, axes: tuple[int, ...], out: np.memmap) -> int:
-    """Slab by slab; rows are independent, so the bits are those of one call. The number of slabs."""
-    op, reduces = getattr(api, arguments.op), OPS[arguments.op].reduces
-    memory, results = x.view(np.ndarray), out.view(np.ndarray)
-    count = 0
-    with tqdm(
-        total=x.nbytes, unit="B", unit_scale=True, delay=1, leave=False, disable=None, file=sys.stderr
-    ) as progress:
-        for slab in slabs_of(memory, axes):
-            piece = memory[slab]
-            to: tuple[Any, ...] = tuple(cut for i, cut in enumerate(slab) if i not in axes) if reduces else slab
-            op(piece, arguments.axis, scale=arguments.scale, out=results[(*to, ...)])
-            forget(x)
-            forget(out)
+    """Slab by slab. The number of slabs."""
+    count, scale = 0, None if arguments.scale is None else arrays.as_scale(arguments.scale)
+    total = mapped.bytes_to_read(arguments.op, x, axes, out.dtype)
+    with tqdm(total=total, unit="B", unit_scale=True, delay=1, leave=False, disable=None, file=sys.stderr) as progress:
+
+        def advance(read: int) -> None:
+            nonlocal count
             count += 1
-            progress.update(piece.nbytes)
+            progress.update(read)
+
+        mapped.compute(arguments.op, x, axes, None, scale, out, advance)
     return count
-
-
-def slabs_of(x: np.ndarray, axes: tuple[int, ...]) -> Iterator[tuple[slice, ...]]:
-    """Boxes of whole rows, of about `SLAB` bytes, cut along the axes that are outermost in memory."""
-    whole = slice(None)
-    cuts: list[list[slice]] = [[whole] for _ in range(x.ndim)]
-    box = x.nbytes
-    for axis in sorted(range(x.ndim), key=lambda i: abs(x.strides[i]), reverse=True):
-        if axis in axes or x.shape[axis] <= 1:
-            continue
-        if box <= SLAB:
-            break
-        box //= x.shape[axis]
-        step = max(1, SLAB // max(box, 1), math.ceil(SHORTEST_RUN / x.strides[axis]))
-        if step >= x.shape[axis]:
-            break
-        cuts[axis] = [slice(i, i + step) for i in range(0, x.shape[axis], step)]
-        box *= step
-    return itertools.product(*cuts)
-
-
-def forget(array: np.memmap) -> None:
-    """Let go of the pages in memory; the file has them, after those that changed have been written."""
-    if array.flags.writeable:
-        array.flush()
-    pages = getattr(array, "_mmap", None)
-    if isinstance(pages, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
-        with contextlib.suppress(OSError):
-            pages.madvise(mmap.MADV_DONTNEED)
 
 
 def _is_fortran(x: np.ndarray) -> bool:

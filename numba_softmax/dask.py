@@ -1,0 +1,364 @@
+"""The functions on Dask arrays, and the states of rows that are spread over many chunks.
+
+`numba_softmax.softmax` and the others take Dask arrays as they take all arrays,
+lazily. Where a row lies in one chunk, each chunk is a call of its own. Where it is
+spread over several, each chunk is folded into states, 16 or 24 bytes a row; a
+tree of tasks merges these, and then each chunk is finished from itself and
+its rows' states. `online_state`, `normalize` and `log_normalize` are these steps.
+
+In a task a kernel uses one thread: Dask's own threads work side by side.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import itertools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import dask.array as da
+import numba
+import numpy as np
+from dask.array.utils import meta_from_array
+from numpy.typing import DTypeLike
+
+from . import arrays, calls, dispatch
+from .folding import FLOAT64, Rows, state_dtype, taken_by_states
+from .ops import OPS
+
+__all__ = ["log_normalize", "normalize", "online_state"]
+
+BRANCHES = 8
+"""States that a task merges. The last bits depend on it, so Dask's own setting is not asked."""
+
+Axes = tuple[int, ...]
+
+
+def online_state(
+    x: da.Array, axis: int | tuple[int, ...] | None = -1, *, where: Any = None, scale: float | None = None
+) -> da.Array:
+    """The state of each row: what there is to know of all its elements, for softmax and what is built on it.
+
+    Parameters
+    ----------
+    x : dask.array.Array
+        Real numbers, in chunks of NumPy or CuPy arrays.
+    axis : int, tuple of int or None
+        The axis or axes of a row's elements, in one chunk or in many.
+    where, scale
+        As for `numba_softmax.softmax`. A Dask array as `where` has the chunks of `x`.
+
+    Returns
+    -------
+    dask.array.Array
+        Numbers of float64, of shape ``(2, *rows)`` or, where rows are computed in float64,
+        ``(3, *rows)``: the maximum `m`, ``rest`` and ``rest_lo``, with
+        ``l = 1 + rest + rest_lo`` the sum of ``exp(x - m)``. `OnlineSoftmax.from_arrays`
+        takes them.
+
+    Raises
+    ------
+    TypeError, ValueError, numpy.exceptions.AxisError
+        As for `numba_softmax.softmax`; and for chunks of unknown size, or a
+        `where` in other chunks than `x`.
+
+    Notes
+    -----
+    A task for each chunk, and a tree of tasks that merge 8 states each. States of different elements of
+    the same rows, from other arrays or machines, merge by the recurrence: with
+    ``m = max(m_a, m_b)``, ``l = l_a exp(m_a - m) + l_b exp(m_b - m)``.
+
+    Examples
+    --------
+    >>> import dask.array as da, numba_softmax.dask
+    >>> x = da.from_array([[0.0, 1.0, 2.0, 3.0]], chunks=(1, 2))
+    >>> m, rest, _ = numba_softmax.dask.online_state(x)
+    >>> m.compute(), (1 + rest).compute().round(4)
+    (array([3.]), array([1.553]))
+    """
+    axes = _checked(x, axis)
+    return _states(x, axes, _as_mask(where, x), _as_scale(scale), state_dtype(x.dtype, x.dtype))
+
+
+def normalize(
+    x: da.Array,
+    state: da.Array,
+    axis: int | tuple[int, ...] | None = -1,
+    *,
+    where: Any = None,
+    scale: float | None = None,
+    dtype: DTypeLike | None = None,
+) -> da.Array:
+    """Softmax of elements of rows whose states are known: ``exp(scale * x - m) / l``.
+
+    Parameters
+    ----------
+    x : dask.array.Array
+        Elements that the states have seen, or a part of those.
+    state : dask.array.Array
+        From `online_state`, for the same `axis` and `scale`.
+    axis, where, scale, dtype
+        As for `numba_softmax.softmax`.
+
+    Returns
+    -------
+    dask.array.Array
+        Of the shape and the chunks of `x`.
+
+    Raises
+    ------
+    TypeError, ValueError, numpy.exceptions.AxisError
+        As for `online_state`; and for a `state` of other rows or chunks.
+
+    Examples
+    --------
+    >>> import dask.array as da, numba_softmax.dask
+    >>> x = da.from_array([[0.0, 1.0, 2.0, 3.0]], chunks=(1, 2))
+    >>> state = numba_softmax.dask.online_state(x)
+    >>> numba_softmax.dask.normalize(x[:, 2:], state).compute().round(4)
+    array([[0.2369, 0.6439]])
+    """
+    return _normalized("softmax", x, state, axis, where, scale, dtype)
+
+
+def log_normalize(
+    x: da.Array,
+    state: da.Array,
+    axis: int | tuple[int, ...] | None = -1,
+    *,
+    where: Any = None,
+    scale: float | None = None,
+    dtype: DTypeLike | None = None,
+) -> da.Array:
+    """The logarithm of softmax of elements of rows whose states are known: ``(scale * x - m) - log(l)``.
+
+    Parameters
+    ----------
+    x, state, axis, where, scale, dtype
+        As for `normalize`.
+
+    Returns
+    -------
+    dask.array.Array
+        Of the shape and the chunks of `x`.
+
+    Raises
+    ------
+    TypeError, ValueError, numpy.exceptions.AxisError
+        As for `normalize`.
+
+    Examples
+    --------
+    >>> import dask.array as da, numba_softmax.dask
+    >>> x = da.from_array([0.0, -40.0], chunks=1)
+    >>> numba_softmax.dask.log_normalize(x, numba_softmax.dask.online_state(x)).compute()
+    array([-4.24835426e-18, -4.00000000e+01])
+    """
+    return _normalized("log_softmax", x, state, axis, where, scale, dtype)
+
+
+def call(
+    name: str, x: da.Array, axis: Any, where: Any, scale: Any, keepdims: bool, dtype: Any, out: Any, device: Any,
+    stream: Any,
+) -> da.Array:  # fmt: skip
+    """A call on a Dask array, with the arguments of `calls.call`."""
+    for argument, value in {"out": out, "device": device, "stream": stream}.items():
+        if value is not None:
+            raise TypeError(
+                f"{argument} is not for Dask arrays, which are computed later, where their chunks lie: leave it out"
+            )
+    axes = _checked(x, axis)
+    mask, factor, op = _as_mask(where, x), _as_scale(scale), OPS[name]
+    y_dtype = arrays.as_output_dtype(dtype, x.dtype, None)
+    if all(x.numblocks[i] == 1 for i in axes):
+        kept = keepdims or not op.reduces
+        task = functools.partial(_call, op_name=name, axes=axes, scale=factor, keepdims=keepdims, y_dtype=y_dtype)
+        return _blockwise(
+            task, name, [i for i in range(x.ndim) if kept or i not in axes], x, y_dtype, mask=mask,
+            adjust_chunks=dict.fromkeys(axes if op.reduces and keepdims else (), 1),
+        )  # fmt: skip
+    dtype_of_states = state_dtype(x.dtype, y_dtype)
+    state = _states(x, axes, mask, factor, dtype_of_states)
+    if not op.reduces:
+        return _finished(name, x, axes, mask, factor, state, dtype_of_states, y_dtype)
+    rows = [i for i in range(x.ndim) if i not in axes]
+    task = functools.partial(_read, op_name=name, scale=factor, state_dtype=dtype_of_states, y_dtype=y_dtype)
+    y = da.blockwise(
+        task, rows, state, (x.ndim, *rows), token=name, dtype=y_dtype, align_arrays=False,
+        meta=meta_from_array(x._meta, ndim=len(rows), dtype=y_dtype),
+    )  # fmt: skip
+    return da.expand_dims(y, axes) if keepdims else y
+
+
+# ---------------------------------------------------------------------- arguments
+
+
+def _checked(x: Any, axis: Any) -> Axes:
+    """The axes from 0 of an array that can be computed with."""
+    if not isinstance(x, da.Array):
+        raise TypeError(f"x is a {type(x).__name__}: it must be a Dask array")
+    arrays.check_input_dtype(x.dtype)
+    if isinstance(x._meta, np.ma.MaskedArray):
+        raise TypeError("x has chunks of masked arrays, whose masks would be ignored: use where=")
+    unknown = [i for i, size in enumerate(x.shape) if size != size]
+    if unknown:
+        raise ValueError(f"x has chunks of unknown size along axis {unknown[0]}: call x.compute_chunk_sizes() first")
+    return arrays.as_axes(axis, x.ndim)
+
+
+def _as_scale(scale: Any) -> float | None:
+    return None if scale is None else arrays.as_scale(scale)
+
+
+def _as_mask(where: Any, x: da.Array) -> da.Array | None:
+    """`where` as a Dask array of the chunks of `x`, but for axes along which it is broadcast."""
+    if where is None:
+        return None
+    if not isinstance(where, da.Array):
+        where = np.asarray(where)
+        arrays.as_mask(where, x.shape)  # which refuses what is no mask of that shape
+        chunks = x.chunks[x.ndim - where.ndim :]
+        return da.from_array(where, tuple((1,) if n == 1 else c for n, c in zip(where.shape, chunks, strict=True)))
+    if where.dtype.kind != "b":
+        raise TypeError(f"where has dtype {where.dtype}: it must be boolean, for instance `mask != 0`")
+    chunks = x.chunks[max(0, x.ndim - where.ndim) :]
+    if where.ndim > x.ndim or any(m not in ((1,), c) for m, c in zip(where.chunks, chunks, strict=True)):
+        raise ValueError(
+            f"where has chunks {where.chunks}, but x has {x.chunks}: they must be the same, or 1 along axes that are "
+            "broadcast; rechunk one of them"
+        )
+    return where
+
+
+def _normalized(
+    name: str, x: da.Array, state: Any, axis: Any, where: Any, scale: Any, dtype: DTypeLike | None
+) -> da.Array:
+    """Check the rest, and finish."""
+    axes = _checked(x, axis)
+    if not isinstance(state, da.Array):
+        raise TypeError(f"state is a {type(state).__name__}: it must be a Dask array, from online_state")
+    y_dtype = arrays.as_output_dtype(dtype, x.dtype, None)
+    of_rows = state_dtype(x.dtype, x.dtype)
+    expected = ((arrays.state_numbers(of_rows.name),), *(c for i, c in enumerate(x.chunks) if i not in axes))
+    if state.chunks != expected or state.dtype != FLOAT64:
+        raise ValueError(
+            f"state has chunks {state.chunks} and dtype {state.dtype}, but x needs {expected} and float64: "
+            "make it by online_state, from an array of the same dtype and rows, along the same axis"
+        )
+    return _finished(name, x, axes, _as_mask(where, x), _as_scale(scale), state, of_rows, y_dtype)
+
+
+# -------------------------------------------------------------------------- graphs
+
+
+def _blockwise(
+    task: Callable, token: str, out: list[int], x: da.Array, dtype: np.dtype, *, mask: da.Array | None,
+    state: tuple[da.Array, list[int]] | None = None, **options: Any,
+) -> da.Array:  # fmt: skip
+    """A task for each chunk of `x`, with the chunk of the states and of the mask that belong to it, or None."""
+    every = list(range(x.ndim))
+    given = (None, None) if mask is None else (mask, every[x.ndim - mask.ndim :])
+    return da.blockwise(
+        task, out, x, every, *(state or (None, None)), *given, token=token, dtype=dtype, align_arrays=False,
+        meta=meta_from_array(x._meta, ndim=len(out), dtype=dtype), **options,
+    )  # fmt: skip
+
+
+def _states(x: da.Array, axes: Axes, mask: da.Array | None, scale: float | None, dtype: np.dtype) -> da.Array:
+    """The states of the rows, for that dtype: numbers first, then the rows' axes."""
+    numbers = arrays.state_numbers(dtype.name)
+    states = _blockwise(
+        functools.partial(_fold, axes=axes, scale=scale, state_dtype=dtype), "softmax-fold", [x.ndim, *range(x.ndim)],
+        x, FLOAT64, mask=mask, new_axes={x.ndim: numbers}, adjust_chunks=dict.fromkeys(axes, 1),
+    )  # fmt: skip
+    merge = functools.partial(_merge, scale=scale, state_dtype=dtype)
+    return da.reduction(
+        states, chunk=merge, combine=merge, aggregate=merge, axis=tuple(i + 1 for i in axes), keepdims=False,
+        dtype=FLOAT64, split_every=BRANCHES, name="softmax-merge",
+        meta=meta_from_array(x._meta, ndim=1 + x.ndim - len(axes), dtype=FLOAT64),
+    )  # fmt: skip
+
+
+def _finished(
+    name: str, x: da.Array, axes: Axes, mask: da.Array | None, scale: float | None, state: da.Array,
+    of_rows: np.dtype, y_dtype: np.dtype,
+) -> da.Array:  # fmt: skip
+    """The results of all chunks, from themselves and the states."""
+    task = functools.partial(_finish, op_name=name, axes=axes, scale=scale, state_dtype=of_rows, y_dtype=y_dtype)
+    index = [x.ndim, *(i for i in range(x.ndim) if i not in axes)]
+    return _blockwise(task, name, list(range(x.ndim)), x, y_dtype, mask=mask, state=(state, index))
+
+
+# --------------------------------------------------------------------------- tasks
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """Kernels stay in this thread; only Dask starts others."""
+    before = numba.get_num_threads()
+    numba.set_num_threads(1)
+    try:
+        yield
+    finally:
+        numba.set_num_threads(before)
+
+
+def _call(
+    x: Any, _: None, mask: Any, *, op_name: str, axes: Axes, scale: float | None, keepdims: bool, y_dtype: np.dtype
+) -> Any:
+    """A chunk of whole rows."""
+    with _one_thread():
+        return calls.call(op_name, _only(x), axes, _only(mask), scale, keepdims, y_dtype, None, None, None)
+
+
+def _fold(x: Any, _: None, mask: Any, *, axes: Axes, scale: float | None, state_dtype: np.dtype) -> Any:
+    """The states of a chunk, with all axes."""
+    with _one_thread():
+        block, w = _opened(x, mask, state_dtype)
+        rows = Rows(tuple(n for i, n in enumerate(x.shape) if i not in axes), state_dtype, block, scale)
+        rows.fold(block, axes, w)
+    return rows.numbers.reshape(rows.count, *(1 if i in axes else n for i, n in enumerate(x.shape)))
+
+
+def _merge(states: Any, axis: Axes, keepdims: bool, *, scale: float | None, state_dtype: np.dtype) -> Any:
+    """States merged along axes, in their order; the first axis is that of their numbers."""
+    kept = tuple(n for i, n in enumerate(states.shape) if i not in axis)
+    with _one_thread():
+        merged = Rows(kept[1:], state_dtype, dispatch.call_on(states, "the states"), scale)
+        for at in itertools.product(*(range(states.shape[i]) for i in axis)):
+            part = states[tuple(at[axis.index(i)] if i in axis else slice(None) for i in range(states.ndim))]
+            merged.merge(Rows.of(part, state_dtype, scale))
+    return np.expand_dims(merged.numbers, axis) if keepdims else merged.numbers
+
+
+def _finish(
+    x: Any, state: Any, mask: Any, *, op_name: str, axes: Axes, scale: float | None, state_dtype: np.dtype,
+    y_dtype: np.dtype,
+) -> Any:  # fmt: skip
+    """The results of a chunk."""
+    with _one_thread():
+        block, w = _opened(x, mask, state_dtype)
+        result, _ = block.empty_like(y_dtype)
+        return Rows.of(_only(state), state_dtype, scale).finish(OPS[op_name], block, axes, w, result)
+
+
+def _read(state: Any, *, op_name: str, scale: float | None, state_dtype: np.dtype, y_dtype: np.dtype) -> Any:
+    """An op's number of each row."""
+    with _one_thread():
+        return Rows.of(_only(state), state_dtype, scale).read(OPS[op_name], y_dtype)
+
+
+def _opened(x: Any, mask: Any, dtype: np.dtype) -> tuple[Any, Any]:
+    """A chunk and its mask as states take them."""
+    block = dispatch.call_on(taken_by_states(x, dtype), "x")
+    if mask is None:
+        return block, None
+    return block, block.view(mask, "where")
+
+
+def _only(block: Any) -> Any:
+    """The one chunk there is along an axis that results do not have, where Dask gives a list of them."""
+    while isinstance(block, list):
+        (block,) = block
+    return block
