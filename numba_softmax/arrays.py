@@ -177,6 +177,17 @@ def as_axes(axis: Any, ndim: int) -> tuple[int, ...]:
     return tuple(sorted(normalize_axis_tuple(axis, ndim, argname="axis")))
 
 
+def as_shape(shape: Any) -> tuple[int, ...]:
+    """The shape that an integer or some of them mean."""
+    try:
+        sizes = tuple(map(operator.index, shape)) if isinstance(shape, (tuple, list)) else (operator.index(shape),)
+    except TypeError:
+        raise TypeError(f"shape is {shape!r}: it must be an integer or a tuple of them") from None
+    if min(sizes, default=0) < 0:
+        raise ValueError(f"shape is {shape}: it must not be negative")
+    return sizes
+
+
 def as_output_dtype(dtype: Any, x_dtype: np.dtype, out: np.ndarray | None) -> np.dtype:
     """The dtype of a result."""
     if dtype is not None:
@@ -205,6 +216,14 @@ def as_dtype(dtype: Any) -> np.dtype:
         raise TypeError("dtype='bfloat16' needs the package ml_dtypes: pip install ml_dtypes") from None
     except TypeError:
         raise TypeError(f"dtype={dtype!r} is not a dtype; it must be one of {', '.join(FLOATS)}") from None
+
+
+def as_float(dtype: Any) -> np.dtype:
+    """A native dtype of elements that states take."""
+    dtype = as_dtype(dtype)
+    if not _is_float(dtype):
+        raise TypeError(f"dtype is {dtype}: it must be one of {', '.join(FLOATS)}")
+    return dtype.newbyteorder("=")
 
 
 def dtype_called(name: str, argument: str) -> np.dtype:

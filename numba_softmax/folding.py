@@ -29,10 +29,13 @@ def taken_by_states(x: Any, dtype: np.dtype) -> Any:
 
 
 class Rows:
-    """The states of rows of a shape and a dtype, of no elements yet; where the array of the call is."""
+    """The states of rows of a shape and a dtype, of no elements yet; where the array of the call is.
 
-    def __init__(self, shape: tuple[int, ...], dtype: np.dtype, call: Any) -> None:
-        self.shape, self.dtype, self.device = shape, dtype, call.device
+    They are those of the elements times the scale, which is as `arrays.as_scale` gives it.
+    """
+
+    def __init__(self, shape: tuple[int, ...], dtype: np.dtype, scale: float | None, call: Any) -> None:
+        self.shape, self.dtype, self.scale, self.device = shape, dtype, scale, call.device
         self.count = arrays.state_numbers(dtype.name)
         self.numbers, y = self._empty(call, shape)
         call.run(self._start(call, STATE_OPS["identity"], (0,) * len(shape)), y, None, None, False)
@@ -43,7 +46,7 @@ class Rows:
         start, shape, steps = _fold(call.place, axes, x.shape, x.dtype, x.strides, _mask_steps(mask, x))
         if 0 not in x.shape:
             of_block, y = self._empty(call, shape)
-            call.run(start, y, mask, None, False)
+            call.run(start, y, mask, self.scale, False)
             self._merge(of_block, steps)
 
     def merge(self, other: Rows) -> None:
@@ -67,38 +70,43 @@ class Rows:
             w = None if mask is None else (mask.address - x.address, mask.shape, mask.dtype, mask.strides)
             of_x, of_y = (0, x.shape, x.dtype, x.strides), (distance, y.shape, y.dtype, y.strides)
             copies = calls.needs_copies(of_x, of_y, w, False)
-        call.run(start, y, mask, None, copies, call.view(self._in_order(order), "the state"))
+        call.run(start, y, mask, self.scale, copies, call.view(self._in_order(order), "the state"))
         return call.given_back(out) if new else out
 
     def read(self, op: Op, dtype: np.dtype) -> Any:
         """The op's number of each row."""
         call = dispatch.call_on(self.numbers, "the state")
         result, y = call.empty(self.shape, dtype)
-        call.run(self._start(call, op, self._steps, dtype), y, None, None, False)
+        scale = self.scale if op.takes_scale else None  # else one more kernel would be compiled
+        call.run(self._start(call, op, self._steps, dtype), y, None, scale, False)
         return call.given_back(result)
 
     def number(self, k: int) -> Any:
-        """Number `k` of each state."""
+        """Number `k` of each state; number 0, the maximum, as elements have it."""
+        if k == 0 and self.scale is not None:
+            return self.read(STATE_OPS["m"], FLOAT64)
         call = dispatch.call_on(self.numbers, "the state")
         result, y = call.empty(self.shape, FLOAT64)
-        self._copy_number(call, call.x._replace(address=self._address_of(call.x, k)), self._steps, y)
+        self._copy_number(call, call.x._replace(address=self._address_of(call.x, k)), self._steps, y, None)
         return call.given_back(result)
 
     def set_number(self, k: int, call: Any) -> None:
-        """Set number `k` of each state to the elements of an array, which is that of the call."""
+        """Set number `k` of each state to what `number` gave, in an array which is that of the call."""
         y = call.view(self.numbers, "the state")
-        self._copy_number(call, call.x, tuple(call.x.strides), y._replace(address=self._address_of(y, k)))
+        y = y._replace(address=self._address_of(y, k))
+        self._copy_number(call, call.x, tuple(call.x.strides), y, self.scale if k == 0 else None)
 
-    def _copy_number(self, call: Any, x: Any, steps: tuple[int, ...], y: Any) -> None:
+    def _copy_number(self, call: Any, x: Any, steps: tuple[int, ...], y: Any, scale: float | None) -> None:
         call.x = x
-        call.run(self._start(call, STATE_OPS["copy"], steps), y, None, None, False)
+        call.run(self._start(call, STATE_OPS["copy"], steps), y, None, scale, False)
 
     def _address_of(self, view: Any, k: int) -> int:
         return view.address + k * math.prod(self.shape) * FLOAT64.itemsize
 
     def _merge(self, states: Any, steps: tuple[int, ...]) -> None:
         call = dispatch.call_on(states, "the other state")
-        call.run(self._start(call, STATE_OPS["merge"], steps), call.view(self.numbers, "the state"), None, None, False)
+        start, y = self._start(call, STATE_OPS["merge"], steps), call.view(self.numbers, "the state")
+        call.run(start, y, None, self.scale, False)
 
     def _in_order(self, order: tuple[int, ...]) -> Any:
         """The states, with the rows' axes in that order."""

@@ -17,7 +17,7 @@ from numba import float32
 from . import online
 from .expmath import float_format
 from .lanewise import element, lanewise
-from .simd import convert, fma, like, select, widen
+from .simd import convert, divide, fma, like, select, widen
 
 
 @lanewise
@@ -80,8 +80,14 @@ def finish_identity(state, scale):
 
 @lanewise
 def finish_m(state, scale):
-    """The maximum."""
-    return (state[0],)
+    """The maximum as an element has it: states have it with the scale's sign, and maybe halved."""
+    return (state[0] if scale is None else divide(state[0], scale[0]),)
+
+
+@lanewise
+def finish_copy(state, scale):
+    """The number or, with a scale, the maximum that an element with that number is."""
+    return (state[0] if scale is None else state[0] * scale[0],)
 
 
 @lanewise
@@ -103,6 +109,7 @@ class Op(NamedTuple):
     gives_states: bool = False  # the numbers of a row are those of its state
     merges: bool = False  # with the state that is there already
     reads: int = 3  # how many of the numbers of a state, at most; that is their first ones
+    takes_scale: bool = True  # whether the scale changes anything
 
     @property
     def reduces(self) -> bool:
@@ -125,10 +132,10 @@ STATE_OPS = {
     for op in (
         Op("fold", -math.inf, finish_row=finish_fold, gives_states=True),
         Op("merge", -math.inf, finish_row=finish_fold, gives_states=True, merges=True),
-        Op("identity", -math.inf, finish_row=finish_identity, gives_states=True, reads=0),
-        Op("copy", -math.inf, finish_row=finish_m, reads=1),  # of any float64, wherever that is told to be the maximum
+        Op("identity", -math.inf, finish_row=finish_identity, gives_states=True, reads=0, takes_scale=False),
+        Op("copy", -math.inf, finish_row=finish_copy, reads=1),  # of any float64, told to be the maximum
         Op("m", -math.inf, finish_row=finish_m, reads=1),
-        Op("l", 0.0, finish_row=finish_l),
+        Op("l", 0.0, finish_row=finish_l, takes_scale=False),
     )
 }
 """What is asked of states that outlive a call, besides the public functions. All but `fold` need the states."""

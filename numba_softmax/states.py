@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from typing import Any
 
 import numpy as np
@@ -31,6 +30,10 @@ class OnlineSoftmax:
         Of the blocks, and of the results if nothing else is asked for: float16,
         bfloat16, float32 or float64. The state is kept in float64, 16 bytes a
         row; for float64 in 24.
+    scale : float, optional
+        Multiplies the elements, exactly and without a copy, as in `softmax`: the
+        state is that of ``scale * x``. `m` is still one of `x`: ``l`` is the sum
+        of ``exp(scale * (x - m))``, and `lse` is ``scale * m + log(l)``.
     like : GPU array, optional
         An array on the GPU where the state is to be; what is read of the state
         is of its library. By default the state is in host memory.
@@ -38,9 +41,10 @@ class OnlineSoftmax:
     Raises
     ------
     TypeError
-        `dtype` is none of these, or `like` is no array on a GPU or in host memory.
+        `dtype` is none of these, `scale` is no real number, or `like` is no array
+        on a GPU or in host memory.
     ValueError
-        `shape` has a negative number.
+        `shape` has a negative number, or `scale` is not finite.
 
     Notes
     -----
@@ -67,14 +71,25 @@ class OnlineSoftmax:
     >>> state.normalize(x[:, 2:]).round(4)
     array([[0.2369, 0.6439],
            [0.25  , 0.25  ]], dtype=float32)
+    >>> ns.OnlineSoftmax(2, scale=-0.5).update(x).normalize(x[:, 2:]).round(4)
+    array([[0.1674, 0.1015],
+           [0.25  , 0.25  ]], dtype=float32)
     """
 
-    def __init__(self, shape: int | tuple[int, ...], dtype: DTypeLike = np.float32, *, like: Any = None) -> None:
+    def __init__(
+        self,
+        shape: int | tuple[int, ...],
+        dtype: DTypeLike = np.float32,
+        *,
+        scale: float | None = None,
+        like: Any = None,
+    ) -> None:
         like = np.empty(0) if like is None else like
         call = dispatch.call_on(like, "like")
         if call.place is None and not isinstance(like, np.ndarray):
             raise TypeError(f"like is a {type(like).__name__}: it must be an array on a GPU or of NumPy")
-        self._rows = Rows(_as_shape(shape), _as_float(dtype), call)
+        factor = None if scale is None else arrays.as_scale(scale)
+        self._rows = Rows(arrays.as_shape(shape), arrays.as_float(dtype), factor, call)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -85,6 +100,11 @@ class OnlineSoftmax:
     def dtype(self) -> np.dtype:
         """Of the blocks."""
         return self._rows.dtype
+
+    @property
+    def scale(self) -> float:
+        """What multiplies the elements; 1.0 where none was given."""
+        return 1.0 if self._rows.scale is None else self._rows.scale
 
     def update(self, block: Any, axis: int | tuple[int, ...] | None = -1, where: Any = None) -> OnlineSoftmax:
         """Fold more elements of the rows into the state.
@@ -129,7 +149,7 @@ class OnlineSoftmax:
         Parameters
         ----------
         other : OnlineSoftmax
-            Of the same shape and dtype, on the same device.
+            Of the same shape, dtype and scale, on the same device.
 
         Returns
         -------
@@ -141,7 +161,7 @@ class OnlineSoftmax:
         TypeError
             `other` is no such state, or one for another dtype or device.
         ValueError
-            `other` has rows of another shape.
+            `other` has rows of another shape, or another scale.
 
         Examples
         --------
@@ -156,33 +176,39 @@ class OnlineSoftmax:
             raise TypeError(f"other is for {other.dtype}, but the state for {self.dtype}: make both for one dtype")
         if other.shape != self.shape:
             raise ValueError(f"other has rows of shape {other.shape}, but the state has rows of shape {self.shape}")
+        if other.scale != self.scale:
+            raise ValueError(f"other has scale {other.scale}, but the state has scale {self.scale}: make both with one")
         self._check_device(other._rows.device, "other")
         self._rows.merge(other._rows)
         return self
 
     @property
     def m(self) -> Any:
-        """The maximum of each row, NaN apart, in the state's dtype; -inf of no elements."""
+        """The maximum of each row, NaN apart, in the state's dtype; -inf of no elements.
+
+        Under a negative scale it is the minimum, whose multiple is the largest; inf of no elements. Scales up to 1
+        cost a subnormal maximum its last bit.
+        """
         return self._rows.read(STATE_OPS["m"], self.dtype)
 
     @property
     def l(self) -> Any:  # noqa: E743
-        """The sum of ``exp(x - m)`` of each row, in float64; 0 of no elements."""
+        """The sum of ``exp(scale * (x - m))`` of each row, in float64; 0 of no elements."""
         return self._rows.read(STATE_OPS["l"], FLOAT64)
 
     @property
     def lse(self) -> Any:
-        """``m + log(l)`` of each row, the log-sum-exp of its elements, in the state's dtype; -inf of no elements."""
+        """``scale * m + log(l)`` of each row, its `logsumexp`, in the state's dtype; -inf of no elements."""
         return self._rows.read(OPS["logsumexp"], self.dtype)
 
     def normalize(self, block: Any, axis: int | tuple[int, ...] | None = -1, where: Any = None, out: Any = None) -> Any:
-        """Softmax of elements of the rows: ``exp(x - m) / l``.
+        """Softmax of elements of the rows: ``exp(scale * (x - m)) / l``.
 
         Parameters
         ----------
         block : array
-            Elements that the state has seen; of others that are larger than
-            `m`, the results are not defined. As for `update`.
+            Elements that the state has seen; of others that are larger than `m`
+            (times the scale), the results are not defined. As for `update`.
         axis, where
             As for `update`; elements that are left out give 0.
         out : array, optional
@@ -212,7 +238,7 @@ class OnlineSoftmax:
     def log_normalize(
         self, block: Any, axis: int | tuple[int, ...] | None = -1, where: Any = None, out: Any = None
     ) -> Any:
-        """The logarithm of softmax of elements of the rows: ``(x - m) - log(l)``.
+        """The logarithm of softmax of elements of the rows: ``scale * (x - m) - log(l)``.
 
         Parameters
         ----------
@@ -238,7 +264,7 @@ class OnlineSoftmax:
         return self._rows.finish(OPS["log_softmax"], *self._opened(block, axis, where), out)
 
     def copy(self) -> OnlineSoftmax:
-        """A state of its own with the same numbers.
+        """A state of its own with the same numbers and the same scale.
 
         Examples
         --------
@@ -248,7 +274,7 @@ class OnlineSoftmax:
         >>> float(state.m), float(with_more.m)
         (1.0, 5.0)
         """
-        copy = type(self)(self.shape, self.dtype, like=self._rows.numbers)
+        copy = type(self)(self.shape, self.dtype, scale=self.scale, like=self._rows.numbers)
         return copy.merge(self)  # with no elements: the bits stay
 
     def to_arrays(self) -> dict[str, Any]:
@@ -259,7 +285,8 @@ class OnlineSoftmax:
         dict of str to array
             ``m`` and ``rest``, which is ``l - 1``: the sum without the maximum's
             own term; of a float64 state also ``rest_lo``, what ``rest`` has lost
-            to rounding. All are float64, of the state's shape.
+            to rounding. All are float64, of the state's shape. `scale` is not among
+            them: give it to `from_arrays` again.
 
         Examples
         --------
@@ -271,16 +298,18 @@ class OnlineSoftmax:
         return {name: self._rows.number(k) for k, name in enumerate(names)}
 
     @classmethod
-    def from_arrays(cls, m: Any, rest: Any, rest_lo: Any = None, *, dtype: DTypeLike = np.float32) -> OnlineSoftmax:
+    def from_arrays(
+        cls, m: Any, rest: Any, rest_lo: Any = None, *, dtype: DTypeLike = np.float32, scale: float | None = None
+    ) -> OnlineSoftmax:
         """The state with these numbers, as `to_arrays` gives them.
 
         Parameters
         ----------
         m, rest : array of float64
-            The maxima, and ``l - 1``: -inf and -1 of no elements.
+            `m`, and ``l - 1``: -inf (inf under a negative scale) and -1 of no elements.
         rest_lo : array of float64, optional
             For float64 states: what is to be added to `rest`; 0 by default.
-        dtype : dtype
+        dtype, scale
             As for the class.
 
         Returns
@@ -292,10 +321,10 @@ class OnlineSoftmax:
         ------
         TypeError
             An array is not of float64, or lies elsewhere than `m`, or `rest_lo` is
-            given for another dtype.
+            given for another dtype; `dtype` or `scale` as for the class.
         ValueError
-            The arrays differ in shape; or, in host memory, `m` has a number that
-            `dtype` cannot hold.
+            The arrays differ in shape, `scale` is not finite; or, in host memory,
+            `m` has a number that `dtype` cannot hold.
 
         Examples
         --------
@@ -304,7 +333,7 @@ class OnlineSoftmax:
         >>> bool((ns.OnlineSoftmax.from_arrays(**state.to_arrays()).lse == state.lse).all())
         True
         """
-        dtype = _as_float(dtype)
+        dtype = arrays.as_float(dtype)
         if rest_lo is not None and dtype != FLOAT64:
             raise TypeError(f"rest_lo is for float64, and dtype is {dtype}: leave it out, or pass dtype=float64")
         given = {"m": m, "rest": rest} | ({} if rest_lo is None else {"rest_lo": rest_lo})
@@ -320,16 +349,17 @@ class OnlineSoftmax:
                 raise TypeError(f"{name} is in {call.device}, but m in {of_m.device}: move one of them")
         if of_m.place is None:
             _check_holds(of_m.x.array, dtype)
-        state = cls(tuple(of_m.x.shape), dtype, like=of_m.x.array)
+        state = cls(tuple(of_m.x.shape), dtype, scale=scale, like=of_m.x.array)
         for k, call in enumerate(calls.values()):
             state._rows.set_number(k, call)
         return state
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _restored, (type(self), self.to_arrays(), self.dtype)
+        return _restored, (type(self), self.to_arrays(), self.dtype, self.scale)
 
     def __repr__(self) -> str:
-        return f"OnlineSoftmax(shape={self.shape}, dtype={self.dtype})"
+        scale = "" if self.scale == 1 else f", scale={self.scale}"
+        return f"OnlineSoftmax(shape={self.shape}, dtype={self.dtype}{scale})"
 
     def _opened(self, block: Any, axis: Any, where: Any) -> tuple[Any, tuple[int, ...], Any]:
         """A block and its mask as arguments of `Rows`, checked."""
@@ -355,24 +385,6 @@ class OnlineSoftmax:
             raise TypeError(f"{name} is in {device}, but the state in {self._rows.device}: move one, or see like=")
 
 
-def _as_shape(shape: Any) -> tuple[int, ...]:
-    try:
-        sizes = tuple(map(operator.index, shape)) if isinstance(shape, (tuple, list)) else (operator.index(shape),)
-    except TypeError:
-        raise TypeError(f"shape is {shape!r}: it must be an integer or a tuple of them") from None
-    if min(sizes, default=0) < 0:
-        raise ValueError(f"shape is {shape}: it must not be negative")
-    return sizes
-
-
-def _as_float(dtype: Any) -> np.dtype:
-    """A dtype of blocks."""
-    dtype = arrays.as_dtype(dtype)
-    if dtype.name not in arrays.FLOATS:
-        raise TypeError(f"dtype is {dtype}: it must be one of {', '.join(arrays.FLOATS)}")
-    return dtype.newbyteorder("=")
-
-
 def _converted(block: Any, dtype: np.dtype) -> np.ndarray:
     """A list or a number as an array of that dtype."""
     try:
@@ -396,6 +408,6 @@ def _check_holds(m: np.ndarray, dtype: np.dtype) -> None:
         raise ValueError(f"m has numbers that {dtype} cannot hold: maxima are elements, which are {dtype} here")
 
 
-def _restored(kind: type[OnlineSoftmax], numbers: dict[str, Any], dtype: np.dtype) -> OnlineSoftmax:
+def _restored(kind: type[OnlineSoftmax], numbers: dict[str, Any], dtype: np.dtype, scale: float) -> OnlineSoftmax:
     """A state from a pickle."""
-    return kind.from_arrays(**numbers, dtype=dtype)
+    return kind.from_arrays(**numbers, dtype=dtype, scale=scale)

@@ -43,7 +43,7 @@ def largest(op, dtype, kind, target):
     full = kind == "masked and scaled"
     machine = plan.Machine(target, LIMITS[target].of_a_block)
     found = {}
-    every = plan.state_kernels_for(ALL_OPS[op], dtype, full, machine)
+    every = plan.state_kernels_for(ALL_OPS[op], dtype, full, full, machine)
     if op in OPS:
         every += plan.kernels_for(OPS[op], dtype, dtype, full, full, machine)
     for kernel in every:
@@ -97,7 +97,7 @@ def test_kernels_of_states_are_those_that_calls_use():
     machine = plan.Machine((9, 0), LIMITS[9, 0].of_a_block)
 
     def regimes(op):
-        return {kernel.regime for kernel in plan.state_kernels_for(ALL_OPS[op], "float32", False, machine)}
+        return {kernel.regime for kernel in plan.state_kernels_for(ALL_OPS[op], "float32", False, False, machine)}
 
     assert {op for op in ALL_OPS if regimes(op) == {"states"}} == {*STATE_OPS, "logsumexp"} - {"fold"}
     assert regimes("fold") >= {"states", "rows", "staged_rows", "columns", "fold_chunks"}

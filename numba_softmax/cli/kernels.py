@@ -90,7 +90,7 @@ def measured(arguments: argparse.Namespace) -> Iterator[Line]:
     named = [capability_of(text) for text in arguments.capability or ()]
     wanted = [(c, kernel) for c in named or [_of_this_machine()] for kernel in _kernels(arguments, c)]
     if not wanted:
-        raise UserError("no kernel has these options: states are not scaled")
+        raise UserError("no kernel has these options: a scale changes nothing for these operations")
     with tqdm(wanted, desc="compiling", delay=1, leave=False, disable=None, file=sys.stderr) as bar:
         for capability, kernel in bar:
             try:
@@ -131,8 +131,7 @@ def _kernels(arguments: argparse.Namespace, capability: tuple[int, int]) -> Iter
             for where, scale in kinds:
                 if op in OPS:
                     yield from kernels_for(OPS[op], dtype, dtype, where, scale, machine)
-                if not scale:
-                    yield from state_kernels_for(ops[op], dtype, where, machine)
+                yield from state_kernels_for(ops[op], dtype, where, scale, machine)
 
 
 def line_of(kernel: Kernel, capability: tuple[int, int], used: Used) -> Line:

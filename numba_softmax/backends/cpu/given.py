@@ -24,7 +24,7 @@ from .layout import (
     run_at,
     word,
 )
-from .rows import CHUNK
+from .rows import CHUNK, make_scales
 from .tiles import (
     AHEAD,
     BLOCK,
@@ -80,14 +80,14 @@ def make_given_rows(spec: Spec, gathered: bool) -> Callable:
     x_format = own if gathered else stored(spec.x)
     gather, scatter = make_gather(stored(spec.x), spec.number, spec.masked), make_scatter(y_format)
     rewrite_block = make_tiles(spec, x_format).rewrite_block
-    prepare, streaming = make_prepare(spec, float64), spec.streaming
+    prepare, scale_of, streaming = make_prepare(spec, float64), make_scales(spec), spec.streaming
     x_size, y_size = x_format.bytes, y_format.bytes
     w_block_at = BLOCK * own.bytes
     y_block_at = w_block_at + BLOCK
     scratch_size = VECTOR_BYTES + (y_block_at + BLOCK * y_size if gathered else 0)
 
     def given_rows(x, y, w, states, sign, factor, layout, first, last):
-        rows, n = word(layout, ROWS), word(layout, N)
+        rows, n, scale = word(layout, ROWS), word(layout, N), scale_of(sign, factor)
         chunks = -(-n // CHUNK)
         scratch = np.empty(scratch_size, np.uint8)
         room = aligned_address(scratch)
@@ -101,12 +101,12 @@ def make_given_rows(spec: Spec, gathered: bool) -> Callable:
                 for at in range(start, stop, BLOCK):
                     count = min(BLOCK, stop - at)
                     gather(xr, wr, layout, at, count, room, room + w_block_at)
-                    rewrite_block(room, room + w_block_at, room + y_block_at, count, m, prepared, None, 0)
+                    rewrite_block(room, room + w_block_at, room + y_block_at, count, m, prepared, scale, 0)
                     scatter(room + y_block_at, yr, layout, at, count)
             else:
                 ahead = max(AHEAD, n * x_size)
                 xb, wb, yb = xr + start * x_size, wr + start, yr + start * y_size
-                rewrite_block(xb, wb, yb, stop - start, m, prepared, None, min(ahead, BLOCK * x_size))
+                rewrite_block(xb, wb, yb, stop - start, m, prepared, scale, min(ahead, BLOCK * x_size))
         if streaming:
             fence(y)
         release(scratch)
@@ -122,6 +122,7 @@ def make_given_columns(spec: Spec) -> Callable:
     read, write, _ = make_edges(spec, x_format, y_format, spec.masked)
     frame_of, weight = weights_for(spec.narrow)
     prepare, finish, count_strips = make_prepare(spec, Vec(float64, lanes)), op.finish, inlined(strips_in)
+    scale_of = make_scales(spec)
     high_only, streaming, uses_weights = spec.high_only, spec.streaming, op.uses_weights
     hi_at, lo_at, m_at, kept_size = 0, VECTOR_BYTES, 2 * VECTOR_BYTES, 3 * VECTOR_BYTES
 
@@ -137,25 +138,25 @@ def make_given_columns(spec: Spec) -> Callable:
             store(own, kept + m_at, prepared[2])
 
     @inlined
-    def finish_strip(x, y, w, x_step, y_step, w_step, count, begin, end, room, past_caches):
+    def finish_strip(x, y, w, x_step, y_step, w_step, count, begin, end, room, scale, past_caches):
         for first in range(0, count, ELEMENTS_AT_ONCE):
             last = min(count, first + ELEMENTS_AT_ONCE)
             for c in range(0, end, lanes):
                 kept = room + c // lanes * kept_size
                 m = load(vec, own, kept + m_at)
                 lo = None if high_only else load(vec, own, kept + lo_at)
-                prepared, frame = (load(vec, own, kept + hi_at), lo, m), frame_of(m, None)
+                prepared, frame = (load(vec, own, kept + hi_at), lo, m), frame_of(m, scale)
                 for j in range(first, last):
                     wj = w + j * w_step + c
-                    v = read(x + j * x_step + c * x_size, wj, begin - c, end - c, None)
+                    v = read(x + j * x_step + c * x_size, wj, begin - c, end - c, scale)
                     if uses_weights:
-                        v = weight(v, frame, None)
-                    v = finish(v, prepared, None)
+                        v = weight(v, frame, scale)
+                    v = finish(v, prepared, scale)
                     write(y + j * y_step + c * y_size, wj, v, begin - c, end - c, past_caches)
 
     def given_columns(x, y, w, states, sign, factor, layout, first, last):
         rows, n, inner, vectors = word(layout, ROWS), word(layout, N), last_row_dim(layout), word(layout, STRIP)
-        strips, chunks = count_strips(inner, vectors, lanes, streaming), -(-n // CHUNK)
+        strips, chunks, scale = count_strips(inner, vectors, lanes, streaming), -(-n // CHUNK), scale_of(sign, factor)
         scratch = np.empty(VECTOR_BYTES + vectors * kept_size, np.uint8)
         room = aligned_address(scratch)
         _, (x_step, y_step, w_step), _ = run_at(layout, 0)
@@ -172,9 +173,9 @@ def make_given_columns(spec: Spec) -> Callable:
                 ws = w + w_at + row + start * w_step
                 prepare_strip(states + 8 * (outer + row), rows, begin, end, room)
                 if streaming and ys % (lanes * y_size) == 0 and y_step % (lanes * y_size) == 0:
-                    finish_strip(xs, ys, ws, x_step, y_step, w_step, count, begin, end, room, True)
+                    finish_strip(xs, ys, ws, x_step, y_step, w_step, count, begin, end, room, scale, True)
                 else:
-                    finish_strip(xs, ys, ws, x_step, y_step, w_step, count, begin, end, room, False)
+                    finish_strip(xs, ys, ws, x_step, y_step, w_step, count, begin, end, room, scale, False)
         if streaming:
             fence(y)
         release(scratch)
@@ -195,7 +196,7 @@ def make_states(spec: Spec) -> Callable:
     """The kernel for states in place of elements: the op's numbers of each, or of its merger with that at `y`."""
     op, y_format, row_numbers, numbers = spec.op, stored(spec.y), spec.row_numbers, spec.numbers_read
     y_size, finish_row, merges = y_format.bytes, op.finish_row, op.merges
-    vec = Vec(float64, STATE_LANES)
+    vec, scale_of = Vec(float64, STATE_LANES), make_scales(spec._replace(wide=True))  # as states, in float64
 
     @inlined
     def load_states(states, plane, step, count):
@@ -206,6 +207,7 @@ def make_states(spec: Spec) -> Callable:
     def states_kernel(x, y, w, states, sign, factor, layout, first, last):
         rows, inner = word(layout, ROWS), last_row_dim(layout)
         x_step, y_step, _ = last_row_steps(layout)
+        scale = scale_of(sign, factor)
         strips = -(-inner // STATE_LANES)
         for task in range(first, last):
             row = task % strips * STATE_LANES
@@ -213,8 +215,8 @@ def make_states(spec: Spec) -> Callable:
             count = min(STATE_LANES, inner - row)
             state = load_states(x + x_at, 8 * rows, x_step, count)
             if merges:
-                state = online.merge(load_states(y + y_at, 8 * rows, y_step, count), state, None)
-            results = finish_row(state, None)
+                state = online.merge(load_states(y + y_at, 8 * rows, y_step, count), state, scale)
+            results = finish_row(state, scale)
             for k in range(row_numbers):
                 for i in range(count):
                     store(y_format, y + y_at + k * rows * y_size + i * y_step, lane(results[k], i))

@@ -92,13 +92,13 @@ def last_row_steps(layout):
     return word(layout, at + 1), word(layout, at + 2), word(layout, at + 3)
 
 
-def make_store_numbers(y_format: Stored) -> Callable:
-    """A jitted function that writes the numbers of a row, or vectors of those of several rows."""
+def make_store_numbers(y_format: Stored, row_numbers: int) -> Callable:
+    """A jitted function that writes the first numbers of a row, as many as there is room for."""
     size = y_format.bytes
 
     @inlined
     def store_numbers(y, layout, numbers):
-        for k in range(len(numbers)):
+        for k in range(row_numbers):
             store(y_format, y + k * word(layout, ROWS) * size, numbers[k])
 
     return store_numbers

@@ -200,7 +200,7 @@ def make_rows(spec: Spec) -> Callable:
     state_of_blocks, prepared_at, store_result = group[6:]
     uses_weights, reduces, streaming = op.uses_weights, op.reduces, spec.streaming
     own, x_format, y_format = own_format(number), stored(spec.x), stored(spec.y)
-    store_numbers = make_store_numbers(y_format)
+    store_numbers = make_store_numbers(y_format, spec.row_numbers)
     size, x_size, y_size, lanes, weights_at = own.bytes, x_format.bytes, y_format.bytes, lanes_of(number), GROUP_BYTES
 
     @inlined
@@ -354,7 +354,7 @@ def make_long_rows(spec: Spec, gathered: bool) -> Callable:
     op, scale_of = spec.op, make_scales(spec)
     scratch_size, fold, write = make_chunks(spec, gathered)
     reduces, finish_row, streaming = op.reduces, op.finish_row, spec.streaming
-    store_numbers = make_store_numbers(stored(spec.y))
+    store_numbers = make_store_numbers(stored(spec.y), spec.row_numbers)
 
     def long_rows(x, y, w, states, sign, factor, layout, first, last):
         n = word(layout, N)
@@ -384,7 +384,7 @@ def make_split_rows(spec: Spec, gathered: bool) -> tuple[Callable, Callable, Cal
     op, scale_of = spec.op, make_scales(spec)
     scratch_size, fold, write = make_chunks(spec, gathered)
     reduces, finish_row, streaming, two_parts = op.reduces, op.finish_row, spec.streaming, spec.two_parts
-    store_numbers = make_store_numbers(stored(spec.y))
+    store_numbers = make_store_numbers(stored(spec.y), spec.row_numbers)
 
     @inlined
     def state_at(states, i):

@@ -133,9 +133,9 @@ class Strip(Tile):
             device.store_raw(self.own, place, v, count, self.own.bytes, True, False)
 
     def store_columns(self, y: Value, rows: Value, state: State, scale: Scale, rank: Value, columns: Value) -> None:
-        """Write the numbers of each column, in the threads of the first rank."""
+        """Write the first numbers of each column, as many as there is room for, in the threads of the first rank."""
         g, count = self.geometry, select(rank == 0, columns, 0)
-        for k, numbers in enumerate(self.spec.op.finish_row(state, scale)):
+        for k, numbers in enumerate(self.spec.op.finish_row(state, scale)[: self.spec.row_numbers]):
             place = y + rows * (k * self.y_format.bytes)
             device.store_raw(self.y_format, place, numbers, count, g.widths[1], g.ragged, g.bfloat16)
 

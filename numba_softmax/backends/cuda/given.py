@@ -15,7 +15,7 @@ from ...simd import Stored, convert, from_memory, lane, like, select
 from ..spec import Spec
 from . import device
 from .columns import Strip
-from .rows import end_of, quotient_up
+from .rows import end_of, make_scale, quotient_up
 from .tiles import Geometry, State, Tile
 
 _FLOAT64 = Stored("float64")
@@ -41,10 +41,10 @@ def state_to_finish(tile: Tile, numbers: list[Value]) -> State:
 
 def make_given_rows(spec: Spec, geometry: Geometry) -> Callable:
     """The kernel for threads along rows: a tile of each of some rows to a block."""
-    tile = Tile(spec, geometry)
+    tile, scale_of = Tile(spec, geometry), make_scale(spec)
 
     @lanewise
-    def compute(x, y, w, states, rows, n, dims):
+    def compute(x, y, w, states, sign, factor, rows, n, dims):
         row_in_block, thread = device.quotient_and_rest(device.thread_of(n), geometry.threads)
         tiles = quotient_up(n, like(n, geometry.tile))
         group, index = device.quotient_and_rest(device.block_of(n).cast(int64), tiles)
@@ -54,28 +54,28 @@ def make_given_rows(spec: Spec, geometry: Geometry) -> Callable:
         start = index * geometry.tile
         stop = select(row < rows, end_of(start, n, like(n, geometry.tile)), start)
         parts = tile.load(x + x_at, w + w_at, dims, thread, start, stop)
-        tile.store_results(y + y_at, dims, thread, parts, state_to_finish(tile, numbers), None)
+        tile.store_results(y + y_at, dims, thread, parts, state_to_finish(tile, numbers), scale_of(sign, factor))
 
     def given_rows(x, y, w, states, sign, factor, rows, n, chunk, dims):
-        compute(x, y, w, states, rows, n, dims)
+        compute(x, y, w, states, sign, factor, rows, n, dims)
 
     return given_rows
 
 
 def make_given_columns(spec: Spec, geometry: Geometry) -> Callable:
     """The kernel for threads across rows that are neighbours in memory."""
-    strip = Strip(spec, geometry)
+    strip, scale_of = Strip(spec, geometry), make_scale(spec)
 
     @lanewise
-    def compute(x, y, w, states, rows, n, chunk, dims):
+    def compute(x, y, w, states, sign, factor, rows, n, chunk, dims):
         c, (x_at, y_at, w_at), row, columns, rank, _ = strip.begin(rows, n, chunk, dims)
         numbers = load_numbers(spec, geometry.elements, states + row * 8, rows * 8, columns)
         start = c * chunk
         parts = strip.load(x + x_at, w + w_at, dims, rank, start, (end_of(start, n, chunk), columns))
-        strip.store_results(y + y_at, dims, rank, parts, state_to_finish(strip, numbers), None)
+        strip.store_results(y + y_at, dims, rank, parts, state_to_finish(strip, numbers), scale_of(sign, factor))
 
     def given_columns(x, y, w, states, sign, factor, rows, n, chunk, dims):
-        compute(x, y, w, states, rows, n, chunk, dims)
+        compute(x, y, w, states, sign, factor, rows, n, chunk, dims)
 
     return given_columns
 
@@ -86,9 +86,11 @@ def make_states(spec: Spec, geometry: Geometry) -> Callable:
     A thread has a row.
     """
     tile, op = Tile(spec, geometry), spec.op
+    scale_of = make_scale(spec._replace(wide=True))  # as states, in float64
 
     @lanewise
-    def compute(x, y, rows, dims):
+    def compute(x, y, sign, factor, rows, dims):
+        scale = scale_of(sign, factor)
         row = device.block_of(rows).cast(int64) * geometry.threads + device.thread_of(rows).cast(int64)
         here = row < rows
         x_at, y_at, _ = tile.row_offsets(dims, row)
@@ -100,10 +102,10 @@ def make_states(spec: Spec, geometry: Geometry) -> Callable:
 
         state = state_at(x + x_at, geometry.widths[0])
         if op.merges:
-            state = online.merge(state_at(y + y_at, geometry.widths[1]), state, None)
-        tile.store_numbers(y + y_at, rows, op.finish_row(state, None)[: spec.row_numbers], here)
+            state = online.merge(state_at(y + y_at, geometry.widths[1]), state, scale)
+        tile.store_numbers(y + y_at, rows, op.finish_row(state, scale), here)
 
     def states(x, y, w, states, sign, factor, rows, n, chunk, dims):
-        compute(x, y, rows, dims)
+        compute(x, y, sign, factor, rows, dims)
 
     return states

@@ -284,16 +284,18 @@ def kernels_for(op: Op, x: str, y: str, masked: bool, scaled: bool, machine: Mac
     return list(found)
 
 
-def state_kernels_for(op: Op, x: str, masked: bool, machine: Machine) -> list[Kernel]:
+def state_kernels_for(op: Op, x: str, masked: bool, scaled: bool, machine: Machine) -> list[Kernel]:
     """Kernels for states of rows in that format: all that fold or read them, and the largest that need them given."""
+    if scaled and not op.takes_scale:
+        return []
     y = "float64" if op.gives_states else x
     if op.reduces:
         states = Layout(x, y, False, 1024, 1, ((1024, 8, stored(y).bytes, 0),), ((1, 0, 0, 0),), "x")
-        (launch,) = plan(op, states, machine, False, False, (0, 0, 0)).launches
-        return [*(kernels_for(op, x, y, masked, False, machine) if op is STATE_OPS["fold"] else ()), launch.kernel]
+        (launch,) = plan(op, states, machine, scaled, False, (0, 0, 0)).launches
+        return [*(kernels_for(op, x, y, masked, scaled, machine) if op is STATE_OPS["fold"] else ()), launch.kernel]
     largest: dict[tuple, Kernel] = {}
     for layout, places in _samples(op, x, y, masked):
-        for launch in plan(op, replace(layout, states="given"), machine, False, False, places).launches:
+        for launch in plan(op, replace(layout, states="given"), machine, scaled, False, places).launches:
             g = launch.kernel.geometry
             kind = launch.kernel.regime, g.widths, g.shifted, g.ragged, g.reduced_dims
             if kind not in largest or g.tile >= largest[kind].geometry.tile:

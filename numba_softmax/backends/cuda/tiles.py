@@ -378,9 +378,9 @@ class Tile:
         return hi, None if self.spec.high_only else lo, None
 
     def store_numbers(self, y: Value, rows: Value, numbers: tuple[Value, ...], here: Value) -> None:
-        """Write the numbers of a row, in one of its threads."""
+        """Write the first numbers of a row, as many as there is room for, in one of its threads."""
         count, width = here.cast(int32), min(self.geometry.widths[1], self.y_format.bytes)
-        for k, number in enumerate(numbers):
+        for k, number in enumerate(numbers[: self.spec.row_numbers]):
             place, one = y + rows * (k * self.y_format.bytes), splat(Vec(number.type, 1), number)
             device.store_raw(self.y_format, place, one, count, width, False, False)
 
