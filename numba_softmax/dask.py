@@ -316,20 +316,21 @@ def _fold(x: Any, _: None, mask: Any, *, axes: Axes, scale: float | None, state_
     """The states of a chunk, with all axes."""
     with _one_thread():
         block, w = _opened(x, mask, state_dtype)
-        rows = Rows(tuple(n for i, n in enumerate(x.shape) if i not in axes), state_dtype, block, scale)
+        rows = Rows(tuple(n for i, n in enumerate(x.shape) if i not in axes), state_dtype, scale, block)
         rows.fold(block, axes, w)
-    return rows.numbers.reshape(rows.count, *(1 if i in axes else n for i, n in enumerate(x.shape)))
+    return rows.given().reshape(rows.count, *(1 if i in axes else n for i, n in enumerate(x.shape)))
 
 
 def _merge(states: Any, axis: Axes, keepdims: bool, *, scale: float | None, state_dtype: np.dtype) -> Any:
     """States merged along axes, in their order; the first axis is that of their numbers."""
     kept = tuple(n for i, n in enumerate(states.shape) if i not in axis)
     with _one_thread():
-        merged = Rows(kept[1:], state_dtype, dispatch.call_on(states, "the states"), scale)
+        merged = Rows(kept[1:], state_dtype, scale, dispatch.call_on(states, "the states"))
         for at in itertools.product(*(range(states.shape[i]) for i in axis)):
             part = states[tuple(at[axis.index(i)] if i in axis else slice(None) for i in range(states.ndim))]
             merged.merge(Rows.of(part, state_dtype, scale))
-    return np.expand_dims(merged.numbers, axis) if keepdims else merged.numbers
+        numbers = merged.given()
+    return np.expand_dims(numbers, axis) if keepdims else numbers
 
 
 def _finish(

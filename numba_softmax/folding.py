@@ -83,12 +83,36 @@ class Rows:
 
     def number(self, k: int) -> Any:
         """Number `k` of each state; number 0, the maximum, as elements have it."""
-        if k == 0 and self.scale is not None:
-            return self.read(STATE_OPS["m"], FLOAT64)
         call = dispatch.call_on(self.numbers, "the state")
         result, y = call.empty(self.shape, FLOAT64)
-        self._copy_number(call, call.x._replace(address=self._address_of(call.x, k)), self._steps, y, None)
+        self._write_number(call, k, y)
         return call.given_back(result)
+
+    def given(self) -> Any:
+        """All numbers of the states, for `of`: an array with one more axis, the first."""
+        call = dispatch.call_on(self.numbers, "the state")
+        result, y = self._empty(call, self.shape)
+        for k in range(self.count):
+            self._write_number(call, k, y._replace(address=self._address_of(y, k)))
+        return result
+
+    @classmethod
+    def of(cls, numbers: Any, dtype: np.dtype, scale: float | None) -> Rows:
+        """States with the numbers that `given` gave."""
+        rows = cls(tuple(numbers.shape[1:]), dtype, scale, dispatch.call_on(numbers, "the state"))
+        for k in range(rows.count):
+            rows.set_number(k, dispatch.call_on(numbers[k], "the state"))
+        return rows
+
+    def _write_number(self, call: Any, k: int, y: Any) -> None:
+        """Number `k` of each state, which are the array of the call."""
+        states = call.x
+        if k == 0 and self.scale is not None:
+            call.run(self._start(call, STATE_OPS["m"], self._steps), y, None, self.scale, False)
+        else:
+            x = states._replace(address=self._address_of(states, k))
+            self._copy_number(call, x, self._steps, y, None)
+            call.x = states
 
     def set_number(self, k: int, call: Any) -> None:
         """Set number `k` of each state to what `number` gave, in an array which is that of the call."""

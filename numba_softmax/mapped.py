@@ -114,7 +114,7 @@ def _folded(
 ) -> Rows:
     """The states of rows, for that dtype, part after part."""
     shape = tuple(size for i, size in enumerate(x.shape) if i not in axes)
-    states = Rows(shape, dtype, dispatch.call_on(x, "x"), scale)
+    states = Rows(shape, dtype, scale, dispatch.call_on(x, "x"))
     for part in parts:
         block = dispatch.call_on(taken_by_states(x[part], dtype), "x")
         states.fold(block, axes, None if mask is None else block.view(mask[part], "where"))

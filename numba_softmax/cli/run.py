@@ -25,6 +25,7 @@ from . import UserError
 from .info import cpu
 from .reference import NoReferenceError, error_in_ulps
 
+
 def command(arguments: argparse.Namespace) -> int:
     """Compute on a file, or on the sample."""
     summary = _of_sample(arguments) if arguments.input is None else _of_file(arguments)
