@@ -24,7 +24,7 @@ from dask.array.utils import meta_from_array
 from numpy.typing import DTypeLike
 
 from . import arrays, calls, dispatch
-from .folding import FLOAT64, Rows, state_dtype, taken_by_states
+from .folding import FLOAT64, Rows, as_block, state_dtype
 from .ops import OPS
 
 __all__ = ["log_normalize", "normalize", "online_state"]
@@ -313,24 +313,25 @@ def _call(
 
 
 def _fold(x: Any, _: None, mask: Any, *, axes: Axes, scale: float | None, state_dtype: np.dtype) -> Any:
-    """The states of a chunk, with all axes."""
+    """The states of a chunk, with an axis of 1 for each that is gone."""
     with _one_thread():
-        block, w = _opened(x, mask, state_dtype)
-        rows = Rows(tuple(n for i, n in enumerate(x.shape) if i not in axes), state_dtype, scale, block)
-        rows.fold(block, axes, w)
-    return rows.given().reshape(rows.count, *(1 if i in axes else n for i, n in enumerate(x.shape)))
+        block = as_block(x, axes, mask, state_dtype)
+        rows = Rows(tuple(n for i, n in enumerate(x.shape) if i not in axes), state_dtype, scale, block[0])
+        rows.fold(*block)
+        return rows.given().reshape(rows.count, *(1 if i in axes else n for i, n in enumerate(x.shape)))
 
 
 def _merge(states: Any, axis: Axes, keepdims: bool, *, scale: float | None, state_dtype: np.dtype) -> Any:
     """States merged along axes, in their order; the first axis is that of their numbers."""
-    kept = tuple(n for i, n in enumerate(states.shape) if i not in axis)
+    shape = states.shape
     with _one_thread():
-        merged = Rows(kept[1:], state_dtype, scale, dispatch.call_on(states, "the states"))
-        for at in itertools.product(*(range(states.shape[i]) for i in axis)):
-            part = states[tuple(at[axis.index(i)] if i in axis else slice(None) for i in range(states.ndim))]
+        rows = tuple(n for i, n in enumerate(shape) if i not in axis)[1:]
+        merged = Rows(rows, state_dtype, scale, dispatch.call_on(states, "the states"))
+        for at in itertools.product(*(range(shape[i]) for i in axis)):
+            part = states[tuple(at[axis.index(i)] if i in axis else slice(None) for i in range(len(shape)))]
             merged.merge(Rows.of(part, state_dtype, scale))
         numbers = merged.given()
-    return np.expand_dims(numbers, axis) if keepdims else numbers
+    return numbers.reshape(tuple(1 if i in axis else n for i, n in enumerate(shape))) if keepdims else numbers
 
 
 def _finish(
@@ -339,23 +340,15 @@ def _finish(
 ) -> Any:  # fmt: skip
     """The results of a chunk."""
     with _one_thread():
-        block, w = _opened(x, mask, state_dtype)
-        result, _ = block.empty_like(y_dtype)
-        return Rows.of(_only(state), state_dtype, scale).finish(OPS[op_name], block, axes, w, result)
+        block = as_block(x, axes, mask, state_dtype)
+        result, _ = block[0].empty_like(y_dtype)
+        return Rows.of(_only(state), state_dtype, scale).finish(OPS[op_name], *block, result)
 
 
 def _read(state: Any, *, op_name: str, scale: float | None, state_dtype: np.dtype, y_dtype: np.dtype) -> Any:
     """An op's number of each row."""
     with _one_thread():
         return Rows.of(_only(state), state_dtype, scale).read(OPS[op_name], y_dtype)
-
-
-def _opened(x: Any, mask: Any, dtype: np.dtype) -> tuple[Any, Any]:
-    """A chunk and its mask as states take them."""
-    block = dispatch.call_on(taken_by_states(x, dtype), "x")
-    if mask is None:
-        return block, None
-    return block, block.view(mask, "where")
 
 
 def _only(block: Any) -> Any:

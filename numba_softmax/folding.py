@@ -23,9 +23,10 @@ def state_dtype(x_dtype: np.dtype, y_dtype: np.dtype) -> np.dtype:
     return FLOAT64 if y_dtype.name == "float64" else arrays.as_output_dtype(None, x_dtype, None)
 
 
-def taken_by_states(x: Any, dtype: np.dtype) -> Any:
-    """An array as a block for states for that dtype: itself, or converted, which loses nothing."""
-    return x if x.dtype.newbyteorder("=") == dtype else x.astype(dtype)
+def as_block(x: Any, axes: tuple[int, ...], mask: Any, dtype: np.dtype) -> tuple[Any, tuple[int, ...], Any]:
+    """Elements, axes and a mask as arguments of `Rows` for that dtype. A conversion to it loses nothing."""
+    call = dispatch.call_on(x if x.dtype.newbyteorder("=") == dtype else x.astype(dtype), "x")
+    return call, axes, None if mask is None else call.view(mask, "where")
 
 
 class Rows:

@@ -9,18 +9,16 @@ a result are the same each time.
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import math
-import mmap
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from . import arrays, calls, dispatch
-from .folding import Rows, state_dtype, taken_by_states
-from .ops import OPS
+from .folding import Rows, as_block, state_dtype
+from .ops import OPS, Op
 
 SLAB = 32 << 20
 """Bytes of the elements, or of the results if those are wider, that are computed at once: a fraction of a second."""
@@ -57,7 +55,7 @@ def call(
         result = np.empty(shape, y_dtype) if OPS[name].reduces else np.empty_like(array, y_dtype, subok=False)
     else:
         result = out
-    compute(name, x, axes, where, factor, result)
+    compute(name, array, axes, mask, factor, result)
     if out is None:
         return result if shape else result[()]
     if result is not out:
@@ -69,33 +67,22 @@ def compute(
     name: str,
     x: np.ndarray,
     axes: tuple[int, ...],
-    where: Any,
+    mask: np.ndarray | None,
     scale: float | None,
     out: np.ndarray,
     advance: Callable[[int], Any] = lambda _: None,
 ) -> None:
     """Compute with arguments that have been checked, and tell `advance` of the bytes that have been read."""
-    op, passed = OPS[name], _Passed((x, where, out), advance)
     cut = slabs_of(x, axes, out.dtype)
-    elements, results = x.view(np.ndarray), out.view(np.ndarray)
-    mask = None if where is None else arrays.as_mask(where, x.shape)
-    keepdims = out.ndim == x.ndim
+    elements, results, keepdims = x.view(np.ndarray), out.view(np.ndarray), out.ndim == x.ndim
     for rows in cut.rows():
-        to = rows if keepdims else tuple(s for i, s in enumerate(rows) if i not in axes)
-        here, mask_here, out_here = elements[rows], None if mask is None else mask[rows], results[(*to, ...)]
-        if not cut.in_parts:
-            calls.call(name, here, axes, mask_here, scale, keepdims, None, out_here, None, None)
-            passed(here)
-            continue
-        states = _folded(here, axes, mask_here, scale, state_dtype(x.dtype, out.dtype), cut.parts(), passed)
-        if op.reduces:
-            out_here[...] = np.reshape(states.read(op, out.dtype), out_here.shape)
-            continue
-        for part in cut.parts(-1):
-            block = dispatch.call_on(taken_by_states(here[part], states.dtype), "x")
-            w = None if mask_here is None else block.view(mask_here[part], "where")
-            states.finish(op, block, axes, w, out_here[part])
-            passed(here[part])
+        to: Any = rows if keepdims else tuple(piece for i, piece in enumerate(rows) if i not in axes)
+        here, w, y = elements[rows], None if mask is None else mask[rows], results[(*to, ...)]
+        if cut.in_parts:
+            _in_two_streams(OPS[name], here, axes, w, scale, y, cut, advance)
+        else:
+            calls.call(name, here, axes, w, scale, keepdims, None, y, None, None)
+            advance(here.nbytes)
 
 
 def bytes_to_read(name: str, x: np.ndarray, axes: tuple[int, ...], y_dtype: np.dtype) -> int:
@@ -103,23 +90,28 @@ def bytes_to_read(name: str, x: np.ndarray, axes: tuple[int, ...], y_dtype: np.d
     return x.nbytes * (2 if slabs_of(x, axes, y_dtype).in_parts and not OPS[name].reduces else 1)
 
 
-def _folded(
+def _in_two_streams(
+    op: Op,
     x: np.ndarray,
     axes: tuple[int, ...],
     mask: np.ndarray | None,
     scale: float | None,
-    dtype: np.dtype,
-    parts: Iterator[Cut],
-    passed: Callable[[np.ndarray], None],
-) -> Rows:
-    """The states of rows, for that dtype, part after part."""
-    shape = tuple(size for i, size in enumerate(x.shape) if i not in axes)
-    states = Rows(shape, dtype, scale, dispatch.call_on(x, "x"))
-    for part in parts:
-        block = dispatch.call_on(taken_by_states(x[part], dtype), "x")
-        states.fold(block, axes, None if mask is None else block.view(mask[part], "where"))
-        passed(x[part])
-    return states
+    y: np.ndarray,
+    cut: Slabs,
+    advance: Callable[[int], Any],
+) -> None:
+    """The results of rows that are in several slabs each."""
+    dtype = state_dtype(x.dtype, y.dtype)
+    states = Rows(tuple(n for i, n in enumerate(x.shape) if i not in axes), dtype, scale, dispatch.call_on(x, "x"))
+    for part in cut.parts():
+        states.fold(*as_block(x[part], axes, None if mask is None else mask[part], dtype))
+        advance(x[part].nbytes)
+    if op.reduces:
+        y[...] = np.reshape(states.read(op, y.dtype), y.shape)
+        return
+    for part in cut.parts(-1):
+        states.finish(op, *as_block(x[part], axes, None if mask is None else mask[part], dtype), y[part])
+        advance(x[part].nbytes)
 
 
 # -------------------------------------------------------------------------- slabs
@@ -155,7 +147,7 @@ class Slabs(NamedTuple):
 
 
 def slabs_of(x: np.ndarray, axes: tuple[int, ...], y_dtype: np.dtype) -> Slabs:
-    """Slabs of whole rows, if they lie in pieces that are long enough; else of rows in parts, in the order in memory."""
+    """Slabs of whole rows, if they lie in pieces that are long enough; else parts of rows, in the order in memory."""
     size = max(x.itemsize, y_dtype.itemsize, state_dtype(x.dtype, y_dtype).itemsize)
     inward = arrays.order_in_memory(x.strides)
     outward = inward[::-1]
@@ -181,26 +173,3 @@ def _box(shape: tuple[int, ...], order: Sequence[int], size: int, in_parts: tupl
         if is_row:
             rows //= sizes[i]
     return sizes
-
-
-# -------------------------------------------------------------------------- pages
-
-
-class _Passed:
-    """What is done after each slab: its pages are let go of, so that a process does not seem to hold a whole file."""
-
-    def __init__(self, given: tuple[Any, ...], advance: Callable[[int], Any]) -> None:
-        self._maps, self._advance = [pages for array in given if (pages := _pages_of(array)) is not None], advance
-
-    def __call__(self, slab: np.ndarray) -> None:
-        for pages in self._maps:
-            with contextlib.suppress(OSError):
-                pages.madvise(mmap.MADV_DONTNEED)
-        self._advance(slab.nbytes)
-
-
-def _pages_of(array: Any) -> mmap.mmap | None:
-    """The map of a file that has all changes too. (A private one, of mode "c", would lose them with its pages.)"""
-    pages = getattr(array, "_mmap", None)
-    shared = isinstance(pages, mmap.mmap) and getattr(array, "mode", "c") != "c"
-    return pages if shared and hasattr(mmap, "MADV_DONTNEED") else None

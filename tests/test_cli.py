@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import math
 import os
@@ -13,9 +14,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from naive import assert_right
+from tqdm import tqdm
 
 import numba_softmax as ns
-from numba_softmax import api, cli
+from numba_softmax import api, cli, mapped
 from numba_softmax.cli import bench, cold, info, new_process, sweep, timing
 from numba_softmax.cli import run as run_module
 
@@ -92,37 +95,35 @@ def test_run_can_write_over_its_input(file, x, tmp_path):
     assert list(tmp_path.iterdir()) == [file]
 
 
-@pytest.mark.parametrize(
-    ("axis", "order"), [("0", "C"), ("1", "C"), ("-1", "C"), ("0,2", "C"), ("none", "C"), ("0", "F"), ("-1", "F")]
-)
+@pytest.mark.parametrize(("axis", "order"), [("1", "C"), ("0,2", "C"), ("none", "C"), ("0", "F")])
 @pytest.mark.parametrize("op", ["softmax", "logsumexp"])
-def test_slabs_do_not_show_in_the_result(op, axis, order, file, x, tmp_path, monkeypatch):
-    monkeypatch.setattr(run_module, "SLAB", 2000)
-    monkeypatch.setattr(run_module, "SHORTEST_RUN", 64)
+def test_run_computes_any_axis_slab_by_slab(op, axis, order, file, x, tmp_path, monkeypatch):
+    monkeypatch.setattr(mapped, "SLAB", 2000)
+    monkeypatch.setattr(mapped, "SHORTEST_RUN", 64)
     np.save(file, np.asarray(x, order=order))
     to = tmp_path / "y.npy"
-    assert cli.main(["run", str(file), str(to), "--op", op, f"--axis={axis}"]) == 0
+    assert cli.main(["run", str(file), str(to), "--op", op, f"--axis={axis}", "--scale=0.5"]) == 0
     y = np.load(to)
-    assert same_bits(y, np.asarray(getattr(ns, op)(x, cli._axis(axis))))
+    assert_right(op, y, x, cli._axis(axis), scale=0.5)
     if op != "logsumexp":
         assert y.flags.f_contiguous == (order == "F")
 
 
-@pytest.mark.parametrize(
-    ("shape", "axes", "order"),
-    [((90, 70, 50), (2,), "C"), ((90, 70, 50), (1,), "F"), ((5, 90, 700), (0,), "C"), ((70, 1, 900), (0, 1), "C")],
-)
-def test_slabs_cover_each_row_once(shape, axes, order, monkeypatch):
-    monkeypatch.setattr(run_module, "SLAB", 10_000)
-    monkeypatch.setattr(run_module, "SHORTEST_RUN", 256)
-    x = np.zeros(shape, np.int32, order=order)
-    slabs = list(run_module.slabs_of(x, axes))
-    assert len(slabs) > 1
-    for slab in slabs:
-        x[slab] += 1
-        assert all(slab[axis] == slice(None) for axis in axes)
-        assert x[slab].nbytes <= 20_000
-    assert (x == 1).all()
+@pytest.mark.parametrize(("op", "axis", "streams"), [("softmax", "0", 2), ("softmax", "1", 1), ("logsumexp", "0", 1)])
+def test_progress_counts_each_byte_that_is_read(op, axis, streams, file, x, monkeypatch):
+    monkeypatch.setattr(mapped, "SLAB", 2000)
+    bars = []
+
+    class Bar(tqdm):
+        def __init__(self, **options):
+            super().__init__(**options | {"file": io.StringIO(), "disable": False, "leave": True, "delay": 0})
+            bars.append(self)
+
+    monkeypatch.setattr(run_module, "tqdm", Bar)
+    assert cli.main(["run", str(file), "--op", op, f"--axis={axis}"]) == 0
+    (bar,) = bars
+    assert bar.n == bar.total == streams * x.nbytes
+    assert "B/s" in bar.fp.getvalue()
 
 
 @pytest.mark.parametrize("shape", [(), (0, 5), (5, 0), (1, 1)])
@@ -301,7 +302,7 @@ def test_an_interrupt_leaves_nothing(file, tmp_path, monkeypatch):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(api, "softmax", interrupted)
+    monkeypatch.setattr(mapped, "compute", interrupted)
     assert cli.main(["run", str(file)]) == 130
     assert list(tmp_path.iterdir()) == [file]
 
@@ -311,10 +312,10 @@ def test_an_interrupt_leaves_nothing(file, tmp_path, monkeypatch):
 def test_a_signal_leaves_nothing(name, file, tmp_path):
     code = f"""
 import os, signal, sys
-from numba_softmax import api
+from numba_softmax import mapped
 from numba_softmax.cli import main
 signal.signal(signal.SIGINT, signal.default_int_handler)  # it is ignored below a job in the background
-api.softmax = lambda *_, **__: os.kill(os.getpid(), signal.{name})
+mapped.compute = lambda *_, **__: os.kill(os.getpid(), signal.{name})
 sys.exit(main())
 """
     process = in_a_process(code, "run", file)

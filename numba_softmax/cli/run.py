@@ -7,6 +7,7 @@ import contextlib
 import errno
 import importlib.resources
 import json
+import mmap
 import os
 import shutil
 import sys
@@ -24,6 +25,9 @@ from ..ops import OPS
 from . import UserError
 from .info import cpu
 from .reference import NoReferenceError, error_in_ulps
+
+RESERVED_AT_ONCE = 64 << 20
+"""Bytes of a file: some file systems write them all, and an interrupt has to wait for it."""
 
 
 def command(arguments: argparse.Namespace) -> int:
@@ -118,8 +122,10 @@ def _create(part: Path, shape: tuple[int, ...], dtype: np.dtype, order: str) -> 
     out = np.lib.format.open_memmap(part, mode="w+", dtype=dtype, shape=shape, fortran_order=order == "F")
     if hasattr(os, "posix_fallocate"):
         handle = os.open(part, os.O_RDWR)
+        size = os.fstat(handle).st_size
         try:
-            os.posix_fallocate(handle, 0, os.fstat(handle).st_size)
+            for start in range(0, size, RESERVED_AT_ONCE):
+                os.posix_fallocate(handle, start, min(RESERVED_AT_ONCE, size - start))
         except OSError as error:
             if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):  # not every file system can
                 raise
@@ -137,10 +143,20 @@ def _compute(arguments: argparse.Namespace, x: np.memmap, axes: tuple[int, ...],
         def advance(read: int) -> None:
             nonlocal count
             count += 1
+            for array in (x, out):
+                forget(array)
             progress.update(read)
 
         mapped.compute(arguments.op, x, axes, None, scale, out, advance)
     return count
+
+
+def forget(array: np.memmap) -> None:
+    """Let go of the pages in memory, so that the process does not seem to hold a whole file, which has them too."""
+    pages = getattr(array, "_mmap", None)
+    if isinstance(pages, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        with contextlib.suppress(OSError):
+            pages.madvise(mmap.MADV_DONTNEED)
 
 
 def _is_fortran(x: np.ndarray) -> bool:
