@@ -174,6 +174,12 @@ def test_the_options_name_the_kernels(monkeypatch, capsys):
 
 
 @needs_numba_cuda
+def test_kernels_that_no_scale_changes_have_no_scaled_ones(capsys):
+    assert cli.main(["kernels", "--op", "l", "--op", "identity", "--scale", "--capability", "9.0"]) == 2
+    assert "no kernel has these options" in capsys.readouterr().err
+
+
+@needs_numba_cuda
 def test_a_kernel_that_spills_is_named_and_fails(monkeypatch, capsys):
     from numba_softmax.backends.cuda import kernels
 

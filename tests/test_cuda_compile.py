@@ -30,6 +30,7 @@ KINDS = ("aligned", "masked and scaled", "ragged")
 ALL_OPS = OPS | STATE_OPS
 CASES = [(o, d, k) for o in OPS for d in DTYPES for k in KINDS if (d, k) != ("float16", "masked and scaled")]
 CASES += [("fold", "float32", k) for k in KINDS] + [("fold", "float64", "aligned"), ("merge", "float64", "aligned")]
+CASES += [("merge", "float64", "masked and scaled")]
 TARGETS = ((7, 5), (8, 0))
 WIDEST = 16
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from naive import FLOATS, assert_right
 from test_edges import CASES, N, row_of
+from test_states import SCALES, for_scale
 
 pytest.importorskip("numba_cuda", reason="kernels are compiled by numba-cuda, which is not installed")
 
@@ -67,13 +68,14 @@ def normal(shape, dtype="float32", seed=0):
 def assert_right_of(gpu, state, x, axis=-1, where=None):
     """What the state says of its rows and their elements is right, and on the GPU."""
     on_gpu = gpu.put(x), axis, None if where is None else gpu.put(where)
-    assert_right("softmax", gpu.get(state.normalize(*on_gpu)), x, axis, where=where)
-    assert_right("log_softmax", gpu.get(state.log_normalize(*on_gpu)), x, axis, where=where)
-    assert_right("logsumexp", gpu.get(state.lse), x, axis, where=where)
+    options = {"where": where, "scale": state.scale}
+    assert_right("softmax", gpu.get(state.normalize(*on_gpu)), x, axis, **options)
+    assert_right("log_softmax", gpu.get(state.log_normalize(*on_gpu)), x, axis, **options)
+    assert_right("logsumexp", gpu.get(state.lse), x, axis, **options)
 
 
-def new_state(gpu, shape, dtype="float32"):
-    return ns.OnlineSoftmax(shape, FLOATS[dtype], like=gpu.put(np.zeros(1, np.float32)))
+def new_state(gpu, shape, dtype="float32", scale=None):
+    return ns.OnlineSoftmax(shape, FLOATS[dtype], scale=scale, like=gpu.put(np.zeros(1, np.float32)))
 
 
 @each_dtype
@@ -123,6 +125,51 @@ def test_the_contract_of_the_edges(gpu, case):
             mask = None if where is None else gpu.put(np.ascontiguousarray(where[of_part]))
             state.update(gpu.put(np.ascontiguousarray(block[of_part])), axis, mask)
         assert_right_of(gpu, state, block, axis, where)
+
+
+@each_dtype
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize(
+    ("shape", "axis"), [((5, 60), 1), ((2, 9100), 1), ((33, 21), 0), ((700, 2), 0), ((5, 4, 6, 3), (0, 3))]
+)
+def test_scaled_blocks_of_any_layout(gpu, dtype, shape, axis, scale):
+    x = for_scale(normal(shape, dtype), scale)
+    m = x.min(axis=axis) if scale < 0 else x.max(axis=axis)
+    states = [new_state(gpu, m.shape, dtype, scale) for _ in range(2)]
+    for k, block in enumerate(np.split(x, [2, 4], np.atleast_1d(axis)[0])):
+        states[k % 2].update(gpu.put(np.ascontiguousarray(block)), axis)
+    state = states[0].merge(states[1])
+    assert_right_of(gpu, state, x, axis)
+    np.testing.assert_array_equal(gpu.get(state.m), m)
+
+
+@pytest.mark.parametrize("scale", [-3.0, 0.0, 0.125])
+@pytest.mark.parametrize("case", CASES)
+def test_the_contract_of_the_edges_under_a_scale(gpu, case, scale):
+    elements, keep, *_ = row_of(case)
+    x, masks = np.stack([elements] * 3).astype(np.float32), None if keep is None else np.stack([keep] * 3)
+    for axis in (1, 0):
+        block, where = (x, masks) if axis else (x.T.copy(), None if masks is None else masks.T.copy())
+        state = new_state(gpu, 3, scale=scale)
+        for part in (slice(0, 20), slice(20, N)):
+            of_part = (slice(None), part) if axis else part
+            mask = None if where is None else gpu.put(np.ascontiguousarray(where[of_part]))
+            state.update(gpu.put(np.ascontiguousarray(block[of_part])), axis, mask)
+        assert_right_of(gpu, state, block, axis, where)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("scale", [-3.0, 0.125, 1e38])
+def test_arrays_make_the_same_scaled_state_on_the_gpu_and_in_host_memory(gpu, dtype, scale):
+    state = new_state(gpu, (4, 3), dtype, scale).update(gpu.put(normal((4, 3, 50), dtype)))
+    on_host = {name: gpu.get(array) for name, array in state.to_arrays().items()}
+    options = {"dtype": dtype, "scale": scale}
+    host = ns.OnlineSoftmax.from_arrays(**on_host, **options)
+    for other in (ns.OnlineSoftmax.from_arrays(**state.to_arrays(), **options), state.copy(), host):
+        assert other.scale == scale
+        for name, array in other.to_arrays().items():
+            assert (array if isinstance(array, np.ndarray) else gpu.get(array)).tobytes() == on_host[name].tobytes()
+    np.testing.assert_array_equal(host.lse, gpu.get(state.lse))
 
 
 @each_dtype
