@@ -77,8 +77,8 @@ def killed_once(mark, block):
 
 def test_a_worker_that_dies_does_not_change_the_result(client, tmp_path):
     x = source((4, 9), (30, 50))
-    parts = [x[:, :200], x[:, 200:250].map_blocks(functools.partial(killed_once, tmp_path / "mark")), x[:, 250:]]
-    dying = da.concatenate(parts, axis=1)
+    middle = x[:, 200:250].map_blocks(functools.partial(killed_once, tmp_path / "mark"), meta=x._meta)
+    dying = da.concatenate([x[:, :200], middle, x[:, 250:]], axis=1)
     before = {peak[0] for peak in client.run(peak_of_worker).values()}
     result = client.compute(ns.softmax(dying)).result()
     assert (tmp_path / "mark").exists()
