@@ -80,13 +80,13 @@ def finish_identity(state, scale):
 
 @lanewise
 def finish_m(state, scale):
-    """The maximum as an element has it: states have it with the scale's sign, and maybe halved."""
+    """The maximum as an element: it is kept with the scale's sign, and maybe halved."""
     return (state[0] if scale is None else divide(state[0], scale[0]),)
 
 
 @lanewise
 def finish_copy(state, scale):
-    """The number or, with a scale, the maximum that an element with that number is."""
+    """The number; with a scale, as a maximum is kept: what `finish_m` takes off is put back."""
     return (state[0] if scale is None else state[0] * scale[0],)
 
 
