@@ -30,7 +30,9 @@ def softmax(
     x : array_like or GPU array
         Real numbers: float16, bfloat16, float32, float64, integers or bool, in
         any memory layout. Arrays on a GPU are those of CuPy, Numba and PyTorch,
-        and others that speak ``__cuda_array_interface__`` or DLPack.
+        and others that speak ``__cuda_array_interface__`` or DLPack. A memory
+        map may be larger than memory. A Dask array is computed later, in its
+        chunks: `numba_softmax.dask`.
     axis : int, tuple of int or None
         The axis or axes that sum to 1; None for all.
     where : array_like of bool, optional
@@ -57,7 +59,7 @@ def softmax(
     ndarray, scalar or GPU array
         Of the shape of `x`; a scalar if that is ``()``. For a GPU array, an array
         of the same library on the same GPU; without waiting for it, and never a
-        scalar.
+        scalar. For a Dask array, a Dask array.
 
     Raises
     ------
@@ -81,7 +83,8 @@ def softmax(
     other elements gives 0. float32 results are within 2 units in the last
     place, float64 within 4, float16 and bfloat16 within 0.51. A row's bits
     depend on that row alone, and on a GPU on whether its elements or its
-    neighbours' lie side by side in memory. Method: the online normalizer of
+    neighbours' lie side by side in memory; where it is longer than a slab of a
+    memory map, 32 MiB, or spread over chunks, on the cuts. Method: the online normalizer of
     M. Milakov and N. Gimelshein, arXiv:1805.02867.
 
     GPU arrays are not copied. The work comes after what is queued by now in the

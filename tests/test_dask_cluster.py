@@ -18,7 +18,7 @@ import numba_softmax as ns  # noqa: E402
 import numba_softmax.dask as nd  # noqa: E402
 
 MEBIBYTE = 1 << 20
-WORKER_MEMORY = 400 * MEBIBYTE
+WORKER_MEMORY = 384 * MEBIBYTE
 
 pytestmark = pytest.mark.filterwarnings("default")  # of Dask and its libraries; they are not ours to mend
 

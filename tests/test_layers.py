@@ -20,11 +20,14 @@ ALLOWED = {
     "api": ({"arrays", "calls", "dispatch", "ops"}, {"numpy", "tqdm"}),
     "calls": ({"arrays", "dispatch", "ops"}, NUMPY),
     "states": ({"arrays", "dispatch", "folding", "ops"}, NUMPY),
+    "mapped": ({"arrays", "calls", "dispatch", "folding", "ops"}, NUMPY),
+    "dask": ({"arrays", "calls", "dispatch", "folding", "ops"}, {"dask", "numba", "numpy"}),
     "folding": ({"arrays", "calls", "dispatch", "ops"}, NUMPY),
     "arrays": (set(), {"numpy", "ml_dtypes"}),
     "host": ({"arrays"}, NUMPY),
     "dispatch": (
-        {"host", "backends", "backends.cpu", "backends.cuda", "backends.cuda.streams", "backends.cuda.staging"},
+        {"host", "mapped", "dask"}
+        | {"backends", "backends.cpu", "backends.cuda", "backends.cuda.streams", "backends.cuda.staging"},
         NUMPY,
     ),
     "ops": (MATH, NUMBA),
@@ -53,7 +56,7 @@ ALLOWED = {
         {"numba", "numpy", "llvmlite", "scipy"},
     ),
     "cli": (
-        {"cli", "api", "arrays", "dispatch", "ops", "__init__", "backends.cpu", "backends.disk", "backends.cuda"}
+        {"cli", "api", "arrays", "dispatch", "mapped", "ops", "__init__", "backends.cpu", "backends.disk", "backends.cuda"}
         | {f"backends.cuda.{module}" for module in ("driver", "libraries", "streams")},
         {"numba", "numpy", "llvmlite", "tqdm", "scipy", "torch", "triton", "matplotlib", "ml_dtypes"},
     ),
@@ -113,8 +116,9 @@ def test_the_table_names_modules_that_exist():
     assert set(map(row_of, modules())) == set(ALLOWED)
 
 
-def test_backends_are_imported_when_they_are_used():
-    assert all(not at_import for name, at_import in imports_of("dispatch") if "backends" in name)
+def test_backends_and_what_computes_part_by_part_are_imported_when_they_are_used():
+    later = tuple(f"numba_softmax.{name}" for name in ("backends", "mapped", "dask"))
+    assert all(not at_import for name, at_import in imports_of("dispatch") if name.startswith(later))
 
 
 IMPORT = """
@@ -122,7 +126,7 @@ import sys
 import numba
 before = set(sys.modules)  # Numba loads SciPy where it is installed
 import numba_softmax
-optional = {"matplotlib", "tqdm", "scipy", "torch", "ml_dtypes", "cuda", "numba.cuda", "numba_cuda"}
+optional = {"matplotlib", "tqdm", "dask", "scipy", "torch", "ml_dtypes", "cuda", "numba.cuda", "numba_cuda"}
 optional |= {"numba_softmax.cli", "numba_softmax.jit", "numba_softmax.backends.cuda"}
 unwanted = optional & (set(sys.modules) - before)
 assert not unwanted, unwanted
