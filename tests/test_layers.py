@@ -56,7 +56,18 @@ ALLOWED = {
         {"numba", "numpy", "llvmlite", "scipy"},
     ),
     "cli": (
-        {"cli", "api", "arrays", "dispatch", "mapped", "ops", "__init__", "backends.cpu", "backends.disk", "backends.cuda"}
+        {
+            "cli",
+            "api",
+            "arrays",
+            "dispatch",
+            "mapped",
+            "ops",
+            "__init__",
+            "backends.cpu",
+            "backends.disk",
+            "backends.cuda",
+        }
         | {f"backends.cuda.{module}" for module in ("driver", "libraries", "streams")},
         {"numba", "numpy", "llvmlite", "tqdm", "scipy", "torch", "triton", "matplotlib", "ml_dtypes"},
     ),

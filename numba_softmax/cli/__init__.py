@@ -31,6 +31,10 @@ class UserError(Exception):
     """Something that the user can put right; its text is one line that names it."""
 
 
+class _Terminated(BaseException):
+    """The process was told to end."""
+
+
 class _Parser(argparse.ArgumentParser):
     """Usage errors are one line too, with the same beginning for all commands."""
 
@@ -53,14 +57,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = _parser().parse_args(argv)
     if argv is None:  # the process is ours
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that files are tidied up
+        signal.signal(signal.SIGTERM, _terminate)  # so that files are tidied up
     try:
         command = importlib.import_module(f"{__name__}.{arguments.command}").command
         code = command(arguments)
         if sys.stdout is not None:
             sys.stdout.flush()
-    except KeyboardInterrupt:
-        return 128 + signal.SIGINT
+    except (KeyboardInterrupt, _Terminated) as interrupt:
+        code = 128 + (signal.SIGTERM if isinstance(interrupt, _Terminated) else signal.SIGINT)
+        if argv is None:
+            os._exit(code)  # a kernel may be being compiled in another thread: to tidy up below it would end in a crash
     except BrokenPipeError:
         _silence_stdout()
         return 141  # 128 + SIGPIPE, which not every system has
@@ -69,6 +75,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         _silence_stdout()
         return 2
     return code
+
+
+def _terminate(*_: Any) -> NoReturn:
+    raise _Terminated
 
 
 def _silence_stdout() -> None:

@@ -24,9 +24,9 @@ from tqdm import tqdm
 from .. import api, arrays
 from ..ops import OPS
 from . import UserError, cold, info, sweep
+from .files import beside
 from .info import optional
 from .reference import NoReferenceError, by_numpy, error_in_ulps
-from .run import beside
 from .timing import FEWEST_ROUNDS, ROUNDS, ceiling, interleaved
 
 CHECKED = 1 << 19

@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
-import errno
 import importlib.resources
 import json
-import mmap
-import os
-import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +17,10 @@ from tqdm import tqdm
 
 from .. import api, arrays, mapped
 from ..ops import OPS
-from . import UserError
+from . import UserError, files
 from .info import cpu
+from .interrupts import interruptible
 from .reference import NoReferenceError, error_in_ulps
-
-RESERVED_AT_ONCE = 64 << 20
-"""Bytes of a file: some file systems write them all, and an interrupt has to wait for it."""
 
 
 def command(arguments: argparse.Namespace) -> int:
@@ -44,15 +37,15 @@ def command(arguments: argparse.Namespace) -> int:
 def _of_file(arguments: argparse.Namespace) -> dict[str, Any]:
     source = Path(arguments.input)
     target = Path(arguments.output or source.with_name(f"{source.stem}.{arguments.op}.npy"))
-    x = _open_input(source)
+    x = files.open_input(source)
     try:
         axes, shape, dtype = _result_of(arguments, x)
     except (TypeError, ValueError) as error:
         raise UserError(f"{source}: {error}") from None
     given = {"path": str(source), "shape": x.shape, "dtype": str(x.dtype)}
     start = time.perf_counter()
-    with beside(target) as part:
-        out = _create(part, shape, dtype, order="F" if _is_fortran(x) and len(shape) == x.ndim else "C")
+    with files.beside(target) as part:
+        out = files.create(part, shape, dtype, order="F" if _is_fortran(x) and len(shape) == x.ndim else "C")
         slabs = _compute(arguments, x, axes, out)
         del x, out  # some systems do not rename files that are mapped
     seconds = time.perf_counter() - start
@@ -75,16 +68,6 @@ def _of_file(arguments: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def _open_input(path: Path) -> np.memmap:
-    """The file as a memory map. Pickled objects are refused."""
-    try:
-        return np.lib.format.open_memmap(path, mode="r")
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror or error}") from None
-    except Exception as error:  # a corrupt header raises whatever its text leads to
-        raise UserError(f"{path} is not a whole .npy file of numbers: {error}") from None
-
-
 def _result_of(arguments: argparse.Namespace, x: np.ndarray) -> tuple[tuple[int, ...], tuple[int, ...], np.dtype]:
     """The axes from 0, and the shape and dtype of the result."""
     arrays.as_input(x)
@@ -95,68 +78,26 @@ def _result_of(arguments: argparse.Namespace, x: np.ndarray) -> tuple[tuple[int,
     return axes, kept if OPS[arguments.op].reduces else x.shape, arrays.as_output_dtype(arguments.dtype, x.dtype, None)
 
 
-@contextlib.contextmanager
-def beside(target: Path) -> Iterator[Path]:
-    """A new file in the same folder, which becomes `target` at the end, or goes if there is an error."""
-    target = Path(os.path.realpath(target))
-    if target.exists() and not target.is_file():
-        raise UserError(f"cannot write {target}: it is not a regular file")  # renaming would replace a device
-    part = target.with_name(f"{target.name}.{os.getpid()}.part")
-    try:
-        os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
-        try:
-            yield part
-            if target.exists():
-                shutil.copymode(target, part)
-            os.replace(part, target)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                part.unlink()
-            raise
-    except OSError as error:
-        raise UserError(f"cannot write {target}: {error.strerror or error}") from None
-
-
-def _create(part: Path, shape: tuple[int, ...], dtype: np.dtype, order: str) -> np.memmap:
-    """A .npy file to be filled through memory. Its space is reserved: filling a full disk would end the process."""
-    out = np.lib.format.open_memmap(part, mode="w+", dtype=dtype, shape=shape, fortran_order=order == "F")
-    if hasattr(os, "posix_fallocate"):
-        handle = os.open(part, os.O_RDWR)
-        size = os.fstat(handle).st_size
-        try:
-            for start in range(0, size, RESERVED_AT_ONCE):
-                os.posix_fallocate(handle, start, min(RESERVED_AT_ONCE, size - start))
-        except OSError as error:
-            if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):  # not every file system can
-                raise
-        finally:
-            os.close(handle)
-    return out
-
-
 def _compute(arguments: argparse.Namespace, x: np.memmap, axes: tuple[int, ...], out: np.memmap) -> int:
-    """Slab by slab. The number of slabs."""
-    count, scale = 0, None if arguments.scale is None else arrays.as_scale(arguments.scale)
+    """Slab by slab, until there is an interrupt. The number of slabs."""
+    scale = None if arguments.scale is None else arrays.as_scale(arguments.scale)
     total = mapped.bytes_to_read(arguments.op, x, axes, out.dtype)
+    slabs = 0
     with tqdm(total=total, unit="B", unit_scale=True, delay=1, leave=False, disable=None, file=sys.stderr) as progress:
 
-        def advance(read: int) -> None:
-            nonlocal count
-            count += 1
-            for array in (x, out):
-                forget(array)
-            progress.update(read)
+        def work(check: Callable[[], None]) -> None:
+            def advance(read: int) -> None:
+                nonlocal slabs
+                slabs += 1
+                files.forget(x)
+                files.forget(out)
+                progress.update(read)
+                check()
 
-        mapped.compute(arguments.op, x, axes, None, scale, out, advance)
-    return count
+            mapped.compute(arguments.op, x, axes, None, scale, out, advance)
 
-
-def forget(array: np.memmap) -> None:
-    """Let go of the pages in memory, so that the process does not seem to hold a whole file, which has them too."""
-    pages = getattr(array, "_mmap", None)
-    if isinstance(pages, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
-        with contextlib.suppress(OSError):
-            pages.madvise(mmap.MADV_DONTNEED)
+        interruptible(work)
+    return slabs
 
 
 def _is_fortran(x: np.ndarray) -> bool:

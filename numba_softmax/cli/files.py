@@ -1,0 +1,75 @@
+"""Files of arrays that a command reads and writes through memory, and outputs that appear when they are complete."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import mmap
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from . import UserError
+
+RESERVED_AT_ONCE = 64 << 20
+"""Bytes of a file: some file systems write them all, and an interrupt has to wait for it."""
+
+
+def open_input(path: Path) -> np.memmap:
+    """The file as a memory map. Pickled objects are refused."""
+    try:
+        return np.lib.format.open_memmap(path, mode="r")
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror or error}") from None
+    except Exception as error:  # a corrupt header raises whatever its text leads to
+        raise UserError(f"{path} is not a whole .npy file of numbers: {error}") from None
+
+
+@contextlib.contextmanager
+def beside(target: Path) -> Iterator[Path]:
+    """A new file in the same folder, which becomes `target` at the end, or goes if there is an error."""
+    target = Path(os.path.realpath(target))
+    if target.exists() and not target.is_file():
+        raise UserError(f"cannot write {target}: it is not a regular file")  # renaming would replace a device
+    part = target.with_name(f"{target.name}.{os.getpid()}.part")
+    try:
+        os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+        try:
+            yield part
+            if target.exists():
+                shutil.copymode(target, part)
+            os.replace(part, target)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                part.unlink()
+            raise
+    except OSError as error:
+        raise UserError(f"cannot write {target}: {error.strerror or error}") from None
+
+
+def create(part: Path, shape: tuple[int, ...], dtype: np.dtype, order: str) -> np.memmap:
+    """A .npy file to be filled through memory. Its space is reserved: filling a full disk would end the process."""
+    out = np.lib.format.open_memmap(part, mode="w+", dtype=dtype, shape=shape, fortran_order=order == "F")
+    if hasattr(os, "posix_fallocate"):
+        handle = os.open(part, os.O_RDWR)
+        size = os.fstat(handle).st_size
+        try:
+            for start in range(0, size, RESERVED_AT_ONCE):
+                os.posix_fallocate(handle, start, min(RESERVED_AT_ONCE, size - start))
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):  # not every file system can
+                raise
+        finally:
+            os.close(handle)
+    return out
+
+
+def forget(array: np.memmap) -> None:
+    """Let go of the pages in memory, so that the process does not seem to hold a whole file, which has them too."""
+    pages = getattr(array, "_mmap", None)
+    if isinstance(pages, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        with contextlib.suppress(OSError):
+            pages.madvise(mmap.MADV_DONTNEED)
