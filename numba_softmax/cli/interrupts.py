@@ -20,7 +20,7 @@ def interruptible(work: Callable[[Callable[[], None]], Any]) -> None:
     Python raises KeyboardInterrupt wherever the main thread is. Inside of a function that
     the compiler calls back it would be lost, or would end the process.
     """
-    stop, errors = threading.Event(), []
+    stop, done, errors = threading.Event(), threading.Event(), []
 
     def check() -> None:
         if stop.is_set():
@@ -31,15 +31,15 @@ def interruptible(work: Callable[[Callable[[], None]], Any]) -> None:
             work(check)
         except BaseException as error:
             errors.append(error)
+        done.set()
 
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
+    threading.Thread(target=run, daemon=True).start()
     try:
-        while thread.is_alive():
-            thread.join(0.1)  # where waiting cannot be interrupted, this is as long as it lasts
+        while not done.wait(0.1):  # where waiting cannot be interrupted, this is as long as it lasts
+            pass
     except BaseException:
         stop.set()
-        thread.join(PATIENCE)
+        done.wait(PATIENCE)
         raise
     for error in errors:
         raise error
