@@ -136,6 +136,8 @@ def _parser() -> argparse.ArgumentParser:
     kind.add_argument("--sweep", action="store_true", help=text)
     text = "new processes: import, first call with and without the kernel on disk, second call"
     kind.add_argument("--cold", action="store_true", help=text)
+    text = "files through memory maps, and Dask arrays on worker processes, against a model of what large ones cost"
+    bench.add_argument("--scaling", action="store_true", help=text)  # which may be quick
     _add_kernels(commands)
     return parser
 

@@ -1,7 +1,7 @@
 """``numba-softmax bench``: this machine's numbers, beside the copy ceiling and what else is installed.
 
 The command's options, its files and its table of cases are here; `sweep`,
-`cold` and `bench_cuda` are other measurements, which make a `Mode` as the cases do.
+`cold`, `scaling` and `bench_cuda` are other measurements, which make a `Mode` as the cases do.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from .. import api, arrays
 from ..ops import OPS
-from . import UserError, cold, info, sweep
+from . import UserError, cold, info, scaling, sweep
 from .files import beside
 from .info import optional
 from .reference import NoReferenceError, by_numpy, error_in_ulps
@@ -118,13 +118,17 @@ def command(arguments: argparse.Namespace) -> int:
 
 
 def _mode(arguments: argparse.Namespace) -> Mode:
+    of_cpu = [f"--{kind}" for kind in ("sweep", "cold", "scaling") if getattr(arguments, kind)]
+    if len(of_cpu) > 1:
+        raise UserError(f"{of_cpu[0]} does not go with {of_cpu[1]}: one after the other")
     if arguments.device == "cuda":
-        if arguments.sweep or arguments.cold:
-            kind = "--sweep" if arguments.sweep else "--cold"
-            raise UserError(f"{kind} does not go with --device cuda: it measures the kernels of the CPU")
+        if of_cpu:
+            raise UserError(f"{of_cpu[0]} does not go with --device cuda: it measures the kernels of the CPU")
         from . import bench_cuda
 
         return Mode("cuda", lambda: bench_cuda.measured(arguments.quick), bench_cuda.lines, bench_cuda.figure)
+    if arguments.scaling:
+        return Mode("scaling", lambda: scaling.measured(arguments.quick), scaling.lines, scaling.figure)
     if arguments.sweep:
         return Mode("sweep", sweep.measured, sweep.lines, sweep.figure)
     if arguments.cold:

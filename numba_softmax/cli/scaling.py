@@ -1,0 +1,201 @@
+"""``numba-softmax bench --scaling``: files larger than slabs, and arrays in many chunks on worker processes.
+
+What is measured stands in `scaling_runs`, the model that it is held against in
+`scaling_model`. The model has three kinds of numbers from here: seconds of the
+scheduler and of a worker for a task, from chunks with nearly nothing in them;
+the time to compute a chunk, without Dask; and how long a result takes to
+another worker. All but the last are seconds of a core, which other processes
+on the machine change little; the seconds that went by are beside them.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from . import UserError, info
+from . import scaling_model as model
+from .info import optional
+from .scaling_runs import EMPTY, FULL, QUICK, SMALL, TWICE, Sizes, cluster, files
+
+ASSUMED = {"read": 1e-9, "write": 1e-9, "network": 1e-9, "step": 0.01}
+"""Of a large cluster, for each worker: 1 GB/s from and to where arrays lie, and from other workers; 10 ms a step."""
+
+TOTALS, WORKERS, CHUNK = (1e12, 1e15), (10, 100, 1000), 128 << 20
+"""Of the tables; the chunk is what Dask itself aims at."""
+
+
+def measured(quick: bool) -> dict[str, Any]:
+    """All runs, what the model says of them, and its tables."""
+    if not optional("distributed") or not optional("dask.array"):
+        raise UserError('--scaling needs Dask and its workers: pip install "numba-softmax[bench]"')
+    sizes = QUICK if quick else FULL
+    load = [_load()]
+    with tempfile.TemporaryDirectory(prefix="numba_softmax_scaling_", ignore_cleanup_errors=True) as folder:
+        of_files = files(sizes, Path(folder))
+        of_cluster = cluster(sizes, Path(folder))
+    load.append(_load())
+    results = {
+        "versions": {name: importlib.metadata.version(name) for name in ("dask", "distributed")},
+        "load": load,  # processes that wanted a core, in the minute before and at the end
+        "files": of_files,
+        "cluster": of_cluster,
+        "cores": info.cpu()["cores"],
+    }
+    add_model(results, sizes)
+    return results
+
+
+def _load() -> float | None:
+    return os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+
+
+# -------------------------------------------------------------------------- model
+
+
+def add_model(results: dict[str, Any], sizes: Sizes) -> None:
+    """Put the model's numbers beside those of each run, and its tables."""
+    of_cluster, cores = results["cluster"], results["cores"]
+    chunk_bytes = {series.name: series.chunk_bytes for series in sizes.series}
+    a_task = {workers: _of_a_task(of_cluster["runs"], workers) for workers in sizes.workers}
+    for run in of_cluster["runs"]:
+        name, workers = run["series"], run["workers"]
+        costs = model.Costs(
+            *a_task[workers], of_cluster["step_seconds"][workers], of_cluster["work_seconds"][name] / chunk_bytes[name]
+        )
+        cut = model.Cut(1, run["chunks"], run["rows"], chunk_bytes[name])
+        said = model.predicted(cut, workers, costs, cores)
+        run["model"] = {**said._asdict(), "states_a_chunk": said.moved / run["chunks"]}
+    compute = of_cluster["work_seconds"][TWICE] / chunk_bytes[TWICE]  # with the making, in place of decoding
+    scheduler, worker = a_task[max(sizes.workers)]
+    costs = model.Costs(scheduler, worker, compute=compute, **ASSUMED)
+    results["model"] = {
+        "tasks": {str(workers): {"scheduler": s, "worker": w} for workers, (s, w) in a_task.items()},
+        "assumed": {**costs._asdict(), "balanced": {str(n): model.balanced(n, costs) for n in WORKERS}},
+        "tables": list(_tables(costs)),
+    }
+
+
+def _of_a_task(runs: list[dict[str, Any]], workers: int) -> tuple[float, float]:
+    """Seconds of the scheduler, with the client, and of a worker, from the most chunks with nearly nothing in them."""
+    empty = max((r for r in runs if (r["series"], r["workers"]) == (EMPTY, workers)), key=lambda r: r["chunks"])
+    return empty["scheduler_cpu"] / empty["tasks"], empty["workers_cpu"] / empty["tasks"]
+
+
+def _tables(costs: model.Costs) -> Iterator[dict[str, Any]]:
+    for total in TOTALS:
+        for workers in WORKERS:
+            for kind, chunk_bytes in (("Dask's", CHUNK), ("balanced", model.balanced(workers, costs))):
+                cut = model.square(total, chunk_bytes)
+                said = model.predicted(cut, workers, costs)
+                yield {
+                    "bytes": total,
+                    "workers": workers,
+                    "kind": kind,
+                    "chunk_bytes": chunk_bytes,
+                    "chunks": cut.total,
+                    **said._asdict(),
+                }
+
+
+# ------------------------------------------------------------------------- shown
+
+
+def lines(results: dict[str, Any]) -> Iterator[str]:
+    """Tables: files, the cluster beside the model, and the model for large clusters."""
+    of_files, of_cluster = results["files"], results["cluster"]
+    yield f"{results['cores']} cores; processes that wanted one before and at the end: {_two(results['load'])}"
+    yield ""
+    yield f"softmax from file to file, {of_files['bytes'] / 1e9:.2f} GB of float32 in the page cache"
+    yield "of copy: the time of copying it over ours; memory: the most that is not of files, beyond a small call's"
+    yield f"{'':<10} {'seconds':>9} {'GB/s':>7} {'of copy':>8} {'memory, MB':>11}"
+    for case in of_files["cases"]:
+        memory = "-" if case["memory"] is None else f"{case['memory'] / 1e6:.0f}"
+        speeds = f"{case['seconds']:>9.3f} {case['gb_per_second']:>7.2f} {case['of_copy']:>8.2f}"
+        yield f"{case['case']:<10} {speeds} {memory:>11}"
+    yield ""
+    yield "softmax of Dask arrays on processes of one thread, chunks along the reduced axis; a chunk of it:"
+    yield "ms: milliseconds that went by; cpu: those of cores, of all processes; states: bytes from other workers"
+    numbers = ("ms", "model", "cpu", "model", "states", "model", "chunks")
+    yield " ".join([f"{'':<17} {'bytes':>10} workers chunks   tasks", *(f"{head:>8}" for head in numbers), "peak, MB"])
+    for run in of_cluster["runs"]:
+        said, count = run["model"], run["chunks"]
+        cpu = run["scheduler_cpu"] + run["workers_cpu"]
+        cells = [run["seconds"] / count * 1e3, said["seconds"] / count * 1e3, cpu / count * 1e3]
+        shown = [f"{cell:>8.2f}" for cell in [*cells, said["cpu"] / count * 1e3]]
+        moved = [run["states_a_chunk"], said["states_a_chunk"], run["received"]["chunks"] / count]
+        peak = "-" if run["peak"] is None else f"{run['peak'] / 1e6:.0f}"
+        shown += [f"{number:>8,.0f}" for number in moved]
+        case = f"{run['series']:<17} {run['chunk_bytes']:>10,} {run['workers']:>7} {count:>6} {run['tasks']:>7}"
+        yield " ".join([case, *shown, f"{peak:>8}"])
+    yield from ("", "microseconds of a task: scheduler, worker; of a step to another worker")
+    for workers, task in results["model"]["tasks"].items():
+        step = next(value for key, value in of_cluster["step_seconds"].items() if str(key) == workers)
+        yield f"{workers:>3} workers {task['scheduler'] * 1e6:>7.0f} {task['worker'] * 1e6:>7.0f} {step * 1e6:>7.0f}"
+    most = max(of_cluster["runs"], key=lambda run: run["tasks"])
+    if most["scheduler_peak"] is not None:
+        kilobytes = most["scheduler_peak"] / most["tasks"] / 1e3
+        yield f"memory of the scheduler and the client: {kilobytes:.1f} kB a task, of {most['tasks']:,}"
+    yield from ("", "the model, for a square array of float32 on workers with 1 GB/s each from files and from others")
+    yield "   bytes workers    chunk, MB     chunks      tasks depth states, GB scheduler, s workers, s   total, s"
+    for row in results["model"]["tables"]:
+        yield (
+            f"{row['bytes']:>8.0e} {row['workers']:>7} {row['chunk_bytes'] / 1e6:>12,.1f} {row['chunks']:>10,} "
+            f"{row['tasks']:>10,} {row['depth']:>5} {row['moved'] / 1e9:>10,.1f} {row['scheduler']:>12,.0f} "
+            f"{row['share']:>10,.0f} {row['seconds']:>10,.0f}"
+        )
+
+
+def _two(load: list[float | None]) -> str:
+    return ", ".join("unknown" if value is None else f"{value:.1f}" for value in load)
+
+
+COLORS = ("#1f6fb2", "#2a9d6f", "#e08a1e", "#c8322b")
+
+
+def figure(results: dict[str, Any]) -> Any:
+    """Time and bytes of a chunk against the number of chunks, and the model's lines."""
+    from matplotlib.figure import Figure
+
+    runs = [run for run in results["cluster"]["runs"] if run["series"] == SMALL]
+    drawing = Figure(figsize=(12, 5), layout="constrained")
+    drawing.suptitle(
+        f"softmax of Dask arrays in chunks of {runs[0]['chunk_bytes'] >> 10} KiB along the reduced axis, "
+        f"worker processes on {results['cores']} cores; lines: the model",
+        x=0.01, ha="left", fontsize=12,
+    )  # fmt: skip
+    panels = drawing.subplots(1, 2)
+    kinds = (
+        ("milliseconds a chunk: of cores (points), and that went by (rings)", _milliseconds),
+        ("bytes of states from other workers, a row and a chunk", _bytes),
+    )
+    for axes, (title, numbers) in zip(panels, kinds, strict=True):
+        for workers, color in zip(sorted({run["workers"] for run in runs}), COLORS, strict=False):
+            group = [run for run in runs if run["workers"] == workers]
+            places = [run["chunks"] for run in group]
+            seen, said, rings = zip(*map(numbers, group), strict=True)
+            axes.plot(places, seen, "o", color=color, label=f"{workers} workers", zorder=3)
+            axes.plot(places, said, color=color, linewidth=1.2, zorder=2)
+            axes.plot(places, rings, "o", color=color, fillstyle="none", markersize=9, zorder=3)
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+        axes.set_ylim(bottom=0)
+        axes.set_xlabel("chunks")
+        axes.set_title(title, loc="left", fontsize=10)
+        axes.grid(color="#e6e6e6", zorder=0)
+        axes.spines[["top", "right"]].set_visible(False)
+    panels[0].legend(frameon=False)
+    return drawing
+
+
+def _milliseconds(run: dict[str, Any]) -> tuple[float, float, float]:
+    count = run["chunks"] / 1e3
+    return (run["scheduler_cpu"] + run["workers_cpu"]) / count, run["model"]["cpu"] / count, run["seconds"] / count
+
+
+def _bytes(run: dict[str, Any]) -> tuple[float, float, float]:
+    return run["states_a_chunk"] / run["rows"], run["model"]["states_a_chunk"] / run["rows"], float("nan")
