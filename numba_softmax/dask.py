@@ -54,8 +54,8 @@ def online_state(
     dask.array.Array
         Numbers of float64, of shape ``(2, *rows)`` or, where rows are computed in float64,
         ``(3, *rows)``: the maximum `m`, ``rest`` and ``rest_lo``, with
-        ``l = 1 + rest + rest_lo`` the sum of ``exp(x - m)``. `OnlineSoftmax.from_arrays`
-        takes them.
+        ``l = 1 + rest + rest_lo`` the sum of ``exp(scale * (x - m))``. They are those of
+        `OnlineSoftmax.from_arrays`.
 
     Raises
     ------
@@ -90,7 +90,7 @@ def normalize(
     scale: float | None = None,
     dtype: DTypeLike | None = None,
 ) -> da.Array:
-    """Softmax of elements of rows whose states are known: ``exp(scale * x - m) / l``.
+    """Softmax of elements of rows whose states are known: ``exp(scale * (x - m)) / l``.
 
     Parameters
     ----------
@@ -131,7 +131,7 @@ def log_normalize(
     scale: float | None = None,
     dtype: DTypeLike | None = None,
 ) -> da.Array:
-    """The logarithm of softmax of elements of rows whose states are known: ``(scale * x - m) - log(l)``.
+    """The logarithm of softmax of elements of rows whose states are known: ``scale * (x - m) - log(l)``.
 
     Parameters
     ----------
@@ -274,7 +274,7 @@ def _states(x: da.Array, axes: Axes, mask: da.Array | None, scale: float | None,
     )  # fmt: skip
     merge = functools.partial(_merge, scale=scale, state_dtype=dtype)
     return da.reduction(
-        states, chunk=merge, combine=merge, aggregate=merge, axis=tuple(i + 1 for i in axes), keepdims=False,
+        states, chunk=_alone, combine=merge, aggregate=merge, axis=tuple(i + 1 for i in axes), keepdims=False,
         dtype=FLOAT64, split_every=BRANCHES, name="softmax-merge",
         meta=meta_from_array(x._meta, ndim=1 + x.ndim - len(axes), dtype=FLOAT64),
     )  # fmt: skip
@@ -332,6 +332,11 @@ def _merge(states: Any, axis: Axes, keepdims: bool, *, scale: float | None, stat
             merged.merge(Rows.of(part, state_dtype, scale))
         numbers = merged.given()
     return numbers.reshape(tuple(1 if i in axis else n for i, n in enumerate(shape))) if keepdims else numbers
+
+
+def _alone(states: Any, axis: Axes, keepdims: bool) -> Any:
+    """The states of one chunk, which has no others to be merged with."""
+    return states
 
 
 def _finish(
