@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from tqdm import tqdm
 
 import numba_softmax as ns
 from numba_softmax import api, cli, mapped
-from numba_softmax.cli import bench, cold, info, new_process, sweep, timing
+from numba_softmax.cli import bench, cold, info, interrupts, new_process, sweep, timing
 from numba_softmax.cli import run as run_module
 
 OPS = ("softmax", "log_softmax", "logsumexp")
@@ -322,6 +323,35 @@ sys.exit(main())
     assert process.returncode == 128 + getattr(signal, name)
     assert process.stderr == ""
     assert list(tmp_path.iterdir()) == [file]
+
+
+def test_errors_of_work_in_another_thread_are_raised():
+    def work(check):
+        check()
+        raise ValueError("of the work")
+
+    with pytest.raises(ValueError, match="of the work"):
+        interrupts.interruptible(work)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs signals")
+def test_work_ends_when_it_checks_after_an_interrupt():
+    begun, ended = threading.Event(), threading.Event()
+
+    def work(check):
+        try:
+            begun.set()
+            while True:
+                check()
+        finally:
+            ended.set()
+
+    threading.Thread(
+        target=lambda: begun.wait() and signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+    ).start()
+    with pytest.raises(KeyboardInterrupt):
+        interrupts.interruptible(work)
+    assert ended.is_set()
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs pipes of a Unix process")
