@@ -346,11 +346,17 @@ def test_work_ends_when_it_checks_after_an_interrupt():
         finally:
             ended.set()
 
-    threading.Thread(
-        target=lambda: begun.wait() and signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
-    ).start()
-    with pytest.raises(KeyboardInterrupt):
-        interrupts.interruptible(work)
+    def interrupt():
+        begun.wait()
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # it is ignored below a job in the background
+    threading.Thread(target=interrupt).start()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            interrupts.interruptible(work)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert ended.is_set()
 
 
