@@ -33,8 +33,8 @@ def interruptible(work: Callable[[Callable[[], None]], Any]) -> None:
             errors.append(error)
         done.set()
 
-    threading.Thread(target=run, daemon=True).start()
     try:
+        threading.Thread(target=run, daemon=True).start()
         while not done.wait(0.1):  # where waiting cannot be interrupted, this is as long as it lasts
             pass
     except BaseException:
