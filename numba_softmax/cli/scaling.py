@@ -71,7 +71,7 @@ def add_model(results: dict[str, Any], sizes: Sizes) -> None:
         said = model.predicted(cut, workers, costs, cores, neighbours=not queued)
         run["model"] = {**said._asdict(), "states_a_chunk": said.moved / run["chunks"]}
     compute = of_cluster["work_seconds"][TWICE] / chunk_bytes[TWICE]  # with the making, in place of decoding
-    scheduler, worker = a_task[max(sizes.workers), True]
+    scheduler, worker = a_task[min(sizes.workers), True]  # not more of them than cores, then
     costs = model.Costs(scheduler, worker, compute=compute, **ASSUMED)
     results["model"] = {
         "tasks": [
