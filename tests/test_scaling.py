@@ -52,6 +52,11 @@ def test_states_that_are_not_at_the_merging_worker_move_once_and_the_merged_one_
     assert scaling_model.moved(Cut(3, 8, 100, 1), 2) == 3 * 16 * 100 * (4 + 1)
 
 
+def test_of_neighbours_the_number_of_chunks_matters_little():
+    assert scaling_model.moved_at_most(Cut(1, 8, 100, 1), 2) == 16 * 100 * (4 + 1)
+    assert scaling_model.moved_at_most(Cut(1, 8**4, 100, 1), 3) == 16 * 100 * 2 * (4 * 4 + 1)
+
+
 @pytest.mark.parametrize("workers", [10, 1000])
 def test_with_many_chunks_about_16_bytes_a_row_and_chunk_move(workers):
     cut = Cut(1, 8**7, 100, 1)

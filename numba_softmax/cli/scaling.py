@@ -61,28 +61,32 @@ def add_model(results: dict[str, Any], sizes: Sizes) -> None:
     """Put the model's numbers beside those of each run, and its tables."""
     of_cluster, cores = results["cluster"], results["cores"]
     chunk_bytes = {series.name: series.chunk_bytes for series in sizes.series}
-    a_task = {workers: _of_a_task(of_cluster["runs"], workers) for workers in sizes.workers}
+    kinds = {(run["workers"], run["queued"]) for run in of_cluster["runs"]}
+    a_task = {kind: _of_a_task(of_cluster["runs"], *kind) for kind in sorted(kinds)}
     for run in of_cluster["runs"]:
-        name, workers = run["series"], run["workers"]
-        costs = model.Costs(
-            *a_task[workers], of_cluster["step_seconds"][workers], of_cluster["work_seconds"][name] / chunk_bytes[name]
-        )
+        name, workers, queued = run["series"], run["workers"], run["queued"]
+        compute = of_cluster["work_seconds"][name] / chunk_bytes[name]
+        costs = model.Costs(*a_task[workers, queued], of_cluster["step_seconds"][str(workers)], compute)
         cut = model.Cut(1, run["chunks"], run["rows"], chunk_bytes[name])
-        said = model.predicted(cut, workers, costs, cores)
+        said = model.predicted(cut, workers, costs, cores, neighbours=not queued)
         run["model"] = {**said._asdict(), "states_a_chunk": said.moved / run["chunks"]}
     compute = of_cluster["work_seconds"][TWICE] / chunk_bytes[TWICE]  # with the making, in place of decoding
-    scheduler, worker = a_task[max(sizes.workers)]
+    scheduler, worker = a_task[min(sizes.workers), True]  # not more of them than cores, then
     costs = model.Costs(scheduler, worker, compute=compute, **ASSUMED)
     results["model"] = {
-        "tasks": {str(workers): {"scheduler": s, "worker": w} for workers, (s, w) in a_task.items()},
+        "tasks": [
+            {"workers": workers, "queued": queued, "scheduler": s, "worker": w}
+            for (workers, queued), (s, w) in a_task.items()
+        ],
         "assumed": {**costs._asdict(), "balanced": {str(n): model.balanced(n, costs) for n in WORKERS}},
         "tables": list(_tables(costs)),
     }
 
 
-def _of_a_task(runs: list[dict[str, Any]], workers: int) -> tuple[float, float]:
+def _of_a_task(runs: list[dict[str, Any]], workers: int, queued: bool) -> tuple[float, float]:
     """Seconds of the scheduler, with the client, and of a worker, from the most chunks with nearly nothing in them."""
-    empty = max((r for r in runs if (r["series"], r["workers"]) == (EMPTY, workers)), key=lambda r: r["chunks"])
+    kind = (EMPTY, workers, queued)
+    empty = max((r for r in runs if (r["series"], r["workers"], r["queued"]) == kind), key=lambda r: r["chunks"])
     return empty["scheduler_cpu"] / empty["tasks"], empty["workers_cpu"] / empty["tasks"]
 
 
@@ -120,8 +124,8 @@ def lines(results: dict[str, Any]) -> Iterator[str]:
     yield ""
     yield "softmax of Dask arrays on processes of one thread, chunks along the reduced axis; a chunk of it:"
     yield "ms: milliseconds that went by; cpu: those of cores, of all processes; states: bytes from other workers"
-    numbers = ("ms", "model", "cpu", "model", "states", "model", "chunks")
-    yield " ".join([f"{'':<17} {'bytes':>10} workers chunks   tasks", *(f"{head:>8}" for head in numbers), "peak, MB"])
+    heads = ("ms", "model", "cpu", "model", "states", "model", "chunks")
+    yield " ".join([f"{'':<25} {'bytes':>10} workers chunks   tasks", *(f"{head:>8}" for head in heads), "peak, MB"])
     for run in of_cluster["runs"]:
         said, count = run["model"], run["chunks"]
         cpu = run["scheduler_cpu"] + run["workers_cpu"]
@@ -130,12 +134,13 @@ def lines(results: dict[str, Any]) -> Iterator[str]:
         moved = [run["states_a_chunk"], said["states_a_chunk"], run["received"]["chunks"] / count]
         peak = "-" if run["peak"] is None else f"{run['peak'] / 1e6:.0f}"
         shown += [f"{number:>8,.0f}" for number in moved]
-        case = f"{run['series']:<17} {run['chunk_bytes']:>10,} {run['workers']:>7} {count:>6} {run['tasks']:>7}"
+        case = f"{run['series']:<25} {run['chunk_bytes']:>10,} {run['workers']:>7} {count:>6} {run['tasks']:>7}"
         yield " ".join([case, *shown, f"{peak:>8}"])
-    yield from ("", "microseconds of a task: scheduler, worker; of a step to another worker")
-    for workers, task in results["model"]["tasks"].items():
-        step = next(value for key, value in of_cluster["step_seconds"].items() if str(key) == workers)
-        yield f"{workers:>3} workers {task['scheduler'] * 1e6:>7.0f} {task['worker'] * 1e6:>7.0f} {step * 1e6:>7.0f}"
+    yield from ("", "microseconds of cores for a task: of the scheduler, of a worker; of a step to another worker")
+    for task in results["model"]["tasks"]:
+        step = of_cluster["step_seconds"][str(task["workers"])]
+        numbers = " ".join(f"{seconds * 1e6:>7.0f}" for seconds in (task["scheduler"], task["worker"], step))
+        yield f"{task['workers']:>3} workers {numbers}{'' if task['queued'] else '  all chunks handed out at once'}"
     most = max(of_cluster["runs"], key=lambda run: run["tasks"])
     if most["scheduler_peak"] is not None:
         kilobytes = most["scheduler_peak"] / most["tasks"] / 1e3
@@ -162,25 +167,25 @@ def figure(results: dict[str, Any]) -> Any:
     from matplotlib.figure import Figure
 
     runs = [run for run in results["cluster"]["runs"] if run["series"] == SMALL]
-    drawing = Figure(figsize=(12, 5), layout="constrained")
+    drawing = Figure(figsize=(13, 4.8), layout="constrained")
     drawing.suptitle(
         f"softmax of Dask arrays in chunks of {runs[0]['chunk_bytes'] >> 10} KiB along the reduced axis, "
         f"worker processes on {results['cores']} cores; lines: the model",
         x=0.01, ha="left", fontsize=12,
     )  # fmt: skip
-    panels = drawing.subplots(1, 2)
+    panels = drawing.subplots(1, 3)
     kinds = (
-        ("milliseconds a chunk: of cores (points), and that went by (rings)", _milliseconds),
-        ("bytes of states from other workers, a row and a chunk", _bytes),
+        ("milliseconds that went by, a chunk", _elapsed),
+        ("milliseconds of cores, a chunk", _of_cores),
+        ("bytes of states from other workers, a row and chunk", _bytes),
     )
     for axes, (title, numbers) in zip(panels, kinds, strict=True):
         for workers, color in zip(sorted({run["workers"] for run in runs}), COLORS, strict=False):
             group = [run for run in runs if run["workers"] == workers]
             places = [run["chunks"] for run in group]
-            seen, said, rings = zip(*map(numbers, group), strict=True)
-            axes.plot(places, seen, "o", color=color, label=f"{workers} workers", zorder=3)
+            seen, said = zip(*map(numbers, group), strict=True)
+            axes.plot(places, seen, "o", color=color, label=f"{workers} worker{'s' * (workers > 1)}", zorder=3)
             axes.plot(places, said, color=color, linewidth=1.2, zorder=2)
-            axes.plot(places, rings, "o", color=color, fillstyle="none", markersize=9, zorder=3)
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
         axes.set_ylim(bottom=0)
@@ -192,10 +197,14 @@ def figure(results: dict[str, Any]) -> Any:
     return drawing
 
 
-def _milliseconds(run: dict[str, Any]) -> tuple[float, float, float]:
-    count = run["chunks"] / 1e3
-    return (run["scheduler_cpu"] + run["workers_cpu"]) / count, run["model"]["cpu"] / count, run["seconds"] / count
+def _elapsed(run: dict[str, Any]) -> tuple[float, float]:
+    return run["seconds"] / run["chunks"] * 1e3, run["model"]["seconds"] / run["chunks"] * 1e3
 
 
-def _bytes(run: dict[str, Any]) -> tuple[float, float, float]:
-    return run["states_a_chunk"] / run["rows"], run["model"]["states_a_chunk"] / run["rows"], float("nan")
+def _of_cores(run: dict[str, Any]) -> tuple[float, float]:
+    cpu = run["scheduler_cpu"] + run["workers_cpu"]
+    return cpu / run["chunks"] * 1e3, run["model"]["cpu"] / run["chunks"] * 1e3
+
+
+def _bytes(run: dict[str, Any]) -> tuple[float, float]:
+    return run["states_a_chunk"] / run["rows"], run["model"]["states_a_chunk"] / run["rows"]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import json
 import logging
 import math
@@ -50,6 +51,7 @@ class Series(NamedTuple):
     columns: int
     counts: tuple[int, ...]
     reads: int = 1  # how many times a chunk is made: for both streams at once, or for each
+    queued: bool = True  # whether chunks wait at the scheduler until a worker is free, as is Dask's default
 
     @property
     def chunk_bytes(self) -> int:
@@ -67,6 +69,7 @@ class Sizes(NamedTuple):
 
 
 EMPTY, SMALL, LARGE, TWICE = "nearly empty", "small", "large", "large, made twice"
+AT_ONCE = "small, handed out at once"
 FULL = Sizes(
     1 << 30, 5, (1, 2, 3, 4),
     (
@@ -74,11 +77,18 @@ FULL = Sizes(
         Series(SMALL, 256, 256, (10, 100, 1000, 10000)),
         Series(LARGE, 1024, 4096, (10, 100)),
         Series(TWICE, 1024, 4096, (10, 100), 2),
+        Series(EMPTY, 1, 1, (1000,), queued=False),
+        Series(AT_ONCE, 256, 256, (10, 100, 1000), queued=False),
     ),
 )  # fmt: skip
 QUICK = Sizes(
     40 << 20, 1, (2,),
-    (Series(EMPTY, 1, 1, (10,)), Series(SMALL, 256, 256, (10, 20)), Series(TWICE, 64, 128, (10,), 2)),
+    (
+        Series(EMPTY, 1, 1, (10,)),
+        Series(SMALL, 256, 256, (10, 20)),
+        Series(TWICE, 64, 128, (10,), 2),
+        Series(EMPTY, 1, 1, (10,), queued=False),
+    ),
 )  # fmt: skip
 
 
@@ -256,26 +266,29 @@ def sum_of_softmax(series: Series, chunks: int) -> Any:
 def cluster(sizes: Sizes, folder: Path) -> dict[str, Any]:
     """Seconds, tasks and bytes of each series on each number of workers."""
     runs, steps = [], {}
+    kinds = sorted({series.queued for series in sizes.series}, reverse=True)
     total = len(sizes.workers) * sum(n * _rounds(n) for series in sizes.series for n in series.counts)
     with tqdm(total=total, unit="chunk", **_shown("cluster")) as bar:
-        for workers in sizes.workers:
-            with _workers(workers, folder) as client:
-                for series in sizes.series:
+        for workers, queued in itertools.product(sizes.workers, kinds):
+            with _workers(workers, folder, queued) as client:
+                for series in [series for series in sizes.series if series.queued == queued]:
                     client.run(_warm, series.rows, series.columns)
                     for chunks in series.counts:
                         runs.append(_run(client, series, chunks, bar))
-                steps[workers] = _seconds_of_a_step(client)
+                steps[str(workers)] = _seconds_of_a_step(client)
     work = {series.name: _work(series) for series in sizes.series}
     return {"runs": runs, "step_seconds": steps, "work_seconds": work}
 
 
 @contextlib.contextmanager
-def _workers(count: int, folder: Path) -> Iterator[Any]:
+def _workers(count: int, folder: Path, queued: bool = True) -> Iterator[Any]:
     """A client of new worker processes with a thread each, which keep all in memory, and their logs whole."""
     import dask
     from distributed import Client, LocalCluster
 
-    options = {"temporary-directory": str(folder), "distributed.admin.low-level-log-length": 10_000_000}
+    options: dict[str, Any] = {"temporary-directory": str(folder), "distributed.admin.low-level-log-length": 10_000_000}
+    if not queued:
+        options |= {"distributed.scheduler.worker-saturation": float("inf")}
     with (
         dask.config.set(options),
         LocalCluster(
@@ -304,6 +317,7 @@ def _run(client: Any, series: Series, chunks: int, bar: tqdm[Any]) -> dict[str, 
         "series": series.name,
         "workers": first["workers"],
         "chunks": chunks,
+        "queued": series.queued,
         "rows": series.rows,
         "chunk_bytes": series.chunk_bytes,
         "tasks": first["tasks"],
