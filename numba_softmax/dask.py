@@ -36,7 +36,12 @@ Axes = tuple[int, ...]
 
 
 def online_state(
-    x: da.Array, axis: int | tuple[int, ...] | None = -1, *, where: Any = None, scale: float | None = None
+    x: da.Array,
+    axis: int | tuple[int, ...] | None = -1,
+    *,
+    where: Any = None,
+    scale: float | None = None,
+    dtype: DTypeLike | None = None,
 ) -> da.Array:
     """The state of each row: what there is to know of all its elements, for softmax and what is built on it.
 
@@ -47,7 +52,10 @@ def online_state(
     axis : int, tuple of int or None
         The axis or axes of a row's elements, in one chunk or in many.
     where, scale
-        As for `numba_softmax.softmax`. A Dask array as `where` has the chunks of `x`.
+        As for `numba_softmax.softmax`. A Dask array as `where` has the chunks of `x`,
+        and they are on a GPU where those are.
+    dtype : dtype, optional
+        Of the results that are to be made of the states, if not that of `x`.
 
     Returns
     -------
@@ -78,7 +86,8 @@ def online_state(
     (array([3.]), array([1.553]))
     """
     axes = _checked(x, axis)
-    return _states(x, axes, _as_mask(where, x), _as_scale(scale), state_dtype(x.dtype, x.dtype))
+    of_rows = state_dtype(x.dtype, arrays.as_output_dtype(dtype, x.dtype, None))
+    return _states(x, axes, _as_mask(where, x), _as_scale(scale), of_rows)
 
 
 def normalize(
@@ -97,7 +106,7 @@ def normalize(
     x : dask.array.Array
         Elements that the states have seen, or a part of those.
     state : dask.array.Array
-        From `online_state`, for the same `axis` and `scale`.
+        From `online_state`, for the same `axis`, `scale` and `dtype`.
     axis, where, scale, dtype
         As for `numba_softmax.softmax`.
 
@@ -216,12 +225,12 @@ def _as_mask(where: Any, x: da.Array) -> da.Array | None:
     if where is None:
         return None
     if not isinstance(where, da.Array):
-        where = np.asarray(where)
-        arrays.as_mask(where, x.shape)  # which refuses what is no mask of that shape
-        chunks = x.chunks[x.ndim - where.ndim :]
-        return da.from_array(where, tuple((1,) if n == 1 else c for n, c in zip(where.shape, chunks, strict=True)))
-    if where.dtype.kind != "b":
-        raise TypeError(f"where has dtype {where.dtype}: it must be boolean, for instance `mask != 0`")
+        where = _in_chunks(where, x)
+    if where.dtype.kind != "b" or isinstance(where._meta, np.ma.MaskedArray):
+        kind = "masked arrays" if where.dtype.kind == "b" else where.dtype
+        raise TypeError(f"where has chunks of {kind}: they must be boolean, for instance `mask != 0`")
+    if isinstance(where._meta, np.ndarray) != isinstance(x._meta, np.ndarray):
+        raise TypeError(f"where has chunks of {type(where._meta)}, but x of {type(x._meta)}: both must lie together")
     chunks = x.chunks[max(0, x.ndim - where.ndim) :]
     if where.ndim > x.ndim or any(m not in ((1,), c) for m, c in zip(where.chunks, chunks, strict=True)):
         raise ValueError(
@@ -229,6 +238,16 @@ def _as_mask(where: Any, x: da.Array) -> da.Array | None:
             "broadcast; rechunk one of them"
         )
     return where
+
+
+def _in_chunks(where: Any, x: da.Array) -> da.Array:
+    """A mask of another library in the chunks of `x`."""
+    if not hasattr(where, "__cuda_array_interface__"):
+        arrays.as_mask(where, x.shape)  # which refuses what is no mask of that shape
+        where = np.asarray(where)
+    arrays.as_mask(np.broadcast_to(False, where.shape), x.shape)
+    chunks = x.chunks[x.ndim - where.ndim :]
+    return da.from_array(where, tuple((1,) if n == 1 else c for n, c in zip(where.shape, chunks, strict=True)))
 
 
 def _normalized(
@@ -239,12 +258,12 @@ def _normalized(
     if not isinstance(state, da.Array):
         raise TypeError(f"state is a {type(state).__name__}: it must be a Dask array, from online_state")
     y_dtype = arrays.as_output_dtype(dtype, x.dtype, None)
-    of_rows = state_dtype(x.dtype, x.dtype)
+    of_rows = state_dtype(x.dtype, y_dtype)
     expected = ((arrays.state_numbers(of_rows.name),), *(c for i, c in enumerate(x.chunks) if i not in axes))
     if state.chunks != expected or state.dtype != FLOAT64:
         raise ValueError(
             f"state has chunks {state.chunks} and dtype {state.dtype}, but x needs {expected} and float64: "
-            "make it by online_state, from an array of the same dtype and rows, along the same axis"
+            "make it by online_state, from an array of the same dtype and rows, with the same axis and dtype="
         )
     return _finished(name, x, axes, _as_mask(where, x), _as_scale(scale), state, of_rows, y_dtype)
 

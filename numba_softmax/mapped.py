@@ -21,7 +21,11 @@ from .folding import Rows, as_block, state_dtype
 from .ops import OPS, Op
 
 SLAB = 32 << 20
-"""Bytes of the elements, or of the results if those are wider, that are computed at once: a fraction of a second."""
+"""Bytes of the elements, or of the results if those are wider, that are computed at once, and less than twice as many:
+a fraction of a second, and enough for the CPU to write past its caches."""
+
+PAGE = 4096
+"""Bytes that a file is read by."""
 
 SHORTEST_RUN = 64 << 10
 """Bytes that a slab of whole rows has to have in one piece: files are read by pages, and ahead."""
@@ -126,6 +130,11 @@ class Slabs(NamedTuple):
     inward: tuple[int, ...]  # all axes, in the order in memory
 
     @property
+    def total(self) -> int:
+        """Of all slabs."""
+        return math.prod(self.counts)
+
+    @property
     def in_parts(self) -> bool:
         """Whether rows are in several slabs each."""
         return any(self.counts[i] > 1 for i in self.axes)
@@ -148,7 +157,8 @@ class Slabs(NamedTuple):
 
 def slabs_of(x: np.ndarray, axes: tuple[int, ...], y_dtype: np.dtype) -> Slabs:
     """Slabs of whole rows, if they lie in pieces that are long enough; else parts of rows, in the order in memory."""
-    size = max(x.itemsize, y_dtype.itemsize, state_dtype(x.dtype, y_dtype).itemsize)
+    apart = min([abs(step) for n, step in zip(x.shape, x.strides, strict=True) if n > 1], default=0)
+    size = max(x.itemsize, y_dtype.itemsize, state_dtype(x.dtype, y_dtype).itemsize, min(apart, PAGE))
     inward = arrays.order_in_memory(x.strides)
     outward = inward[::-1]
     box = _box(x.shape, [*(i for i in outward if i in axes), *(i for i in outward if i not in axes)], size)
@@ -157,17 +167,18 @@ def slabs_of(x: np.ndarray, axes: tuple[int, ...], y_dtype: np.dtype) -> Slabs:
         run *= box[i]
         if box[i] < x.shape[i]:
             break
-    if any(box[i] < x.shape[i] for i in axes) or run < min(SHORTEST_RUN, x.nbytes):
+    cut = any(box[i] < x.shape[i] for i in axes) or run < min(SHORTEST_RUN, x.nbytes)
+    if cut:
         box = _box(x.shape, outward, size, axes)
-    counts = tuple(max(1, math.ceil(n / most)) for n, most in zip(x.shape, box, strict=True))
-    return Slabs(x.shape, counts, axes, inward)
+    counts = (math.ceil(n / box[i]) if cut and i not in axes else n // box[i] for i, n in enumerate(x.shape))
+    return Slabs(x.shape, tuple(max(1, count) for count in counts), axes, inward)
 
 
-def _box(shape: tuple[int, ...], order: Sequence[int], size: int, in_parts: tuple[int, ...] = ()) -> list[int]:
-    """The sizes of the largest slab that grows along the axes in that order; of `ROWS`, if axes are in parts."""
+def _box(shape: tuple[int, ...], order: Sequence[int], size: int, cut: tuple[int, ...] = ()) -> list[int]:
+    """The sizes of the largest slab that grows along the axes in that order; of at most `ROWS`, if rows may be cut."""
     sizes, room, rows = [1] * len(shape), max(1, SLAB // size), ROWS
     for i in order:
-        is_row = bool(in_parts) and i not in in_parts
+        is_row = bool(cut) and i not in cut
         sizes[i] = max(1, min(shape[i], room, rows if is_row else room))
         room //= sizes[i]
         if is_row:

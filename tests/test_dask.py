@@ -190,21 +190,32 @@ def test_the_same_chunks_give_the_same_bits_whoever_computes_what():
             assert same_bits(ns.softmax(da.from_array(numbers((40, 3000)), (7, 11))).compute(), first)
 
 
+@pytest.mark.skipif(numba.config.NUMBA_NUM_THREADS == 1, reason="there is one thread anyway")
 def test_kernels_in_a_task_use_one_thread(monkeypatch):
-    seen = []
+    seen = {}
 
-    def recorded(*args):
-        seen.append(numba.get_num_threads())
-        return computed(*args)
+    def recorded(owner, name):
+        function = getattr(owner, name)
 
-    computed = calls.call
-    monkeypatch.setattr(calls, "call", recorded)
+        def with_record(*args):
+            seen.setdefault(name, set()).add(numba.get_num_threads())
+            return function(*args)
+
+        monkeypatch.setattr(owner, name, with_record)
+
+    recorded(calls, "call")
+    for name in ("fold", "merge", "finish", "read"):
+        recorded(nd.Rows, name)
     before = numba.get_num_threads()
-    ns.softmax(da.from_array(numbers((4, 70)), (2, 70))).compute()
-    monkeypatch.setattr(nd.Rows, "fold", lambda *_: seen.append(numba.get_num_threads()))
-    ns.logsumexp(da.from_array(numbers((4, 70)), (2, 10))).compute()
-    assert set(seen[1:]) == {1}  # the first is the call on the array itself
-    assert numba.get_num_threads() == before
+    numba.set_num_threads(2)
+    try:
+        for chunks in ((2, 70), (2, 10)):
+            x = da.from_array(numbers((4, 70)), chunks)
+            da.compute(ns.softmax(x), ns.logsumexp(x))
+        assert numba.get_num_threads() == 2
+    finally:
+        numba.set_num_threads(before)
+    assert seen == {name: {1} for name in ("call", "fold", "merge", "finish", "read")}
 
 
 # ------------------------------------------------------------------------- states
@@ -223,13 +234,14 @@ def test_states_are_those_of_onlinesoftmax(dtype, scale):
 def test_elements_are_normalized_by_states_in_parts():
     x, keep = numbers((5, 70)), np.random.default_rng(1).random((5, 70)) < 0.5
     cut, mask = da.from_array(x, (2, 20)), da.from_array(keep, (2, 20))
-    state = nd.online_state(cut, where=mask, scale=2.0)
+    state = nd.online_state(cut, where=mask, scale=2.0, dtype="float64")
     for name, function in (("softmax", nd.normalize), ("log_softmax", nd.log_normalize)):
         parts = [
             function(cut[:, part], state, where=mask[:, part], scale=2.0, dtype="float64")
             for part in (slice(0, 40), slice(40, 70))
         ]
-        result = da.concatenate(parts, axis=1).compute().astype(np.float32)
+        result = da.concatenate(parts, axis=1).compute()
+        assert result.dtype == np.float64
         assert_right(name, result, x, where=keep, scale=2.0)
 
 
@@ -286,9 +298,11 @@ def test_chunks_of_unknown_size_are_refused():
         ({"dtype": "int8"}, TypeError, "dtype is int8"),
         ({"where": np.ones(3, bool)}, ValueError, "where has shape"),
         ({"where": np.ones(70)}, TypeError, "where has dtype"),
+        ({"where": np.ma.masked_array(np.ones(70, bool), True)}, TypeError, "where is a masked array"),
+        ({"where": da.ma.masked_array(da.ones(70, dtype=bool, chunks=20))}, TypeError, "where has chunks of masked"),
         ({"where": da.ones((30, 70), dtype=bool, chunks=(10, 30))}, ValueError, "where has chunks"),
         ({"where": da.ones((2, 30, 70), dtype=bool, chunks=-1)}, ValueError, "where has chunks"),
-        ({"where": da.ones(70, chunks=20)}, TypeError, "where has dtype"),
+        ({"where": da.ones(70, chunks=20)}, TypeError, "where has chunks of float64"),
     ],
 )
 def test_bad_arguments_are_refused_at_once(options, error, words):

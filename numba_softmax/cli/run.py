@@ -81,23 +81,21 @@ def _result_of(arguments: argparse.Namespace, x: np.ndarray) -> tuple[tuple[int,
 def _compute(arguments: argparse.Namespace, x: np.memmap, axes: tuple[int, ...], out: np.memmap) -> int:
     """Slab by slab, until there is an interrupt. The number of slabs."""
     scale = None if arguments.scale is None else arrays.as_scale(arguments.scale)
-    total = mapped.bytes_to_read(arguments.op, x, axes, out.dtype)
-    slabs = 0
+    total, threads = mapped.bytes_to_read(arguments.op, x, axes, out.dtype), numba.get_num_threads()
     with tqdm(total=total, unit="B", unit_scale=True, delay=1, leave=False, disable=None, file=sys.stderr) as progress:
 
         def work(check: Callable[[], None]) -> None:
             def advance(read: int) -> None:
-                nonlocal slabs
-                slabs += 1
                 files.forget(x)
                 files.forget(out)
                 progress.update(read)
                 check()
 
+            numba.set_num_threads(threads)  # Numba has a number for each thread
             mapped.compute(arguments.op, x, axes, None, scale, out, advance)
 
         interruptible(work)
-    return slabs
+    return mapped.slabs_of(x, axes, out.dtype).total
 
 
 def _is_fortran(x: np.ndarray) -> bool:
