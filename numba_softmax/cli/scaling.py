@@ -111,9 +111,18 @@ def _tables(costs: model.Costs) -> Iterator[dict[str, Any]]:
 
 def lines(results: dict[str, Any]) -> Iterator[str]:
     """Tables: files, the cluster beside the model, and the model for large clusters."""
-    of_files, of_cluster = results["files"], results["cluster"]
     yield f"{results['cores']} cores; processes that wanted one before and at the end: {_two(results['load'])}"
     yield ""
+    yield from _lines_of_files(results["files"])
+    yield ""
+    yield from _lines_of_runs(results["cluster"]["runs"])
+    yield ""
+    yield from _lines_of_tasks(results["model"]["tasks"], results["cluster"])
+    yield ""
+    yield from _lines_of_tables(results["model"]["tables"])
+
+
+def _lines_of_files(of_files: dict[str, Any]) -> Iterator[str]:
     yield f"softmax from file to file, {of_files['bytes'] / 1e9:.2f} GB of float32 in the page cache"
     yield "of copy: the time of copying it over ours; memory: the most that is not of files, beyond a small call's"
     yield f"{'':<10} {'seconds':>9} {'GB/s':>7} {'of copy':>8} {'memory, MB':>11}"
@@ -121,12 +130,14 @@ def lines(results: dict[str, Any]) -> Iterator[str]:
         memory = "-" if case["memory"] is None else f"{case['memory'] / 1e6:.0f}"
         speeds = f"{case['seconds']:>9.3f} {case['gb_per_second']:>7.2f} {case['of_copy']:>8.2f}"
         yield f"{case['case']:<10} {speeds} {memory:>11}"
-    yield ""
+
+
+def _lines_of_runs(runs: list[dict[str, Any]]) -> Iterator[str]:
     yield "softmax of Dask arrays on processes of one thread, chunks along the reduced axis; a chunk of it:"
     yield "ms: milliseconds that went by; cpu: those of cores, of all processes; states: bytes from other workers"
     heads = ("ms", "model", "cpu", "model", "states", "model", "chunks")
     yield " ".join([f"{'':<25} {'bytes':>10} workers chunks   tasks", *(f"{head:>8}" for head in heads), "peak, MB"])
-    for run in of_cluster["runs"]:
+    for run in runs:
         said, count = run["model"], run["chunks"]
         cpu = run["scheduler_cpu"] + run["workers_cpu"]
         cells = [run["seconds"] / count * 1e3, said["seconds"] / count * 1e3, cpu / count * 1e3]
@@ -136,8 +147,11 @@ def lines(results: dict[str, Any]) -> Iterator[str]:
         shown += [f"{number:>8,.0f}" for number in moved]
         case = f"{run['series']:<25} {run['chunk_bytes']:>10,} {run['workers']:>7} {count:>6} {run['tasks']:>7}"
         yield " ".join([case, *shown, f"{peak:>8}"])
-    yield from ("", "microseconds of cores for a task: of the scheduler, of a worker; of a step to another worker")
-    for task in results["model"]["tasks"]:
+
+
+def _lines_of_tasks(tasks: list[dict[str, Any]], of_cluster: dict[str, Any]) -> Iterator[str]:
+    yield "microseconds of cores for a task: of the scheduler, of a worker; of a step to another worker"
+    for task in tasks:
         step = of_cluster["step_seconds"][str(task["workers"])]
         numbers = " ".join(f"{seconds * 1e6:>7.0f}" for seconds in (task["scheduler"], task["worker"], step))
         yield f"{task['workers']:>3} workers {numbers}{'' if task['queued'] else '  all chunks handed out at once'}"
@@ -145,9 +159,12 @@ def lines(results: dict[str, Any]) -> Iterator[str]:
     if most["scheduler_peak"] is not None:
         kilobytes = most["scheduler_peak"] / most["tasks"] / 1e3
         yield f"memory of the scheduler and the client: {kilobytes:.1f} kB a task, of {most['tasks']:,}"
-    yield from ("", "the model, for a square array of float32 on workers with 1 GB/s each from files and from others")
+
+
+def _lines_of_tables(tables: list[dict[str, Any]]) -> Iterator[str]:
+    yield "the model, for a square array of float32 on workers with 1 GB/s each from files and from others"
     yield "   bytes workers    chunk, MB     chunks      tasks depth states, GB scheduler, s workers, s   total, s"
-    for row in results["model"]["tables"]:
+    for row in tables:
         yield (
             f"{row['bytes']:>8.0e} {row['workers']:>7} {row['chunk_bytes'] / 1e6:>12,.1f} {row['chunks']:>10,} "
             f"{row['tasks']:>10,} {row['depth']:>5} {row['moved'] / 1e9:>10,.1f} {row['scheduler']:>12,.0f} "
