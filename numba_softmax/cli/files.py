@@ -35,36 +35,49 @@ def beside(target: Path) -> Iterator[Path]:
     if target.exists() and not target.is_file():
         raise UserError(f"cannot write {target}: it is not a regular file")  # renaming would replace a device
     part = target.with_name(f"{target.name}.{os.getpid()}.part")
-    try:
+    with _named(target):
         os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
-        try:
-            yield part
+    try:
+        yield part
+        with _named(target):
             if target.exists():
                 shutil.copymode(target, part)
             os.replace(part, target)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                part.unlink()
-            raise
+    except BaseException:
+        with contextlib.suppress(OSError):
+            part.unlink()
+        raise
+
+
+@contextlib.contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Errors say what could not be written."""
+    try:
+        yield
     except OSError as error:
-        raise UserError(f"cannot write {target}: {error.strerror or error}") from None
+        raise UserError(f"cannot write {path}: {error.strerror or error}") from None
 
 
 def create(part: Path, shape: tuple[int, ...], dtype: np.dtype, order: str) -> np.memmap:
     """A .npy file to be filled through memory. Its space is reserved: filling a full disk would end the process."""
-    out = np.lib.format.open_memmap(part, mode="w+", dtype=dtype, shape=shape, fortran_order=order == "F")
-    if hasattr(os, "posix_fallocate"):
-        handle = os.open(part, os.O_RDWR)
-        size = os.fstat(handle).st_size
-        try:
-            for start in range(0, size, RESERVED_AT_ONCE):
-                os.posix_fallocate(handle, start, min(RESERVED_AT_ONCE, size - start))
-        except OSError as error:
-            if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):  # not every file system can
-                raise
-        finally:
-            os.close(handle)
+    with _named(part):
+        out = np.lib.format.open_memmap(part, mode="w+", dtype=dtype, shape=shape, fortran_order=order == "F")
+        if hasattr(os, "posix_fallocate"):
+            _reserve(part)
     return out
+
+
+def _reserve(part: Path) -> None:
+    handle = os.open(part, os.O_RDWR)
+    size = os.fstat(handle).st_size
+    try:
+        for start in range(0, size, RESERVED_AT_ONCE):
+            os.posix_fallocate(handle, start, min(RESERVED_AT_ONCE, size - start))
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):  # not every file system can
+            raise
+    finally:
+        os.close(handle)
 
 
 def forget(array: np.memmap) -> None:

@@ -20,7 +20,7 @@ from typing import Any
 from . import UserError, info
 from . import scaling_model as model
 from .info import optional
-from .scaling_runs import EMPTY, FULL, QUICK, SMALL, TWICE, Sizes, cluster, files
+from .scaling_runs import EMPTY, FULL, QUICK, SMALL, TWICE, cluster, files
 
 ASSUMED = {"read": 1e-9, "write": 1e-9, "network": 1e-9, "step": 0.01}
 """Of a large cluster, for each worker: 1 GB/s from and to where arrays lie, and from other workers; 10 ms a step."""
@@ -34,33 +34,28 @@ def measured(quick: bool) -> dict[str, Any]:
     if not optional("distributed") or not optional("dask.array"):
         raise UserError('--scaling needs Dask and its workers: pip install "numba-softmax[bench]"')
     sizes = QUICK if quick else FULL
-    load = [_load()]
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     with tempfile.TemporaryDirectory(prefix="numba_softmax_scaling_", ignore_cleanup_errors=True) as folder:
         of_files = files(sizes, Path(folder))
         of_cluster = cluster(sizes, Path(folder))
-    load.append(_load())
     results = {
         "versions": {name: importlib.metadata.version(name) for name in ("dask", "distributed")},
-        "load": load,  # processes that wanted a core, in the minute before and at the end
+        "load": load,  # processes that wanted a core, in the minute before
         "files": of_files,
         "cluster": of_cluster,
         "cores": info.cpu()["cores"],
     }
-    add_model(results, sizes)
+    add_model(results)
     return results
-
-
-def _load() -> float | None:
-    return os.getloadavg()[0] if hasattr(os, "getloadavg") else None
 
 
 # -------------------------------------------------------------------------- model
 
 
-def add_model(results: dict[str, Any], sizes: Sizes) -> None:
+def add_model(results: dict[str, Any]) -> None:
     """Put the model's numbers beside those of each run, and its tables."""
     of_cluster, cores = results["cluster"], results["cores"]
-    chunk_bytes = {series.name: series.chunk_bytes for series in sizes.series}
+    chunk_bytes = {run["series"]: run["chunk_bytes"] for run in of_cluster["runs"]}
     kinds = {(run["workers"], run["queued"]) for run in of_cluster["runs"]}
     a_task = {kind: _of_a_task(of_cluster["runs"], *kind) for kind in sorted(kinds)}
     for run in of_cluster["runs"]:
@@ -71,7 +66,7 @@ def add_model(results: dict[str, Any], sizes: Sizes) -> None:
         said = model.predicted(cut, workers, costs, cores, neighbours=not queued)
         run["model"] = {**said._asdict(), "states_a_chunk": said.moved / run["chunks"]}
     compute = of_cluster["work_seconds"][TWICE] / chunk_bytes[TWICE]  # with the making, in place of decoding
-    scheduler, worker = a_task[min(sizes.workers), True]  # not more of them than cores, then
+    scheduler, worker = a_task[min(workers for workers, _ in kinds), True]  # not more of them than cores, then
     costs = model.Costs(scheduler, worker, compute=compute, **ASSUMED)
     results["model"] = {
         "tasks": [
@@ -111,7 +106,8 @@ def _tables(costs: model.Costs) -> Iterator[dict[str, Any]]:
 
 def lines(results: dict[str, Any]) -> Iterator[str]:
     """Tables: files, the cluster beside the model, and the model for large clusters."""
-    yield f"{results['cores']} cores; processes that wanted one before and at the end: {_two(results['load'])}"
+    before = "unknown" if results["load"] is None else f"{results['load']:.1f}"
+    yield f"{results['cores']} cores; processes that wanted one in the minute before: {before}"
     yield ""
     yield from _lines_of_files(results["files"])
     yield ""
@@ -150,7 +146,7 @@ def _lines_of_runs(runs: list[dict[str, Any]]) -> Iterator[str]:
 
 
 def _lines_of_tasks(tasks: list[dict[str, Any]], of_cluster: dict[str, Any]) -> Iterator[str]:
-    yield "microseconds of cores for a task: of the scheduler, of a worker; of a step to another worker"
+    yield "microseconds of cores for a task: of the scheduler with the client, of a worker; of a step to another worker"
     for task in tasks:
         step = of_cluster["step_seconds"][str(task["workers"])]
         numbers = " ".join(f"{seconds * 1e6:>7.0f}" for seconds in (task["scheduler"], task["worker"], step))
@@ -170,10 +166,6 @@ def _lines_of_tables(tables: list[dict[str, Any]]) -> Iterator[str]:
             f"{row['tasks']:>10,} {row['depth']:>5} {row['moved'] / 1e9:>10,.1f} {row['scheduler']:>12,.0f} "
             f"{row['share']:>10,.0f} {row['seconds']:>10,.0f}"
         )
-
-
-def _two(load: list[float | None]) -> str:
-    return ", ".join("unknown" if value is None else f"{value:.1f}" for value in load)
 
 
 COLORS = ("#1f6fb2", "#2a9d6f", "#e08a1e", "#c8322b")

@@ -96,14 +96,15 @@ def moved(cut: Cut, workers: int) -> float:
     return STATE * cut.rows * cut.groups * (merged * away + handed_on)
 
 
-def moved_at_most(cut: Cut, workers: int) -> float:
-    """The most of them, if each worker has chunks of a row that are neighbours: the number of chunks matters little.
+def moved_between_neighbours(cut: Cut, workers: int) -> float:
+    """About as many of them, if each worker has chunks that are neighbours: the number of chunks matters little.
 
     Where one worker's chunks end and the next one's begin, a task of each level
     has states on both sides; the lesser half moves.
     """
     ends = min(workers, cut.chunks) - 1
-    return STATE * cut.rows * cut.groups * ends * (BRANCHES // 2 * depth(cut.chunks) + 1)
+    at_ends = STATE * cut.rows * cut.groups * ends * (BRANCHES // 2 * depth(cut.chunks) + 1)
+    return min(at_ends, moved(cut, workers))
 
 
 def predicted(
@@ -112,10 +113,10 @@ def predicted(
     """What softmax takes on `workers` of one thread each; `cores`, if the scheduler and they share so few.
 
     The scheduler, the workers and the cores each have their own work to do, all
-    at the same time: the slowest of them counts, and the steps of one chunk. So
-    it takes no less; if each waits for the others, it takes as long as all together.
+    at the same time: the slowest of them counts, and the steps of one chunk. If
+    each waits for the others, it takes as long as all together.
     """
-    count, states = tasks(cut), (moved_at_most if neighbours else moved)(cut, workers)
+    count, states = tasks(cut), (moved_between_neighbours if neighbours else moved)(cut, workers)
     scheduler = count * costs.scheduler
     busy = count * costs.worker + cut.total * cut.chunk_bytes * costs.compute
     waiting = cut.total * cut.chunk_bytes * (2 * costs.read + costs.write) + states * costs.network
