@@ -277,7 +277,9 @@ def mask_steps(
 
 
 def as_scale(scale: Any) -> float | None:
-    """`scale` as a finite float; None for 1."""
+    """`scale` as a finite float; None for 1, and for None."""
+    if scale is None:
+        return None
     if type(scale) is float and math.isfinite(scale):
         return scale if scale != 1 else None
     if isinstance(scale, np.ndarray) and scale.ndim == 0:

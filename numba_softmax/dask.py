@@ -87,7 +87,7 @@ def online_state(
     """
     axes = _checked(x, axis)
     of_rows = state_dtype(x.dtype, arrays.as_output_dtype(dtype, x.dtype, None))
-    return _states(x, axes, _as_mask(where, x), _as_scale(scale), of_rows)
+    return _states(x, axes, _as_mask(where, x), arrays.as_scale(scale), of_rows)
 
 
 def normalize(
@@ -178,7 +178,7 @@ def call(
                 f"{argument} is not for Dask arrays, which are computed later, where their chunks lie: leave it out"
             )
     axes = _checked(x, axis)
-    mask, factor, op = _as_mask(where, x), _as_scale(scale), OPS[name]
+    mask, factor, op = _as_mask(where, x), arrays.as_scale(scale), OPS[name]
     y_dtype = arrays.as_output_dtype(dtype, x.dtype, None)
     if all(x.numblocks[i] == 1 for i in axes):
         kept = keepdims or not op.reduces
@@ -216,10 +216,6 @@ def _checked(x: Any, axis: Any) -> Axes:
     return arrays.as_axes(axis, x.ndim)
 
 
-def _as_scale(scale: Any) -> float | None:
-    return None if scale is None else arrays.as_scale(scale)
-
-
 def _as_mask(where: Any, x: da.Array) -> da.Array | None:
     """`where` as a Dask array of the chunks of `x`, but for axes along which it is broadcast."""
     if where is None:
@@ -242,10 +238,9 @@ def _as_mask(where: Any, x: da.Array) -> da.Array | None:
 
 def _in_chunks(where: Any, x: da.Array) -> da.Array:
     """A mask of another library in the chunks of `x`."""
-    if not hasattr(where, "__cuda_array_interface__"):
-        arrays.as_mask(where, x.shape)  # which refuses what is no mask of that shape
-        where = np.asarray(where)
-    arrays.as_mask(np.broadcast_to(False, where.shape), x.shape)
+    on_gpu = hasattr(where, "__cuda_array_interface__")
+    arrays.as_mask(np.broadcast_to(False, where.shape) if on_gpu else where, x.shape)  # refuses what is no mask of x
+    where = where if on_gpu else np.asarray(where)
     chunks = x.chunks[x.ndim - where.ndim :]
     return da.from_array(where, tuple((1,) if n == 1 else c for n, c in zip(where.shape, chunks, strict=True)))
 
@@ -265,7 +260,7 @@ def _normalized(
             f"state has chunks {state.chunks} and dtype {state.dtype}, but x needs {expected} and float64: "
             "make it by online_state, from an array of the same dtype and rows, with the same axis and dtype="
         )
-    return _finished(name, x, axes, _as_mask(where, x), _as_scale(scale), state, of_rows, y_dtype)
+    return _finished(name, x, axes, _as_mask(where, x), arrays.as_scale(scale), state, of_rows, y_dtype)
 
 
 # -------------------------------------------------------------------------- graphs

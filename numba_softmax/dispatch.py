@@ -60,25 +60,21 @@ def place_of(x: Any, device: str | None, stream: Any) -> tuple[str | None, Any]:
 def call_in_parts(x: Any) -> Callable[..., Any] | None:
     """What serves calls on an array that is computed part by part, with the arguments of `calls.call`; or None."""
     kind: Any = type(x)
-    if _is_mapped(kind):
+    return _served_in_parts(kind)
+
+
+@functools.lru_cache(maxsize=256)
+def _served_in_parts(kind: Any) -> Callable[..., Any] | None:
+    """The same for all arrays of that type."""
+    if issubclass(kind, np.memmap):
         from . import mapped
 
         return mapped.call
-    if _is_dask(kind):
+    if ("dask", "Array") in _names(kind):
         from . import dask
 
         return dask.call
     return None
-
-
-@functools.lru_cache(maxsize=256)
-def _is_mapped(kind: Any) -> bool:
-    return issubclass(kind, np.memmap)
-
-
-@functools.lru_cache(maxsize=256)
-def _is_dask(kind: Any) -> bool:
-    return ("dask", "Array") in _names(kind)
 
 
 def call_on(x: Any, name: str) -> Any:

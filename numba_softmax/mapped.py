@@ -49,7 +49,7 @@ def call(
     if where is not None:
         dispatch.check_in_host_memory(where, "where")
     mask = None if where is None else arrays.as_mask(where, x.shape)
-    factor = None if scale is None else arrays.as_scale(scale)
+    factor = arrays.as_scale(scale)
     if out is not None:
         dispatch.check_in_host_memory(out, "out")
         arrays.check_kind_of_out(out)

@@ -88,8 +88,7 @@ class OnlineSoftmax:
         call = dispatch.call_on(like, "like")
         if call.place is None and not isinstance(like, np.ndarray):
             raise TypeError(f"like is a {type(like).__name__}: it must be an array on a GPU or of NumPy")
-        factor = None if scale is None else arrays.as_scale(scale)
-        self._rows = Rows(arrays.as_shape(shape), arrays.as_float(dtype), factor, call)
+        self._rows = Rows(arrays.as_shape(shape), arrays.as_float(dtype), arrays.as_scale(scale), call)
 
     @property
     def shape(self) -> tuple[int, ...]:

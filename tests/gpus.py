@@ -37,7 +37,7 @@ class Gpu:
         x_at, _ = self._moved("x", x, offsets[0])
         y_at, fetch = self._moved("y", out, offsets[1])
         w_at = 0 if mask is None else self._moved("w", mask, offsets[2])[0]
-        cuda.starter(op, layout)(x_at, y_at, w_at, arrays.as_scale(scale) if scale is not None else None, self.queue)
+        cuda.starter(op, layout)(x_at, y_at, w_at, arrays.as_scale(scale), self.queue)
         return fetch().view(dtype).reshape(shape)
 
     queue = driver.Queue(0, 0)

@@ -72,15 +72,14 @@ def _result_of(arguments: argparse.Namespace, x: np.ndarray) -> tuple[tuple[int,
     """The axes from 0, and the shape and dtype of the result."""
     arrays.as_input(x)
     axes = arrays.as_axes(arguments.axis, x.ndim)
-    if arguments.scale is not None:
-        arrays.as_scale(arguments.scale)
+    arrays.as_scale(arguments.scale)
     kept = tuple(size for i, size in enumerate(x.shape) if i not in axes)
     return axes, kept if OPS[arguments.op].reduces else x.shape, arrays.as_output_dtype(arguments.dtype, x.dtype, None)
 
 
 def _compute(arguments: argparse.Namespace, x: np.memmap, axes: tuple[int, ...], out: np.memmap) -> int:
     """Slab by slab, until there is an interrupt. The number of slabs."""
-    scale = None if arguments.scale is None else arrays.as_scale(arguments.scale)
+    scale = arrays.as_scale(arguments.scale)
     total, threads = mapped.bytes_to_read(arguments.op, x, axes, out.dtype), numba.get_num_threads()
     with tqdm(total=total, unit="B", unit_scale=True, delay=1, leave=False, disable=None, file=sys.stderr) as progress:
 
