@@ -5,10 +5,14 @@ Method: ``d = n ln2 + f`` with ``n`` an integer and ``|f| <= ln2 / 2``; then
 and W. Waite, *Software Manual for the Elementary Functions*, 1980). `q` is a
 minimax fit of the relative error, so its coefficients are not quite Taylor's.
 
-Softmax needs ``exp(d - m)`` for the largest `d`, `m`. Rounding ``d - m`` would
-cost many digits, and getting those back five operations. So `d` and `m` are
-reduced apart: ``d - m = (f_d - f_m) + (n_d - n_m) ln2``, and what is left of
-both is so small and so round that their difference is exact or nearly so.
+Softmax needs ``exp(d - m)`` for the largest `d`, `m`. The rounding error of
+``d - m`` is recovered: `m` is split into a short number, for which that takes
+two operations instead of five, and a rest.
+
+An exponential comes in parts, ``power * (1 + head + tail)``: `head` is exact,
+`tail` small, so a sum that takes the parts has a fraction of the error that
+rounding them to one number would add. The bound of the error of softmax that
+follows is derived in `numba_softmax.online`.
 
 Bulk results are multiplied by `up`, a power of two: whatever exp gives down to
 the smallest subnormal is then a normal number, at no cost; who multiplies the
@@ -17,10 +21,11 @@ result on takes the factor off.
 
 from typing import NamedTuple
 
+import numpy as np
 from numba.core import types
 
 from .lanewise import Vec, call_llvm, element, lanewise, with_element
-from .simd import bitcast, fma, lane, like, select, with_lane
+from .simd import bitcast, fma, lane, like, maximum, select, with_lane
 
 LOG2_E = 1.4426950408889634
 LN2 = 0.6931471805599453
@@ -33,20 +38,23 @@ class FloatFormat(NamedTuple):
     mantissa_bits: int
     up: float  # the factor of bulk results
     magic: float  # added to a number, leaves its nearest integer in the low bits, as the exponent of a power times `up`
-    floor: float  # below it, exp is taken for 0: it would take 2**54 such terms to make a normal number
-    ln2_hi: float  # of so few bits that its multiples by 64ths are exact, without a fused multiply-add too
+    floor: float  # below it, exp is taken for 0; above it, all results are normal numbers
+    short: float  # added to a number and taken off again, leaves few enough bits of it
+    ln2_hi: float  # of so few bits that its multiples are exact, without a fused multiply-add too
     ln2_lo: float
     q: tuple[float, ...]
     wide_terms: int  # how many of WIDE_Q matter
 
 
 FLOAT32 = FloatFormat(
-    types.int32, 23, 2.0**64, 1.5 * 2**23 + 127 + 64, -128.0, 0.693359375, -0.00021219444005469057,
+    types.int32, 23, 2.0**64, 1.5 * 2**23 + 127 + 64, -(127 + 64 - 1.5) * LN2, 1.5 * 2**9,
+    0.693145751953125, 1.428606820309417e-06,
     (0.4999999343083411, 0.16666520386294844, 0.04166839104188776, 0.008368746293045, 0.0013814527913098772),
     6,
 )  # fmt: skip
 FLOAT64 = FloatFormat(
-    types.int64, 52, 2.0**64, 1.5 * 2**52 + 1023 + 64, -746.0, 0.6931471803691238, 1.9082149292705877e-10,
+    types.int64, 52, 2.0**64, 1.5 * 2**52 + 1023 + 64, -(1023 + 64 - 1.5) * LN2, 1.5 * 2**12,
+    0.6931471803691238, 1.9082149292705877e-10,
     (0.5000000000000011, 0.1666666666666641, 0.04166666666653003, 0.008333333333496414,
      0.0013888888943686539, 0.0001984126950255551, 2.480149302025785e-05, 2.755758980603078e-06,
      2.763028271297853e-07, 2.499902986850977e-08),
@@ -54,6 +62,7 @@ FLOAT64 = FloatFormat(
 )  # fmt: skip
 
 # For results that are then rounded to 16 bits: relative error 2**-23.
+NARROW_FLOOR = -128.0
 NARROW_Q = (0.4999923014147799, 0.16667115307050679, 0.0418903491365635, 0.00831251375044244)
 
 # (exp(f) - 1 - f - f**2 / 2) / f**3, so well that exp has a relative error of 2**-63.
@@ -67,6 +76,11 @@ WIDE_Q = (
 def float_format(v: types.Type) -> FloatFormat:
     """The format of a number type's elements."""
     return {types.float32: FLOAT32, types.float64: FLOAT64}[element(v)]
+
+
+def float_limit(v: types.Type) -> float:
+    """The largest number of a format."""
+    return float(np.finfo(element(v).name).max)
 
 
 def polynomial(x, coefficients):
@@ -94,32 +108,57 @@ def fast_two_sum(a, b):
 
 @lanewise
 def top_of(m, error):
-    """What `exp_over` needs to know of the number ``m + error``; `error` is None or as there.
+    """What `exp_parts` needs to know of the number ``m + error``; `error` is None or as there.
 
-    `m` is reduced by a multiple of 64ths of `ln2_hi`, so that next to nothing is left of it.
+    `m` is split into a number of few bits and a rest, exactly. An infinite `m` is
+    taken for the largest number, so that what lies below it has a weight of 0.
     """
-    fmt = float_format(m.type)
-    k = (fma(m, 64 / fmt.ln2_hi, fmt.magic) - fmt.magic) * (1 / 64)
-    return m * LOG2_E, k, fma(k, -fmt.ln2_hi, m), error, m + fmt.floor
+    fmt, largest = float_format(m.type), float_limit(m.type)
+    m = select(m > largest, largest, m)
+    short = select(maximum(m, -m) < fmt.short, (m + fmt.short) - fmt.short, m)
+    return short, m - short, error
 
 
 @lanewise
-def exp_over(d, error, top):
-    """``up * exp(d + error - m)``, where `top` is `top_of` `m`: 0 if that is below the format's floor, NaN for NaN.
+def exp_parts(d, error, top):
+    """The parts of ``up * exp(d + error - m)``, where `top` is `top_of` `m`; all 0 in sum below the format's floor.
 
-    `error` is None or at most half a unit in the last place of `d`. It takes
-    ``|m| <= 2**14`` and ``d <= m``. Where `d` is `m`, the result is exactly
-    `up`; the relative error is below 1.5 times ``2**-24``, or ``2**-53``.
+    They are ``(power, head, tail)`` and stand for ``power * (1 + head + tail)``,
+    of NaN for NaN. `error` is None or at most half a unit in the last place of
+    `d`. It takes ``d <= m``; where `d` is `m`, `head` and `tail` cancel.
     """
-    shift, k, m_remainder, m_error, low = top
+    short, m_rest, m_error = top
     fmt = float_format(d.type)
-    t = fma(d, LOG2_E, -shift) + fmt.magic
-    n = t - fmt.magic
-    taken = fma(n, fmt.ln2_lo, m_remainder)
+    gap = d - short
+    below = gap < fmt.floor
+    gap = select(below, fmt.floor - 1.5 * LN2, gap)  # of which the power is 0
+    lost = d - (gap + short)  # the error of the gap, exactly: of `short`, no bits are lost beside any `d` that counts
     if error is not None:
-        taken = taken + (m_error - error)
-    f = fma(n + k, -fmt.ln2_hi, d) - taken  # the first sum is exact, but for some small d
-    return select(d < low, 0.0, polynomial(f, (1.0, 1.0, *fmt.q)) * _power(t, fmt))
+        lost = lost + (error - m_error)
+    t = fma(gap, LOG2_E, fmt.magic)
+    n = t - fmt.magic
+    head = fma(n, -fmt.ln2_hi, gap)  # exact
+    rest = fma(n, -fmt.ln2_lo, select(below, 0.0, lost) - m_rest)
+    f = head + rest
+    return _power(t, fmt), head, fma(f * f, polynomial(f, fmt.q), rest)
+
+
+@lanewise
+def rounded(parts):
+    """The one number that the parts from `exp_parts` stand for; a number stands for itself."""
+    if not isinstance(parts, tuple):
+        return parts
+    power, head, tail = parts
+    return fma(power, head + tail, power)
+
+
+@lanewise
+def excess(parts, number):
+    """What the parts stand for less a `number` near it, or one that is far larger than all of them."""
+    if not isinstance(parts, tuple):
+        return parts - number
+    power, head, tail = parts
+    return fma(power, tail, fma(power, head, power - number))
 
 
 @lanewise
@@ -128,7 +167,7 @@ def narrow_exp(d):
     fmt = float_format(d.type)
     t = fma(d, LOG2_E, fmt.magic)
     f = fma(t - fmt.magic, -LN2, d)
-    return select(d < fmt.floor, 0.0, polynomial(f, (1.0, 1.0, *NARROW_Q)) * _power(t, fmt))
+    return select(d < NARROW_FLOOR, 0.0, polynomial(f, (1.0, 1.0, *NARROW_Q)) * _power(t, fmt))
 
 
 def _power(t, fmt):

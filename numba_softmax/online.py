@@ -26,7 +26,7 @@ import math
 
 from numba import float32
 
-from .expmath import exp_over, exp_pair, fast_two_sum, float_format, log1p, narrow_exp, top_of, two_sum
+from .expmath import exp_pair, exp_parts, excess, float_format, log1p, narrow_exp, rounded, top_of, two_sum
 from .lanewise import element, lanewise
 from .simd import convert, divide, exchange, fma, halvings, lane, like, maximum, select, splat, widen
 
@@ -64,29 +64,29 @@ def shift_of(m):
 
 @lanewise
 def frame_of(m, scale):
-    """What `weight` needs of the maximum `m` of a block: ``(base, top)``.
+    """What `weigh` needs of the maximum `m` of a block: ``(base, top)``.
 
-    `base` is subtracted from the elements, and is mostly 0, so that nothing is
-    rounded. Beyond `FAR` it is the maximum: there, ``x - m`` is exact for every
-    `x` that has a weight.
+    With a scale, `base` is subtracted from the elements: 0 or, beyond `FAR`, the
+    maximum; there, ``x - m`` is exact for every `x` that has a weight.
     """
     shift = shift_of(m)
-    reach = shift if scale is None else shift * scale[1]
+    if scale is None:
+        return None, top_of(shift, None)
+    reach = shift * scale[1]
     far = maximum(reach, -reach) > FAR
-    top = _times_scale(select(far, 0.0, shift), None, scale)
-    return select(far, shift, 0.0), top_of(*top)
+    return select(far, shift, 0.0), top_of(*_times_scale(select(far, 0.0, shift), None, scale))
 
 
 @lanewise
-def weight(x, frame, scale):
-    """``up * exp(scale * (x - m))`` for the `frame_of` `m`."""
+def weigh(x, frame, scale):
+    """``up * exp(scale * (x - m))`` for the `frame_of` `m`, in the parts that `add_weight` takes."""
     base, top = frame
-    return exp_over(*_times_scale(x - base, None, scale), top)
+    return exp_parts(*_times_scale(x if base is None else x - base, None, scale), top)
 
 
 @lanewise
 def narrow_frame_of(m, scale):
-    """What `narrow_weight` needs of the maximum `m` of a block."""
+    """What `narrow_weigh` needs of the maximum `m` of a block."""
     return (shift_of(m),)
 
 
@@ -97,8 +97,8 @@ def narrow_gap(x, frame, scale):
 
 
 @lanewise
-def narrow_weight(x, frame, scale):
-    """`weight` with a relative error of ``2**-17``, or ``2**-19`` where it is above ``2**-25``.
+def narrow_weigh(x, frame, scale):
+    """`weigh`, in one part, with a relative error of ``2**-17``, or ``2**-19`` where it is above ``2**-25``.
 
     That is good for rounding to 16 bits: neither the rounding of ``x - m`` nor that of ln2 matters then.
     """
@@ -143,18 +143,20 @@ def widen_scale(scale):
 
 
 @lanewise
-def add_weight(total, lost, w):
-    """Add `w` to a sum that started with a number no smaller than any weight, and so is never below one."""
-    total, error = fast_two_sum(total, w)
-    return total, lost + error
+def add_weight(total, lost, parts):
+    """Add a weight to a sum that started with a number no smaller than any weight, and so is never below one."""
+    grown = total + rounded(parts)
+    return grown, lost + excess(parts, grown - total)
 
 
 @lanewise
-def add_other(total, lost, ties, w, x, m):
-    """Add `w` to a sum that leaves out the terms of a finite maximum, and count those in `ties`."""
+def add_other(total, lost, ties, parts, x, m):
+    """Add a weight to a sum that leaves out the terms of a finite maximum, and count those in `ties`."""
     is_maximum = x == m
-    total, error = two_sum(total, select(is_maximum, 0.0, w))
-    return total, lost + error, select(is_maximum, ties + 1.0, ties)
+    grown = total + select(is_maximum, 0.0, rounded(parts))
+    taken = grown - total
+    error = (total - (grown - taken)) + select(is_maximum, 0.0, excess(parts, taken))
+    return grown, lost + error, select(is_maximum, ties + 1.0, ties)
 
 
 @lanewise

@@ -52,7 +52,7 @@ def block_of(x):
     total = lost = ties = simd.splat(VEC, 0.0)
     for i in range(0, len(x), LANES):
         v = simd.load(VEC, FLOAT64, x.ctypes.data + 8 * i)
-        w = online.weight(v, frame, None)
+        w = online.weigh(v, frame, None)
         total, lost, ties = online.add_other(total, lost, ties, w, v, simd.splat(VEC, m))
     sums = online.times(online.sum_lanes(total, lost), 1 / UP)
     return online.block_state(m, sums, 1.0 - online.sum_lanes(ties, simd.splat(VEC, 0.0))[0])
@@ -65,7 +65,7 @@ def block_of_weights(x):
     frame = online.frame_of(m, None)
     total, lost = simd.splat(VEC, UP), simd.splat(VEC, 0.0)
     for i in range(0, len(x), LANES):
-        w = online.weight(simd.load(VEC, FLOAT64, x.ctypes.data + 8 * i), frame, None)
+        w = online.weigh(simd.load(VEC, FLOAT64, x.ctypes.data + 8 * i), frame, None)
         total, lost = online.add_weight(total, lost, w)
     total, error = expmath.two_sum(total, simd.splat(VEC, -UP))
     return online.block_state(m, online.times(online.sum_lanes(total, lost + error), 1 / UP), 1.0)
@@ -250,32 +250,33 @@ def exp_pair(d, error):
 
 
 @numba.njit
-def exp_over(d, error, m, m_error):
-    return expmath.exp_over(d, error, expmath.top_of(m, m_error))
+def exps(d, error, m, m_error, out):
+    for i in range(len(d)):
+        out[i] = expmath.rounded(expmath.exp_parts(d[i], error[i], expmath.top_of(m[i], m_error[i])))
 
 
 @numba.njit
-def exps_over(d, error, m, m_error, out):
+def exps_without_errors(d, m, out):
     for i in range(len(d)):
-        out[i] = exp_over(d[i], error[i], m[i], m_error[i])
+        out[i] = expmath.rounded(expmath.exp_parts(d[i], None, expmath.top_of(m[i], None)))
 
 
 @numba.njit
-def exps_over_exact(d, m, out):
+def parts_of_exps(d, m, power, head, tail):
     for i in range(len(d)):
-        out[i] = exp_over(d[i], None, m[i], None)
+        power[i], head[i], tail[i] = expmath.exp_parts(d[i], None, expmath.top_of(m[i], None))
 
 
 @numba.njit
 def narrow_weights(x, m, out):
     for i in range(len(x)):
-        out[i] = online.narrow_weight(x[i], online.narrow_frame_of(m[i], None), None)
+        out[i] = online.narrow_weigh(x[i], online.narrow_frame_of(m[i], None), None)
 
 
 @numba.njit
 def weights(x, m, out):
     for i in range(len(x)):
-        out[i] = online.weight(x[i], online.frame_of(m[i], None), None)
+        out[i] = expmath.rounded(online.weigh(x[i], online.frame_of(m[i], None), None))
 
 
 @numba.njit
@@ -283,7 +284,7 @@ def scaled_weights(x, m, factor, factor_lo, out):
     one = factor.dtype.type(1)
     for i in range(len(x)):
         scale = one, factor[i], factor_lo[i]
-        out[i] = online.weight(x[i], online.frame_of(m[i], scale), scale)
+        out[i] = expmath.rounded(online.weigh(x[i], online.frame_of(m[i], scale), scale))
 
 
 moderate = st.floats(-1e150, 1e150)
@@ -371,51 +372,52 @@ def assert_good_to_one_unit(out, exact, kind, above):
 
 
 @each_kind
-def test_exp_over_is_good_to_one_unit(kind):
+def test_exp_is_good_to_one_unit(kind):
     m, gaps = tops_and_gaps(kind, 200_000, 2 * online.FAR)
     d = np.minimum((m + gaps).astype(kind), m)
     out = np.empty_like(d)
-    exps_over_exact(d, m, out)
+    exps_without_errors(d, m, out)
     wide_d, wide_m = d.astype(float), m.astype(float)
     assert_good_to_one_unit(out, exact_exp(wide_d, -wide_m), kind, d >= m + kind(FORMATS[kind].floor))
 
 
 @each_kind
-def test_exp_over_is_good_to_one_unit_with_errors(kind):
+def test_exp_is_good_to_one_unit_with_errors(kind):
     m, gaps = tops_and_gaps(kind, 200_000, 2 * online.FAR, seed=1)
     d = np.minimum((m + gaps).astype(kind), m)
     rng = np.random.default_rng(2)
     error, m_error = (np.spacing(v) * rng.uniform(-0.5, 0.5, v.shape).astype(kind) for v in (d, m))
     m_error = np.where(d == m, error, m_error)
     out = np.empty_like(d)
-    exps_over(d, error, m, m_error, out)
+    exps(d, error, m, m_error, out)
     parts = (v.astype(float) for v in (d, -m, error, -m_error))
     assert_good_to_one_unit(out, exact_exp(*parts), kind, d >= m + kind(FORMATS[kind].floor))
 
 
 @each_kind
-def test_exp_over_is_exact_at_the_maximum_and_zero_below_the_floor(kind):
+def test_exp_is_exact_at_the_maximum_and_zero_below_the_floor(kind):
     fmt = FORMATS[kind]
     m, _ = tops_and_gaps(kind, 50_000, 2 * online.FAR, seed=3)
     out = np.empty_like(m)
-    exps_over_exact(m, m, out)
+    exps_without_errors(m, m, out)
     assert (out == fmt.up).all()
     m_error = np.spacing(m) / kind(2.5)
-    exps_over(m, m_error, m, m_error, out)
+    exps(m, m_error, m, m_error, out)
     assert (out == fmt.up).all()
     for d in (m + kind(1.01 * fmt.floor), m - kind(1e6), m - kind(1e30), np.full_like(m, -np.inf)):
         d = np.where(d < m + kind(fmt.floor), d, m + kind(fmt.floor - 1))
-        exps_over_exact(d, m, out)
+        exps_without_errors(d, m, out)
         assert (out == 0).all()
-        exps_over(d, np.zeros_like(d), m, np.zeros_like(d), out)
+        exps(d, np.zeros_like(d), m, np.zeros_like(d), out)
         assert (out == 0).all()
-    for make in (exps_over_exact, narrow_weights) if kind is np.float32 else (exps_over_exact,):
+    for make in (exps_without_errors, narrow_weights) if kind is np.float32 else (exps_without_errors,):
         make(np.full_like(m, np.nan), m, out)
         assert np.isnan(out).all()
 
 
 def test_narrow_weights_are_good_enough_for_16_bits():
     fmt = expmath.FLOAT32
+    floor = expmath.NARROW_FLOOR
     m, gaps = tops_and_gaps(np.float32, 200_000, 2 * online.FAR, seed=4)
     x = np.minimum((m + gaps).astype(np.float32), m)
     out = np.empty_like(x)
@@ -423,9 +425,9 @@ def test_narrow_weights_are_good_enough_for_16_bits():
     d = x.astype(float) - m
     exact = exact_exp(x.astype(float), -m.astype(float))
     error = np.abs(out / np.longdouble(fmt.up) - exact) / exact
-    assert error[d >= fmt.floor].max() <= 2.0**-17
+    assert error[d >= floor].max() <= 2.0**-17
     assert error[d >= -17.4].max() <= 2.0**-19  # all that float16 can hold
-    assert (out[x - m < np.float32(fmt.floor)] == 0).all()
+    assert (out[x - m < np.float32(floor)] == 0).all()
     narrow_weights(m, m, out)
     assert (out == fmt.up).all()
 

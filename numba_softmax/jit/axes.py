@@ -25,7 +25,7 @@ from ..backends.cpu.layout import (
 )
 from ..backends.cpu.tiles import BLOCK, VECTOR_BYTES, inlined, jit, lanes_of
 from ..backends.spec import Spec, stored
-from ..expmath import FLOAT64, log, log1p, two_sum
+from ..expmath import FLOAT64, log, log1p, rounded, two_sum
 from ..simd import Stored, load, store
 from .kernels import body_of, contiguous_row
 
@@ -208,7 +208,7 @@ def make_weighted_rows(x: str, b: str) -> Callable:
             if m == online.INF:  # what is finite does not count then; NaN does
                 term = w * v if v == m or v != v else 0.0
             else:
-                term = w * (online.weight(v, frame, None) * down)
+                term = w * (rounded(online.weigh(v, frame, None)) * down)
             total, error = two_sum(total, term)
             lost += error
         if total - total != 0.0:

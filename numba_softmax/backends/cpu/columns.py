@@ -17,7 +17,7 @@ import numpy as np
 from numba import float64, types
 
 from ... import online
-from ...expmath import float_format, two_sum
+from ...expmath import float_format, rounded, two_sum
 from ...simd import (
     Stored,
     Vec,
@@ -139,10 +139,9 @@ def make_strips(spec: Spec, x_format: Stored, y_format: Stored, masked: bool, ea
     x_size, y_size = x_format.bytes, y_format.bytes
     uses_weights, reduces, row_numbers = op.uses_weights, op.reduces, spec.row_numbers
     prepare, finish, finish_row = op.prepare, op.finish, op.finish_row
-    frame_of, weight = weights_for(spec.narrow)
+    frame_of, weigh = weights_for(spec.narrow)
     up = float_format(number).up
     start, down = up if uses_weights else 0.0, 1.0 / up
-    exact_in_wide = uses_weights and not two_parts
 
     # What a vector of a strip keeps, by offset: vectors of the compute type, then states in
     # float64, of the row and of a chunk's blocks. Before it all is room for the sums of a block.
@@ -212,25 +211,18 @@ def make_strips(spec: Spec, x_format: Stored, y_format: Stored, masked: bool, ea
         """Add up the weights of a block in the rows of one vector, into `sums`; return the ties."""
         frame, shift, ties = frame_of(m, scale), online.shift_of(m), splat(vec, 0.0)
         for slot in range(min(count, lanes)):
-            if exact_in_wide and count <= lanes:  # a sum of one
-                ask_early(slot, ask, ask_step, result, result_step)
-                at = tile + slot * step
-                e = weight(get(at), frame, scale)
-                put(at, e)
-                put_pair(sums + 2 * slot * wide_size, (widen(e), None))
-            else:
-                total, lost = splat(vec, start), splat(vec, 0.0)
-                for j in range(slot, count, lanes):
-                    ask_early(j, ask, ask_step, result, result_step)
-                    v = get(tile + j * step)
-                    e = weight(v, frame, scale)
-                    if uses_weights:
-                        put(tile + j * step, e)
-                        total, lost = online.add_weight(total, lost, e)
-                    else:
-                        total, lost, ties = online.add_other(total, lost, ties, e, v, shift)
-                total, error = two_sum(total, splat(vec, -start))
-                put_pair(sums + 2 * slot * wide_size, online.lane_sums(total, lost + error))
+            total, lost = splat(vec, start), splat(vec, 0.0)
+            for j in range(slot, count, lanes):
+                ask_early(j, ask, ask_step, result, result_step)
+                v = get(tile + j * step)
+                e = weigh(v, frame, scale)
+                if uses_weights:
+                    put(tile + j * step, rounded(e))
+                    total, lost = online.add_weight(total, lost, e)
+                else:
+                    total, lost, ties = online.add_other(total, lost, ties, e, v, shift)
+            total, error = two_sum(total, splat(vec, -start))
+            put_pair(sums + 2 * slot * wide_size, online.lane_sums(total, lost + error))
         return ties
 
     @inlined
@@ -309,7 +301,7 @@ def make_strips(spec: Spec, x_format: Stored, y_format: Stored, masked: bool, ea
                 frame = frame_of(convert(number, m), scale)
                 for j in range(count):
                     at = tile + (j * vectors + c) * VECTOR_BYTES
-                    put(at, weight(get(at), frame, scale))
+                    put(at, rounded(weigh(get(at), frame, scale)))
             else:
                 put_prepared(kept, prepare(number, state))
 

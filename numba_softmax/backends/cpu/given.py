@@ -8,6 +8,7 @@ import numpy as np
 from numba import float64, types
 
 from ... import online
+from ...expmath import rounded
 from ...lanewise import Vec, lanewise
 from ...simd import Stored, convert, fence, lane, lanes_between, like, load, load_where, select, splat, store, with_lane
 from ..spec import Spec, stored
@@ -120,7 +121,7 @@ def make_given_columns(spec: Spec) -> Callable:
     x_format, y_format, own = stored(spec.x), stored(spec.y), own_format(spec.number)
     x_size, y_size, vec = x_format.bytes, y_format.bytes, Vec(number, lanes)
     read, write, _ = make_edges(spec, x_format, y_format, spec.masked)
-    frame_of, weight = weights_for(spec.narrow)
+    frame_of, weigh = weights_for(spec.narrow)
     prepare, finish, count_strips = make_prepare(spec, Vec(float64, lanes)), op.finish, inlined(strips_in)
     scale_of = make_scales(spec)
     high_only, streaming, uses_weights = spec.high_only, spec.streaming, op.uses_weights
@@ -150,7 +151,7 @@ def make_given_columns(spec: Spec) -> Callable:
                     wj = w + j * w_step + c
                     v = read(x + j * x_step + c * x_size, wj, begin - c, end - c, scale)
                     if uses_weights:
-                        v = weight(v, frame, scale)
+                        v = rounded(weigh(v, frame, scale))
                     v = finish(v, prepared, scale)
                     write(y + j * y_step + c * y_size, wj, v, begin - c, end - c, past_caches)
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from numba import int64, njit, types
 
 from ... import online
-from ...expmath import float_format, two_sum
+from ...expmath import float_format, rounded, two_sum
 from ...simd import (
     Stored,
     Vec,
@@ -75,8 +75,8 @@ def lanes_of(number: types.Type) -> int:
 
 
 def weights_for(narrow: bool) -> tuple[Callable, Callable]:
-    """How elements are weighed: `frame_of` and `weight` of `online`, or what is good for 16 bits."""
-    return (online.narrow_frame_of, online.narrow_weight) if narrow else (online.frame_of, online.weight)
+    """How elements are weighed: `frame_of` and `weigh` of `online`, or what is good for 16 bits."""
+    return (online.narrow_frame_of, online.narrow_weigh) if narrow else (online.frame_of, online.weigh)
 
 
 class Tiles(NamedTuple):
@@ -105,7 +105,7 @@ def make_tiles(spec: Spec, x_format: Stored) -> Tiles:
     uses_weights, masked_value, finish = op.uses_weights, op.masked, op.finish
     up = float_format(number).up
     start, down = up if uses_weights else 0.0, 1.0 / up
-    frame_of, weight = weights_for(spec.narrow)
+    frame_of, weigh = weights_for(spec.narrow)
     z_format = own if uses_weights else x_format
     z_size = z_format.bytes
     stream_alignment = lanes * y_size
@@ -142,12 +142,12 @@ def make_tiles(spec: Spec, x_format: Stored) -> Tiles:
     @inlined
     def add_vector(v, weights, j, m, frame, scale, sums):
         """Add the weights of a vector, the elements from j on, to the sums in each lane."""
-        e = weight(v, frame, scale)
+        e = weigh(v, frame, scale)
         total, lost, ties = sums
         if not uses_weights:
             return online.add_other(total, lost, ties, e, v, m)
         if weights != 0:
-            store(own, weights + j * size, e)
+            store(own, weights + j * size, rounded(e))
         total, lost = online.add_weight(total, lost, e)
         return total, lost, ties
 
@@ -286,7 +286,7 @@ def make_tiles(spec: Spec, x_format: Stored) -> Tiles:
     def rewrite_vector(x, w, y, j, width, frame, prepared, scale, stream_now):
         v = read(x, w, j, width, scale)
         if uses_weights:
-            v = weight(v, frame, scale)
+            v = rounded(weigh(v, frame, scale))
         put(y, w, j, width, finish(v, prepared, scale), stream_now)
 
     @jit

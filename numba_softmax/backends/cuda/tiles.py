@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from numba import int32, int64
 
 from ... import online
-from ...expmath import LOG2_E, float_format, two_sum
+from ...expmath import LOG2_E, float_format, rounded, two_sum
 from ...lanewise import Value, Vec
 from ...simd import Stored, convert, first_lanes, fma, from_memory, halvings, lane, like, select, splat
 from ...simd import exchange as exchange_lanes
@@ -212,20 +212,20 @@ class Tile:
         return lane(v, 0) if self.geometry.across == 1 else v
 
     def frame_of(self, m: Value, scale: Scale) -> Any:
-        """What `weight` needs of the maximum that elements are weighed against."""
+        """What `weigh` needs of the maximum that elements are weighed against."""
         return (online.narrow_frame_of if self.spec.narrow else online.frame_of)(m, scale)
 
-    def weight(self, v: Value, frame: Any, scale: Scale) -> Value:
-        """``up * exp(scale * (v - m))``."""
+    def weigh(self, v: Value, frame: Any, scale: Scale) -> Any:
+        """``up * exp(scale * (v - m))``, in the parts that sums take."""
         if self.spec.narrow:
             return device.exp2(fma(online.narrow_gap(v, frame, scale), LOG2_E, NARROW_LOG2_UP))
-        return online.weight(v, frame, scale)
+        return online.weigh(v, frame, scale)
 
     def sums(self, values: list[Value], m: Value, scale: Scale) -> tuple[Sums, list[Value]]:
         """The sums of a thread's elements for the maximum `m` of them and maybe others; and the weights."""
         m = online.shift_of(m)
         frame = self.frame_of(m, scale)
-        weights = [self.weight(v, frame, scale) for v in values]
+        weights = [self.weigh(v, frame, scale) for v in values]
         total = lost = splat(self.vec, like(m, 0.0))
         ties = None
         if not self.spec.op.uses_weights:
@@ -243,7 +243,7 @@ class Tile:
             lost = lost + error
         if not self.two_parts:  # a few dozen additions, for results of 11 bits
             lost = None
-        return _added(Sums(total, lost, ties), exchange_lanes, self.summed, self._of_lanes), weights
+        return _added(Sums(total, lost, ties), exchange_lanes, self.summed, self._of_lanes), [*map(rounded, weights)]
 
     def state(self, m: Value, sums: Sums) -> State:
         """The state of what has these sums."""
@@ -343,7 +343,7 @@ class Tile:
         share = online.times(online.share(state), float_format(number).up / self.up)
         prepared = self._prepared(share)
         frame = self.frame_of(online.shift_of(state[0]), scale)
-        return [op.finish(self.weight(v, frame, scale), prepared, scale) for v in values]
+        return [op.finish(rounded(self.weigh(v, frame, scale)), prepared, scale) for v in values]
 
     def store_results(
         self, y: Value, dims: tuple[Value, ...], thread: Value, parts: list[Part], state: State, scale: Scale
