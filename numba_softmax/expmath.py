@@ -38,7 +38,7 @@ class FloatFormat(NamedTuple):
     mantissa_bits: int
     up: float  # the factor of bulk results
     magic: float  # added to a number, leaves its nearest integer in the low bits, as the exponent of a power times `up`
-    floor: float  # below it, exp is taken for 0; above it, all results are normal numbers
+    floor: float  # of which the power is 0
     short: float  # added to a number and taken off again, leaves few enough bits of it
     ln2_hi: float  # of so few bits that its multiples are exact, without a fused multiply-add too
     ln2_lo: float
@@ -47,13 +47,13 @@ class FloatFormat(NamedTuple):
 
 
 FLOAT32 = FloatFormat(
-    types.int32, 23, 2.0**64, 1.5 * 2**23 + 127 + 64, -(127 + 64 - 1.5) * LN2, 1.5 * 2**9,
+    types.int32, 23, 2.0**64, 1.5 * 2**23 + 127 + 64, -(127 + 64) * LN2, 1.5 * 2**9,
     0.693145751953125, 1.428606820309417e-06,
     (0.4999999343083411, 0.16666520386294844, 0.04166839104188776, 0.008368746293045, 0.0013814527913098772),
     6,
 )  # fmt: skip
 FLOAT64 = FloatFormat(
-    types.int64, 52, 2.0**64, 1.5 * 2**52 + 1023 + 64, -(1023 + 64 - 1.5) * LN2, 1.5 * 2**12,
+    types.int64, 52, 2.0**64, 1.5 * 2**52 + 1023 + 64, -(1023 + 64) * LN2, 1.5 * 2**12,
     0.6931471803691238, 1.9082149292705877e-10,
     (0.5000000000000011, 0.1666666666666641, 0.04166666666653003, 0.008333333333496414,
      0.0013888888943686539, 0.0001984126950255551, 2.480149302025785e-05, 2.755758980603078e-06,
@@ -116,7 +116,7 @@ def top_of(m, error):
     fmt, largest = float_format(m.type), float_limit(m.type)
     m = select(m > largest, largest, m)
     short = select(maximum(m, -m) < fmt.short, (m + fmt.short) - fmt.short, m)
-    return short, m - short, error
+    return short, m - short, error, m + fmt.floor
 
 
 @lanewise
@@ -127,18 +127,20 @@ def exp_parts(d, error, top):
     of NaN for NaN. `error` is None or at most half a unit in the last place of
     `d`. It takes ``d <= m``; where `d` is `m`, `head` and `tail` cancel.
     """
-    short, m_rest, m_error = top
+    short, m_rest, m_error, low = top
     fmt = float_format(d.type)
-    gap = d - short
-    below = gap < fmt.floor
-    gap = select(below, fmt.floor - 1.5 * LN2, gap)  # of which the power is 0
-    lost = d - (gap + short)  # the error of the gap, exactly: of `short`, no bits are lost beside any `d` that counts
     if error is not None:
-        lost = lost + (error - m_error)
+        error = select(d < low, 0.0, error - m_error)
+    gap = maximum(like(d, fmt.floor), d - short)
+    lost = maximum(low, d) - (
+        gap + short
+    )  # the gap's error, exactly: beside any `d` that counts, `short` loses no bits
+    if error is not None:
+        lost = lost + error
     t = fma(gap, LOG2_E, fmt.magic)
     n = t - fmt.magic
     head = fma(n, -fmt.ln2_hi, gap)  # exact
-    rest = fma(n, -fmt.ln2_lo, select(below, 0.0, lost) - m_rest)
+    rest = fma(n, -fmt.ln2_lo, lost - m_rest)
     f = head + rest
     return _power(t, fmt), head, fma(f * f, polynomial(f, fmt.q), rest)
 

@@ -150,6 +150,13 @@ def add_weight(total, lost, parts):
 
 
 @lanewise
+def single_weight(parts, start):
+    """What `add_weight` makes of `start` and one weight, less `start`."""
+    taken = (start + rounded(parts)) - start
+    return taken, excess(parts, taken)
+
+
+@lanewise
 def add_other(total, lost, ties, parts, x, m):
     """Add a weight to a sum that leaves out the terms of a finite maximum, and count those in `ties`."""
     is_maximum = x == m

@@ -211,18 +211,25 @@ def make_strips(spec: Spec, x_format: Stored, y_format: Stored, masked: bool, ea
         """Add up the weights of a block in the rows of one vector, into `sums`; return the ties."""
         frame, shift, ties = frame_of(m, scale), online.shift_of(m), splat(vec, 0.0)
         for slot in range(min(count, lanes)):
-            total, lost = splat(vec, start), splat(vec, 0.0)
-            for j in range(slot, count, lanes):
-                ask_early(j, ask, ask_step, result, result_step)
-                v = get(tile + j * step)
-                e = weigh(v, frame, scale)
-                if uses_weights:
-                    put(tile + j * step, rounded(e))
-                    total, lost = online.add_weight(total, lost, e)
-                else:
-                    total, lost, ties = online.add_other(total, lost, ties, e, v, shift)
-            total, error = two_sum(total, splat(vec, -start))
-            put_pair(sums + 2 * slot * wide_size, online.lane_sums(total, lost + error))
+            if uses_weights and count <= lanes:  # a sum of one
+                ask_early(slot, ask, ask_step, result, result_step)
+                at = tile + slot * step
+                e = weigh(get(at), frame, scale)
+                put(at, rounded(e))
+                put_pair(sums + 2 * slot * wide_size, online.lane_sums(*online.single_weight(e, splat(vec, start))))
+            else:
+                total, lost = splat(vec, start), splat(vec, 0.0)
+                for j in range(slot, count, lanes):
+                    ask_early(j, ask, ask_step, result, result_step)
+                    v = get(tile + j * step)
+                    e = weigh(v, frame, scale)
+                    if uses_weights:
+                        put(tile + j * step, rounded(e))
+                        total, lost = online.add_weight(total, lost, e)
+                    else:
+                        total, lost, ties = online.add_other(total, lost, ties, e, v, shift)
+                total, error = two_sum(total, splat(vec, -start))
+                put_pair(sums + 2 * slot * wide_size, online.lane_sums(total, lost + error))
         return ties
 
     @inlined
