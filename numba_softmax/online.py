@@ -26,9 +26,12 @@ import math
 
 from numba import float32
 
+from . import kernel_code
 from .expmath import exp_over, exp_pair, fast_two_sum, float_format, log1p, narrow_exp, top_of, two_sum
 from .lanewise import element, lanewise
 from .simd import convert, divide, exchange, fma, halvings, lane, like, maximum, select, splat, widen
+
+kernel_code.register()
 
 INF = math.inf
 
