@@ -184,17 +184,6 @@ def test_processes_at_once(tmp_path):
     assert len(list((tmp_path / "numba_softmax").iterdir())) == 1
 
 
-@pytest.mark.parametrize("source", ["arrays.py"])
-def test_an_edit_of_any_source_file_compiles_anew(source, cache, compiled, tmp_path, run_python):
-    shutil.copytree(PACKAGE, tmp_path / "edited" / "numba_softmax", ignore=shutil.ignore_patterns("__pycache__"))
-    run_python(CALL, root=tmp_path / "edited", XDG_CACHE_HOME=str(cache))
-    assert [path.name for path in kernels(cache)] == [compiled[1]]
-    with open(tmp_path / "edited" / "numba_softmax" / source, "a") as file:
-        file.write("# edited\n")
-    run_python(CALL, root=tmp_path / "edited", XDG_CACHE_HOME=str(cache))
-    assert len(kernels(cache)) == 2
-
-
 def test_settings_of_numba_that_change_code_are_told_apart(cache, run_python):
     run_python(CALL, XDG_CACHE_HOME=str(cache), NUMBA_OPT="1")
     assert len(kernels(cache)) == 2

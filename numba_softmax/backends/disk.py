@@ -124,11 +124,11 @@ class KeptFile(NamedTuple):
 def kept(suffix: str = ".kernel") -> list[KeptFile]:
     """The files there are, without those that are not to be trusted."""
     found = []
-    with os.scandir(cache_folder()) as entries:
-        for entry in entries:
+    for entry in os.scandir(cache_folder()):
+        if entry.name.endswith(suffix):
             with contextlib.suppress(OSError):  # other processes remove files too
                 facts = entry.stat(follow_symlinks=False)
-                if entry.name.endswith(suffix) and _is_trusted(facts):
+                if _is_trusted(facts):
                     found.append(KeptFile(entry.path, facts.st_size, facts.st_mtime))
     return found
 
