@@ -102,10 +102,10 @@ def _threads() -> dict[str, Any]:
 
 
 def _cache() -> dict[str, Any]:
-    folder = _attempt(disk.cache_folder)
+    folder = _attempt(lambda: disk.cache_folder().absolute())
     files = _attempt(disk.kept) or []
     return {
-        "folder": folder and str(folder.absolute()),
+        "folder": folder and str(folder),
         "kernels": len(files),
         "bytes": sum(file.bytes for file in files),
         "limit": disk.LIMIT,
