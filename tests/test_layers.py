@@ -108,8 +108,9 @@ def kernel_modules():
     found, new = set(), {"backends/cpu/kernels", "backends/cuda/kernels"}
     while new:
         found |= new
-        names = {name.partition(".")[2].replace(".", "/") for module in new for name, _ in imports_of(module)}
-        new = names & set(modules()) - found
+        own = {f"{name}." for module in new for name, _ in imports_of(module) if name.startswith("numba_softmax")}
+        paths = {name.partition(".")[2].replace(".", "/") for name in own}  # each ends with a slash, unless it is empty
+        new = ({path.rstrip("/") for path in paths} | {f"{path}__init__" for path in paths}) & set(modules()) - found
     return found
 
 
