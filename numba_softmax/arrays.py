@@ -19,6 +19,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_tuple
 
+from . import kernel_code
+
+kernel_code.register()
+
 FLOATS = ("float16", "bfloat16", "float32", "float64")
 _INTEGERS = tuple(f"{u}int{b}" for u in ("", "u") for b in (8, 16, 32, 64))
 INPUTS = (*FLOATS, *_INTEGERS, "bool")

@@ -35,6 +35,7 @@ from typing import Any
 
 import numpy as np
 
+from .backends import cpu
 from .host import HostCall
 
 DEVICES = ("cpu", "cuda")
@@ -89,10 +90,8 @@ def check_in_host_memory(array: Any, name: str) -> None:
 
 
 def backend_of(place: str | None) -> ModuleType:
-    """The backend for a place, imported on first use; None is where NumPy arrays lie."""
+    """The backend for a place; None is where NumPy arrays lie. Those for GPUs are imported on first use."""
     if place is None or place == "cpu":
-        from .backends import cpu
-
         return cpu
     if place == "staged":
         from .backends.cuda import staging

@@ -24,8 +24,11 @@ from typing import NamedTuple
 import numpy as np
 from numba.core import types
 
+from . import kernel_code
 from .lanewise import Vec, call_llvm, element, lanewise, with_element
 from .simd import bitcast, fma, lane, like, maximum, select, with_lane
+
+kernel_code.register()
 
 LOG2_E = 1.4426950408889634
 LN2 = 0.6931471805599453

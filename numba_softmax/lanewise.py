@@ -33,6 +33,10 @@ from numba.core.errors import TypingError
 from numba.core.typing.templates import infer, infer_global, make_intrinsic_template, signature
 from numba.extending import models, register_model
 
+from . import kernel_code
+
+kernel_code.register()
+
 NEEDS_COMPILER = "numba_softmax is made of code that Numba compiles: unset NUMBA_DISABLE_JIT"
 
 

@@ -26,9 +26,12 @@ import math
 
 from numba import float32
 
-from .expmath import exp_pair, exp_parts, excess, float_format, log1p, narrow_exp, rounded, top_of, two_sum
+from . import kernel_code
+from .expmath import excess, exp_pair, exp_parts, float_format, log1p, narrow_exp, rounded, top_of, two_sum
 from .lanewise import element, lanewise
 from .simd import convert, divide, exchange, fma, halvings, lane, like, maximum, select, splat, widen
+
+kernel_code.register()
 
 INF = math.inf
 

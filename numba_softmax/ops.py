@@ -14,10 +14,12 @@ from typing import Any, NamedTuple
 
 from numba import float32
 
-from . import online
+from . import kernel_code, online
 from .expmath import float_format
 from .lanewise import element, lanewise
 from .simd import convert, divide, fma, like, select, widen
+
+kernel_code.register()
 
 
 @lanewise

@@ -30,6 +30,7 @@ from llvmlite import ir
 from numba.core import config, types
 from numba.core.codegen import get_host_cpu_features
 
+from . import kernel_code
 from .lanewise import (
     Value,
     Vec,
@@ -43,6 +44,8 @@ from .lanewise import (
     shuffle_order,
     with_element,
 )
+
+kernel_code.register()
 
 __all__ = [
     "Stored", "Vec", "bitcast", "convert", "divide", "exchange", "fence", "first_lanes", "fma", "lane",

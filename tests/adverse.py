@@ -25,7 +25,7 @@ def _parts(d, m, power, head, tail, weight):
 
 
 def errors_of_weights(d, m):
-    """The relative errors of the weights of elements `d`, in units of 2**-24 (float64: 2**-53): of parts, and rounded."""
+    """The relative errors of the weights of elements `d`, as parts and rounded, in `UNITS`."""
     power, head, tail, weight = (np.empty_like(d) for _ in range(4))
     _parts(d, d.dtype.type(m), power, head, tail, weight)
     exact = np.exp(d.astype(np.longdouble) - d.dtype.type(m)) * expmath.float_format(getattr(numba, d.dtype.name)).up

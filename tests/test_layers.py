@@ -1,6 +1,7 @@
 """Which module may import which: the table of docs/architecture.md, held against the code."""
 
 import ast
+import functools
 import sys
 from pathlib import Path
 
@@ -35,6 +36,7 @@ ALLOWED = {
     "expmath": ({"lanewise", "simd"}, NUMBA),
     "simd": ({"lanewise"}, {"numba", "llvmlite"}),
     "lanewise": (set(), {"numba", "llvmlite"}),
+    "kernel_code": (set(), set()),
     "backends": (set(), set()),
     "backends.disk": (set(), {"numba", "llvmlite"}),
     "backends.spec": ({"arrays", "ops", "simd"}, NUMBA),
@@ -100,9 +102,22 @@ def imports_of(module):
             yield node.module, at_import
 
 
+@functools.cache
+def kernel_modules():
+    """What kernels are made of: the modules that compile them, and all of the package that those import."""
+    found, new = set(), {"backends/cpu/kernels", "backends/cuda/kernels"}
+    while new:
+        found |= new
+        own = {f"{name}." for module in new for name, _ in imports_of(module) if name.startswith("numba_softmax")}
+        paths = {name.partition(".")[2].replace(".", "/") for name in own}  # each ends with a slash, unless it is empty
+        new = ({path.rstrip("/") for path in paths} | {f"{path}__init__" for path in paths}) & set(modules()) - found
+    return found
+
+
 @pytest.mark.parametrize("module", modules())
 def test_imports_are_those_of_the_table(module):
     own, libraries = ALLOWED[row_of(module)]
+    own = own | ({"kernel_code"} if module in kernel_modules() else set())
     for name, at_import in imports_of(module):
         top, _, rest = name.partition(".")
         if top == "numba_softmax":
@@ -118,9 +133,20 @@ def test_the_table_names_modules_that_exist():
     assert set(map(row_of, modules())) == set(ALLOWED)
 
 
-def test_backends_and_what_computes_part_by_part_are_imported_when_they_are_used():
-    later = tuple(f"numba_softmax.{name}" for name in ("backends", "mapped", "dask"))
+def test_gpus_and_what_computes_part_by_part_are_imported_when_they_are_used():
+    later = tuple(f"numba_softmax.{name}" for name in ("backends.cuda", "mapped", "dask"))
     assert all(not at_import for name, at_import in imports_of("dispatch") if name.startswith(later))
+
+
+@pytest.mark.parametrize("module", modules())
+def test_kernels_on_disk_are_named_by_all_that_they_are_made_of(module):
+    """A module that is forgotten would have its kernels run by other versions of it."""
+    tree = ast.parse((PACKAGE / f"{module}.py").read_text())
+    calls = [ast.unparse(statement.value) for statement in tree.body if isinstance(statement, ast.Expr)]
+    registers = "kernel_code.register()" in calls or module == "kernel_code"
+    assert registers == (module in kernel_modules())
+    if registers:
+        assert all(at_import for name, at_import in imports_of(module) if name.startswith("numba_softmax"))
 
 
 IMPORT = """

@@ -6,9 +6,12 @@ from typing import Any, NamedTuple
 
 from numba import float32, float64
 
+from .. import kernel_code
 from ..arrays import Layout, state_numbers
 from ..ops import Op
 from ..simd import Stored
+
+kernel_code.register()
 
 SMALLEST_IN_FLOAT32 = 2.0**-100
 """Smaller scales, and those beyond float32, are computed with in float64."""

@@ -40,7 +40,10 @@ def command(arguments: argparse.Namespace) -> int:
     print(f"cpu            {cpu['name']} ({cpu['llvm_name']}), {cpu['cores']} cores")
     print(f"vectors        {_shown(cpu['vector_bits'])} bits; {' '.join(cpu['features']) or 'features unknown'}")
     print(f"threads        {_shown(facts['threads']['count'])}, layer {_shown(facts['threads']['layer'])}")
-    print(f"kernel cache   {_shown(kernels['folder'])}: {kernels['kernels']} kernels, {kernels['bytes'] / 1e6:.1f} MB")
+    print(
+        f"kernel cache   {_shown(kernels['folder'])}: {kernels['kernels']} kernels, "
+        f"{kernels['bytes'] / 1e6:.1f} of at most {kernels['limit'] / 1e6:.1f} MB"
+    )
     print("cuda           " + ("\n" + " " * 15).join(_cuda_in_lines(facts["cuda"])))
     return 0
 
@@ -99,9 +102,14 @@ def _threads() -> dict[str, Any]:
 
 
 def _cache() -> dict[str, Any]:
-    folder = _attempt(disk.cache_folder)
-    sizes = _attempt(lambda: [path.stat().st_size for path in folder.glob("*.kernel")]) if folder else None
-    return {"folder": folder and str(folder), "kernels": len(sizes or ()), "bytes": sum(sizes or ())}
+    folder = _attempt(lambda: disk.cache_folder().absolute())
+    files = _attempt(disk.kept) or []
+    return {
+        "folder": folder and str(folder),
+        "kernels": len(files),
+        "bytes": sum(file.bytes for file in files),
+        "limit": disk.LIMIT,
+    }
 
 
 def _cuda() -> dict[str, Any]:

@@ -10,7 +10,6 @@ import contextlib
 import itertools
 import os
 import pickle
-from pathlib import Path
 from typing import Any
 
 from numba.core.bytecode import FunctionIdentity
@@ -18,7 +17,10 @@ from numba.core.caching import NullCache
 from numba.core.compiler import CompileResult
 from numba.core.runtime import rtsys
 
+from ... import kernel_code
 from .. import disk
+
+kernel_code.register()
 
 
 def _number_functions_apart() -> bool:
@@ -48,7 +50,7 @@ class KernelCache(NullCache):
         """The compiled kernel from disk, or None."""
         with contextlib.suppress(Exception):
             rtsys.initialize(target_context)  # kernels take memory from it; what the compiler needs is left alone
-            payload = disk.read(self._path(sig, target_context.codegen()))
+            payload = disk.read(self._key(sig, target_context.codegen()))
             if payload is not None:
                 return CompileResult._rebuild(target_context, *pickle.loads(payload))
         return None
@@ -59,7 +61,7 @@ class KernelCache(NullCache):
             return
         with contextlib.suppress(Exception):
             payload = pickle.dumps(cres._reduce(), protocol=pickle.HIGHEST_PROTOCOL)
-            disk.write(self._path(sig, cres.codegen), payload)
+            disk.write(self._key(sig, cres.codegen), payload)
 
-    def _path(self, sig: Any, codegen: Any) -> Path:
-        return disk.path_of(self._name, str(sig), codegen.magic_tuple())
+    def _key(self, sig: Any, codegen: Any) -> str:
+        return disk.key_of(self._name, __name__, str(sig), codegen.magic_tuple())

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import float64, types
 
-from ... import online
+from ... import kernel_code, online
 from ...expmath import float_format, rounded, two_sum
 from ...simd import (
     Stored,
@@ -51,6 +51,8 @@ from .tiles import (
     release,
     weights_for,
 )
+
+kernel_code.register()
 
 AHEAD_ROWS = 16
 """How many rows of a strip before their use elements are asked for."""

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from numba import float64, types
 
-from ... import online
+from ... import kernel_code, online
 from ...expmath import rounded
 from ...lanewise import Vec, lanewise
 from ...simd import Stored, convert, fence, lane, lanes_between, like, load, load_where, select, splat, store, with_lane
@@ -39,6 +39,8 @@ from .tiles import (
     release,
     weights_for,
 )
+
+kernel_code.register()
 
 ELEMENTS_AT_ONCE = 16
 """Elements of a column that are finished before its neighbours' are: a strip of them fits the first cache."""

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numba import config, float64, int64, njit, prange
 
+from ... import kernel_code
 from ...lanewise import NEEDS_COMPILER
 from ..spec import Spec
 from .cache import KernelCache
@@ -17,6 +18,8 @@ from .given import make_given_columns, make_given_rows, make_states
 from .rows import make_long_rows, make_rows, make_split_rows
 from .small import make_packed_columns, make_short_rows
 from .tiles import jit
+
+kernel_code.register()
 
 _COMMON = (int64, int64, int64, int64, float64, float64, int64)  # x, y, w, states, sign, factor, layout
 

@@ -13,9 +13,12 @@ from collections.abc import Callable
 import numpy as np
 from numba import int64, types, uint8
 
+from ... import kernel_code
 from ...arrays import Layout
 from ...simd import Stored, load, store
 from .tiles import inlined, jit
+
+kernel_code.register()
 
 ROWS, N, ROW_DIMS, REDUCED_DIMS, STRIP = range(5)
 TABLE, DIM = 5, 4

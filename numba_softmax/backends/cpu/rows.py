@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import float64
 
-from ... import online
+from ... import kernel_code, online
 from ...simd import Stored, Vec, fence, lane, load, splat, store, widen
 from ..spec import Spec, stored
 from .layout import ROWS, N, make_gather, make_scatter, make_store_numbers, row_offsets, word
@@ -25,6 +25,8 @@ from .tiles import (
     own_format,
     release,
 )
+
+kernel_code.register()
 
 GROUP = 8
 """Blocks whose sums are finished together, with lanes across the blocks."""

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 from numba import types
 
-from ... import online
+from ... import kernel_code, online
 from ...lanewise import Vec, lanewise
 from ...simd import (
     convert,
@@ -31,6 +31,8 @@ from .columns import make_strips
 from .layout import ROWS, STRIP, N, last_row_dim, last_row_steps, row_offsets, run_at, word
 from .rows import make_scales
 from .tiles import BOOL, VECTOR_BYTES, aligned_address, jit, lanes_of, own_format, release
+
+kernel_code.register()
 
 
 @lanewise

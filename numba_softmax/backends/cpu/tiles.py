@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from numba import int64, njit, types
 
-from ... import online
+from ... import kernel_code, online
 from ...expmath import float_format, rounded, two_sum
 from ...simd import (
     Stored,
@@ -27,6 +27,8 @@ from ...simd import (
     stream,
 )
 from ..spec import Spec, stored
+
+kernel_code.register()
 
 BLOCK = 8192
 """Elements that are folded at once. The bits of a result depend on it, for every shape and layout alike."""

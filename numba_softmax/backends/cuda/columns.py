@@ -12,13 +12,15 @@ from typing import Any
 
 from numba import int32, int64
 
-from ... import online
+from ... import kernel_code, online
 from ...lanewise import Value, Vec, lanewise
 from ...simd import from_memory, like, select
 from ..spec import Spec
 from . import device
 from .rows import end_of, make_first_state, make_scale, quotient_up
 from .tiles import STATE_NUMBERS, Geometry, Scale, State, Sums, Tile
+
+kernel_code.register()
 
 
 class Strip(Tile):

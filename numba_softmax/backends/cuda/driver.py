@@ -18,6 +18,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from ... import kernel_code
+
+kernel_code.register()
+
 INSTALL = "pip install 'numba-softmax[cu13]', or [cu12] for a driver of CUDA 12"
 
 LEGACY_STREAM, PER_THREAD_STREAM = 1, 2

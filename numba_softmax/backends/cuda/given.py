@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from numba import float64, int32, int64
 
-from ... import online
+from ... import kernel_code, online
 from ...lanewise import Value, Vec, lanewise
 from ...simd import Stored, convert, from_memory, lane, like, select
 from ..spec import Spec
@@ -17,6 +17,8 @@ from . import device
 from .columns import Strip
 from .rows import end_of, make_scale, quotient_up
 from .tiles import Geometry, State, Tile
+
+kernel_code.register()
 
 _FLOAT64 = Stored("float64")
 

@@ -11,9 +11,12 @@ from numba import float64, int64, types
 from numba.cuda.compiler import compile_cuda, kernel_fixup
 from numba.cuda.cudadrv import nvvm
 
+from ... import kernel_code
 from .. import disk
 from . import driver
 from .plan import Kernel
+
+kernel_code.register()
 
 _OPTIONS = {
     "fastmath": False,
@@ -61,12 +64,12 @@ class Assembled(NamedTuple):
 def assembled_kernel(kernel: Kernel, capability: tuple[int, int]) -> Assembled:
     """A kernel for a GPU of that capability; from the disk, where it has been kept."""
     name = repr((kernel.regime, kernel.spec.op.name, kernel.spec[1:], kernel[2:]))
-    path = disk.path_of(name, capability, numba_cuda.__version__, driver.assembler_version())
-    kept = disk.read(path)
+    key = disk.key_of(name, __name__, capability, numba_cuda.__version__, driver.assembler_version())
+    kept = disk.read(key)
     if kept is not None:
         head, _, cubin = kept.partition(b"\n")
         return Assembled(cubin, *json.loads(head))
     ptx, entry = compile_kernel(kernel, target_of(capability))
     cubin, report = driver.assemble(ptx, capability)
-    disk.write(path, json.dumps([entry, report]).encode() + b"\n" + cubin)
+    disk.write(key, json.dumps([entry, report]).encode() + b"\n" + cubin)
     return Assembled(cubin, entry, report)

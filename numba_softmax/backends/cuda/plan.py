@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import NamedTuple
 
+from ... import kernel_code
 from ...arrays import Dim, Layout
 from ...ops import STATE_OPS, Op
 from ..spec import Spec, across_rows, along_rows, stored
@@ -20,6 +21,8 @@ from .given import make_given_columns, make_given_rows, make_states
 from .rows import Stage, make_finish_chunks, make_fold_chunks, make_rows, make_staged_rows
 from .shifts import can_shift
 from .tiles import STATE_NUMBERS, Geometry
+
+kernel_code.register()
 
 MAKERS: dict[str, Callable[[Spec, Geometry], Callable]] = {
     "rows": make_rows,

@@ -11,12 +11,14 @@ from collections.abc import Callable
 
 from numba import float64, int32, int64
 
-from ... import online
+from ... import kernel_code, online
 from ...lanewise import Value, lanewise
 from ...simd import convert, like, raw_type, select
 from ..spec import Spec
 from . import device
 from .tiles import Geometry, Part, Scale, State, Tile
+
+kernel_code.register()
 
 
 def make_scale(spec: Spec) -> Callable[[Value, Value], Scale]:

@@ -11,9 +11,12 @@ from llvmlite import ir
 from numba import int32, int64
 from numba.core import types
 
+from ... import kernel_code
 from ...lanewise import Value, Vec, llvm_type
 from ...simd import Stored, raw_type, select
 from . import device
+
+kernel_code.register()
 
 
 def can_shift(stored: Stored, lanes: int) -> bool:

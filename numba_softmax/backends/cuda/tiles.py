@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from numba import int32, int64
 
-from ... import online
+from ... import kernel_code, online
 from ...expmath import LOG2_E, float_format, rounded, two_sum
 from ...lanewise import Value, Vec
 from ...simd import Stored, convert, first_lanes, fma, from_memory, halvings, lane, like, select, splat
@@ -23,6 +23,8 @@ from ...simd import exchange as exchange_lanes
 from ..spec import Spec, stored
 from . import device
 from .shifts import load_shifted, store_shifted
+
+kernel_code.register()
 
 State = tuple[Value, Value, Value | None]
 Scale = Any

@@ -1,0 +1,57 @@
+"""The code that kernels are made of, as it was imported: a part of their key in the disk cache.
+
+Each module that kernels are made of calls `register` while it is imported. The
+code that is running then is what counts, wherever it came from (a source file, a
+.pyc file, a zip, an executable) and whatever has become of that file since.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import sys
+from types import CodeType
+from typing import Any
+
+_registered: list[tuple[str, CodeType]] = []
+
+
+def register() -> None:
+    """Count the module whose top level calls this among those that kernels are made of."""
+    frame = sys._getframe(1)
+    _registered.append((frame.f_globals["__name__"], frame.f_code))
+    digest.cache_clear()
+
+
+@functools.cache
+def digest(module: str) -> str:
+    """A hash of the code in a module's package and in the packages around it: a backend's own, and what backends share.
+
+    A module that was loaded again counts with all its versions: functions of the old ones are still in use.
+    """
+    parts = {
+        (name, hashlib.sha256(repr(_comparable(code)).encode()).hexdigest())
+        for name, code in _registered
+        if module.startswith(name[: name.rindex(".") + 1])
+    }
+    return hashlib.sha256(repr(sorted(parts)).encode()).hexdigest()
+
+
+def _comparable(constant: Any) -> Any:
+    """Code as tuples without the path, names for tracebacks and line numbers; other constants as they are.
+
+    `marshal` would give different bytes for the same code: they depend on what else refers to a constant.
+    """
+    if isinstance(constant, CodeType):
+        code = constant
+        counts = code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount, code.co_flags
+        names = code.co_names, code.co_varnames, code.co_cellvars, code.co_freevars
+        return code.co_code, code.co_exceptiontable, counts, names, _comparable(code.co_consts)
+    if isinstance(constant, tuple):
+        return tuple(map(_comparable, constant))
+    if isinstance(constant, frozenset):
+        return sorted(map(repr, constant))  # its own order follows the process's seed for hashes
+    return constant
+
+
+register()
