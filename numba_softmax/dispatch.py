@@ -35,6 +35,7 @@ from typing import Any
 
 import numpy as np
 
+from .building import built
 from .host import HostCall
 
 DEVICES = ("cpu", "cuda")
@@ -67,14 +68,24 @@ def call_in_parts(x: Any) -> Callable[..., Any] | None:
 def _served_in_parts(kind: Any) -> Callable[..., Any] | None:
     """The same for all arrays of that type."""
     if issubclass(kind, np.memmap):
-        from . import mapped
-
-        return mapped.call
+        return _mapped().call
     if ("dask", "Array") in _names(kind):
-        from . import dask
-
-        return dask.call
+        return _dask().call
     return None
+
+
+@built
+def _mapped() -> ModuleType:
+    from . import mapped
+
+    return mapped
+
+
+@built
+def _dask() -> ModuleType:
+    from . import dask
+
+    return dask
 
 
 def call_on(x: Any, name: str) -> Any:
@@ -88,6 +99,7 @@ def check_in_host_memory(array: Any, name: str) -> None:
         raise TypeError(f"{name} is on a GPU, but the elements in host memory: pass both there, or both here")
 
 
+@built
 def backend_of(place: str | None) -> ModuleType:
     """The backend for a place, imported on first use; None is where NumPy arrays lie."""
     if place is None or place == "cpu":
@@ -103,7 +115,7 @@ def backend_of(place: str | None) -> ModuleType:
     return cuda
 
 
-@functools.cache
+@built
 def _gpu_call() -> Any:
     from .backends.cuda.streams import GpuCall
 

@@ -18,6 +18,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from ...building import build
+
 INSTALL = "pip install 'numba-softmax[cu13]', or [cu12] for a driver of CUDA 12"
 
 LEGACY_STREAM, PER_THREAD_STREAM = 1, 2
@@ -62,10 +64,9 @@ class _Unready:
     """Stands for the bindings until they are needed."""
 
     def __getattr__(self, name: str) -> Any:
-        global _cuda
         if not name.startswith(("cu", "CU")):  # whoever looks for __wrapped__, say, does not mean to start CUDA
             raise AttributeError(name)
-        _cuda = _initialized()
+        build(_start)
         return getattr(_cuda, name)
 
 
@@ -103,7 +104,8 @@ def _bindings() -> Any:
     return driver
 
 
-def _initialized() -> Any:
+def _start() -> None:
+    global _cuda
     bindings = _bindings()
     try:
         (error,) = bindings.cuInit(0)
@@ -113,7 +115,7 @@ def _initialized() -> Any:
         raise CudaError("the NVIDIA driver finds no GPU that this process may use (CUDA_ERROR_NO_DEVICE)")
     if error:
         raise _exception(bindings, error, "starting CUDA")
-    return bindings
+    _cuda = bindings
 
 
 # ------------------------------------------------------------------------ errors
