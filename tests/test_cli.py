@@ -324,6 +324,27 @@ sys.exit(main())
     assert list(tmp_path.iterdir()) == [file]
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="needs signals")
+def test_an_interrupt_is_heard_while_a_kernel_is_compiled(file, tmp_path):
+    code = """
+import os, signal, sys, threading
+from numba.core import compiler_lock
+from numba_softmax.cli import main
+signal.signal(signal.SIGINT, signal.default_int_handler)  # it is ignored below a job in the background
+held = threading.Event()
+def hold():
+    compiler_lock.global_compiler_lock.acquire()  # until the process ends, so no compilation does before that
+    held.set()
+    threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).run()
+threading.Thread(target=hold).start()
+held.wait()
+sys.exit(main())
+"""
+    process = in_a_process(code, "run", file)
+    assert process.returncode == 130
+    assert list(tmp_path.iterdir()) == [file]
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="needs pipes of a Unix process")
 def test_a_closed_pipe_ends_quietly():
     read, write = os.pipe()
