@@ -345,6 +345,6 @@ assert not records, records[0]
 """
 
 
-def test_nor_does_numba_for_cuda(run_python, tmp_path):
+def test_numba_for_cuda_logs_no_compilations_either(run_python, tmp_path):
     pytest.importorskip("numba_cuda")
     run_python(SETUP + LOGGED + LOGGED_FOR_CUDA, NUMBA_CACHE_DIR=str(tmp_path))
