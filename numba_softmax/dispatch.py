@@ -36,6 +36,7 @@ from typing import Any
 import numpy as np
 
 from .backends import cpu
+from .building import built
 from .host import HostCall
 
 DEVICES = ("cpu", "cuda")
@@ -68,14 +69,24 @@ def call_in_parts(x: Any) -> Callable[..., Any] | None:
 def _served_in_parts(kind: Any) -> Callable[..., Any] | None:
     """The same for all arrays of that type."""
     if issubclass(kind, np.memmap):
-        from . import mapped
-
-        return mapped.call
+        return _mapped().call
     if ("dask", "Array") in _names(kind):
-        from . import dask
-
-        return dask.call
+        return _dask().call
     return None
+
+
+@built
+def _mapped() -> ModuleType:
+    from . import mapped
+
+    return mapped
+
+
+@built
+def _dask() -> ModuleType:
+    from . import dask
+
+    return dask
 
 
 def call_on(x: Any, name: str) -> Any:
@@ -90,9 +101,12 @@ def check_in_host_memory(array: Any, name: str) -> None:
 
 
 def backend_of(place: str | None) -> ModuleType:
-    """The backend for a place; None is where NumPy arrays lie. Those for GPUs are imported on first use."""
-    if place is None or place == "cpu":
-        return cpu
+    """The backend for a place; None is where NumPy arrays lie."""
+    return cpu if place is None or place == "cpu" else _cuda_backend(place)
+
+
+@built
+def _cuda_backend(place: str) -> ModuleType:
     if place == "staged":
         from .backends.cuda import staging
 
@@ -102,7 +116,7 @@ def backend_of(place: str | None) -> ModuleType:
     return cuda
 
 
-@functools.cache
+@built
 def _gpu_call() -> Any:
     from .backends.cuda.streams import GpuCall
 

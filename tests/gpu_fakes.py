@@ -18,6 +18,7 @@ from naive import FLOATS, naive
 from numba_softmax import arrays, calls, folding
 from numba_softmax.backends import cuda
 from numba_softmax.backends.cuda import driver, libraries
+from numba_softmax.building import built
 
 CURRENT = 0x77  # the libraries' current stream
 
@@ -515,7 +516,7 @@ class _Gpus:
         return self._current.on(ordinal)
 
 
-CACHED = type(functools.cache(len))
+CACHED, BUILT = type(functools.cache(len)), built(len).__code__
 
 
 def forget(monkeypatch):
@@ -524,6 +525,8 @@ def forget(monkeypatch):
         for name, function in list(vars(module).items()):
             if isinstance(function, CACHED):
                 monkeypatch.setattr(module, name, functools.cache(function.__wrapped__))
+            elif getattr(function, "__code__", None) is BUILT:
+                monkeypatch.setattr(module, name, built(function.__wrapped__))
 
 
 @contextlib.contextmanager

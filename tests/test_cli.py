@@ -10,7 +10,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +19,7 @@ from tqdm import tqdm
 
 import numba_softmax as ns
 from numba_softmax import api, cli, mapped
-from numba_softmax.cli import bench, cold, info, interrupts, new_process, sweep, timing
+from numba_softmax.cli import bench, cold, info, new_process, sweep, timing
 from numba_softmax.cli import run as run_module
 
 OPS = ("softmax", "log_softmax", "logsumexp")
@@ -325,39 +324,25 @@ sys.exit(main())
     assert list(tmp_path.iterdir()) == [file]
 
 
-def test_errors_of_work_in_another_thread_are_raised():
-    def work(check):
-        check()
-        raise ValueError("of the work")
-
-    with pytest.raises(ValueError, match="of the work"):
-        interrupts.interruptible(work)
-
-
 @pytest.mark.skipif(sys.platform == "win32", reason="needs signals")
-def test_work_ends_when_it_checks_after_an_interrupt():
-    begun, ended = threading.Event(), threading.Event()
-
-    def work(check):
-        try:
-            begun.set()
-            while True:
-                check()
-        finally:
-            ended.set()
-
-    def interrupt():
-        begun.wait()
-        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
-
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # it is ignored below a job in the background
-    threading.Thread(target=interrupt).start()
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            interrupts.interruptible(work)
-    finally:
-        signal.signal(signal.SIGINT, before)
-    assert ended.is_set()
+def test_an_interrupt_is_heard_while_a_kernel_is_compiled(file, tmp_path):
+    code = """
+import os, signal, sys, threading
+from numba.core import compiler_lock
+from numba_softmax.cli import main
+signal.signal(signal.SIGINT, signal.default_int_handler)  # it is ignored below a job in the background
+held = threading.Event()
+def hold():
+    compiler_lock.global_compiler_lock.acquire()  # until the process ends, so no compilation does before that
+    held.set()
+    threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).run()
+threading.Thread(target=hold).start()
+held.wait()
+sys.exit(main())
+"""
+    process = in_a_process(code, "run", file)
+    assert process.returncode == 130
+    assert list(tmp_path.iterdir()) == [file]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs pipes of a Unix process")

@@ -26,8 +26,9 @@ ALLOWED = {
     "folding": ({"arrays", "calls", "dispatch", "ops"}, NUMPY),
     "arrays": (set(), {"numpy", "ml_dtypes"}),
     "host": ({"arrays"}, NUMPY),
+    "building": (set(), {"numba", "llvmlite"}),
     "dispatch": (
-        {"host", "mapped", "dask"}
+        {"building", "host", "mapped", "dask"}
         | {"backends", "backends.cpu", "backends.cuda", "backends.cuda.streams", "backends.cuda.staging"},
         NUMPY,
     ),
@@ -41,16 +42,17 @@ ALLOWED = {
     "backends.disk": (set(), {"numba", "llvmlite"}),
     "backends.spec": ({"arrays", "ops", "simd"}, NUMBA),
     "backends.cpu": (
-        {"arrays", "ops", *MATH, "backends.cpu", "backends.disk", "backends.spec"},
+        {"arrays", "building", "ops", *MATH, "backends.cpu", "backends.disk", "backends.spec"},
         {"numba", "numpy", "llvmlite"},
     ),
     "backends.cuda": (
-        {"arrays", "ops", *MATH, "backends.disk", "backends.spec", "backends.cuda", "backends.cuda.driver"},
+        {"arrays", "building", "ops", *MATH}
+        | {"backends.disk", "backends.spec", "backends.cuda", "backends.cuda.driver"},
         {"numba", "llvmlite", "numba_cuda"},
     ),
-    "backends.cuda.driver": (set(), {"cuda"}),
+    "backends.cuda.driver": ({"building"}, {"cuda"}),
     "backends.cuda.dlpack": ({"arrays"}, NUMPY),
-    "backends.cuda.libraries": ({"arrays", *HOST_SIDE}, {"numpy", "numba"}),
+    "backends.cuda.libraries": ({"arrays", "building", *HOST_SIDE}, {"numpy", "numba"}),
     "backends.cuda.streams": ({"arrays", *HOST_SIDE}, NUMPY),
     "backends.cuda.staging": ({"arrays", "ops", "backends", "backends.cuda", *HOST_SIDE}, NUMPY),
     "jit": (

@@ -7,7 +7,7 @@ import importlib.resources
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,6 @@ from .. import api, arrays, mapped
 from ..ops import OPS
 from . import UserError, files
 from .info import cpu
-from .interrupts import interruptible
 from .reference import NoReferenceError, error_in_ulps
 
 
@@ -78,22 +77,17 @@ def _result_of(arguments: argparse.Namespace, x: np.ndarray) -> tuple[tuple[int,
 
 
 def _compute(arguments: argparse.Namespace, x: np.memmap, axes: tuple[int, ...], out: np.memmap) -> int:
-    """Slab by slab, until there is an interrupt. The number of slabs."""
+    """The number of slabs, which are computed one after the other."""
     scale = arrays.as_scale(arguments.scale)
-    total, threads = mapped.bytes_to_read(arguments.op, x, axes, out.dtype), numba.get_num_threads()
+    total = mapped.bytes_to_read(arguments.op, x, axes, out.dtype)
     with tqdm(total=total, unit="B", unit_scale=True, delay=1, leave=False, disable=None, file=sys.stderr) as progress:
 
-        def work(check: Callable[[], None]) -> None:
-            def advance(read: int) -> None:
-                files.forget(x)
-                files.forget(out)
-                progress.update(read)
-                check()
+        def advance(read: int) -> None:
+            files.forget(x)
+            files.forget(out)
+            progress.update(read)
 
-            numba.set_num_threads(threads)  # Numba has a number for each thread
-            mapped.compute(arguments.op, x, axes, None, scale, out, advance)
-
-        interruptible(work)
+        mapped.compute(arguments.op, x, axes, None, scale, out, advance)
     return mapped.slabs_of(x, axes, out.dtype).total
 
 

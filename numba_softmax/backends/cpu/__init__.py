@@ -43,6 +43,20 @@ WIDEST_STRIP = 32
 """Vectors side by side in a strip."""
 
 
+class _MadeOnUse:
+    """`functools.cached_property` without its lock.
+
+    In Python 3.11 that is one for all instances: who makes one has all others wait.
+    """
+
+    def __init__(self, make: Callable[[Plan], Callable]) -> None:
+        self._make, self._name = make, make.__name__
+
+    def __get__(self, plan: Plan, _: type[Plan]) -> Callable:
+        made = plan.__dict__[self._name] = self._make(plan)
+        return made
+
+
 class Plan:
     """How calls with a certain layout are served."""
 
@@ -54,15 +68,15 @@ class Plan:
         self._words = layout_words(layout, strip)
         self.words = address_of(self._words)
 
-    @functools.cached_property
+    @_MadeOnUse
     def serial(self) -> Callable:
         return _entry_point(serial_kernel(*self.kernel))
 
-    @functools.cached_property
+    @_MadeOnUse
     def threaded(self) -> Callable:
         return threaded_kernel(*self.kernel)
 
-    @functools.cached_property
+    @_MadeOnUse
     def split(self) -> Callable:
         return split_kernel(*self.kernel)
 
@@ -167,6 +181,7 @@ def starter(op: Op, layout: Layout) -> Callable[..., None]:
 
 def warm(op: Op, x: str, y: str, masked: bool, scaled: bool) -> list[Callable[[], Callable]]:
     """Functions that compile, or load, one kernel each: all that may serve calls with those formats."""
+    layer()  # TBB wants its threads started by one that lasts
     spec = Spec(op, x, y, masked, scaled, False, False)
     kernels = [(regime, spec) for regime in REGIMES]
     if not op.reduces:

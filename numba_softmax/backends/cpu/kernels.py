@@ -10,6 +10,7 @@ import numpy as np
 from numba import config, float64, int64, njit, prange
 
 from ... import kernel_code
+from ...building import built
 from ...lanewise import NEEDS_COMPILER
 from ..spec import Spec
 from .cache import KernelCache
@@ -66,13 +67,13 @@ def _name(*parts: Any) -> str:
     return ":".join(part.op.name + repr(part[1:]) if isinstance(part, Spec) else str(part) for part in parts)
 
 
-@functools.cache
+@built
 def serial_kernel(regime: str, spec: Spec) -> Callable:
     """``f(x, y, w, states, sign, factor, layout, first, last)``: those tasks, in the calling thread."""
     return _compiled(_body(regime, spec), _name("serial", regime, spec), (*_COMMON, int64, int64))
 
 
-@functools.cache
+@built
 def threaded_kernel(regime: str, spec: Spec) -> Callable:
     """``f(x, y, w, states, sign, factor, layout, tasks, parts)``: the tasks in so many parts, shared out to threads."""
     body = jit(_body(regime, spec))
@@ -84,7 +85,7 @@ def threaded_kernel(regime: str, spec: Spec) -> Callable:
     return _compiled(threaded, _name("threaded", regime, spec), (*_COMMON, int64, int64), parallel=True)
 
 
-@functools.cache
+@built
 def split_kernel(regime: str, spec: Spec) -> Callable:
     """``f(x, y, w, states, sign, factor, layout, rows, chunks, parts)``: chunks of rows shared out to threads."""
     fold_chunks, merge_chunks, write_chunks = make_split_rows(spec, regime == "gathered")

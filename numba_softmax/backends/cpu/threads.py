@@ -31,9 +31,16 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
+def _count() -> int:
+    """`numba.get_num_threads()`, which takes a lock that processes share, at every call; that takes it at the first."""
+    if not numba_parallel._is_initialized:
+        numba.get_num_threads()
+    return numba_parallel._get_num_threads()
+
+
 def layer() -> str:
     """Numba's threading layer; its threads are started if they were not."""
-    numba.get_num_threads()
+    _count()
     return numba.threading_layer() if numba_parallel._threading_layer else "none"
 
 
@@ -43,7 +50,7 @@ def threads_for_call() -> Iterator[int]:
     if _forked:
         yield 1
         return
-    count = numba.get_num_threads()
+    count = _count()
     if count == 1 or layer() != "workqueue":
         yield count
         return

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ...arrays import Layout
+from ...building import built
 from ...ops import Op
 from ..spec import needs_float64, sign_and_factor
 from . import driver
@@ -55,9 +57,7 @@ def starter(op: Op, layout: Layout) -> Callable[..., None]:
 
 
 def _made_ready(op: Op, layout: Layout, ordinal: int, scaled: bool, wide: bool, x: int, y: int, w: int) -> _Ready:
-    from .plan import plan
-
-    launches, temporary, parameters = plan(op, layout, _machine(ordinal), scaled, wide, (x, y, w))
+    launches, temporary, parameters = _planner().plan(op, layout, _machine(ordinal), scaled, wide, (x, y, w))
     return _Ready(
         tuple(
             driver.Launch(
@@ -70,13 +70,19 @@ def _made_ready(op: Op, layout: Layout, ordinal: int, scaled: bool, wide: bool, 
 
 
 def _machine(ordinal: int) -> Machine:
-    from .plan import Machine
-
     device = driver.device(ordinal)
-    return Machine(device.capability, device.shared_memory)
+    return _planner().Machine(device.capability, device.shared_memory)
 
 
-@functools.cache
+@built
+def _planner() -> ModuleType:
+    """The module that plans; it needs numba-cuda."""
+    from . import plan
+
+    return plan
+
+
+@built
 def _loaded(kernel: Kernel, ordinal: int) -> Any:
     """A kernel, compiled and on its device."""
     from .kernels import assembled_kernel
@@ -87,8 +93,6 @@ def _loaded(kernel: Kernel, ordinal: int) -> Any:
 
 def warm(op: Op, x: str, y: str, masked: bool, scaled: bool) -> list[Callable[[], Any]]:
     """Functions that compile, or load, one kernel each: those for aligned arrays in these formats."""
-    from .plan import kernels_for
-
     ordinal = driver.current_ordinal()
-    kernels = kernels_for(op, x, y, masked, scaled, _machine(ordinal))
+    kernels = _planner().kernels_for(op, x, y, masked, scaled, _machine(ordinal))
     return [functools.partial(_loaded, kernel, ordinal) for kernel in kernels]

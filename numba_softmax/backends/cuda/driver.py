@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from ... import kernel_code
+from ...building import build
 
 kernel_code.register()
 
@@ -66,10 +67,9 @@ class _Unready:
     """Stands for the bindings until they are needed."""
 
     def __getattr__(self, name: str) -> Any:
-        global _cuda
         if not name.startswith(("cu", "CU")):  # whoever looks for __wrapped__, say, does not mean to start CUDA
             raise AttributeError(name)
-        _cuda = _initialized()
+        build(_start)
         return getattr(_cuda, name)
 
 
@@ -107,7 +107,8 @@ def _bindings() -> Any:
     return driver
 
 
-def _initialized() -> Any:
+def _start() -> None:
+    global _cuda
     bindings = _bindings()
     try:
         (error,) = bindings.cuInit(0)
@@ -117,7 +118,7 @@ def _initialized() -> Any:
         raise CudaError("the NVIDIA driver finds no GPU that this process may use (CUDA_ERROR_NO_DEVICE)")
     if error:
         raise _exception(bindings, error, "starting CUDA")
-    return bindings
+    _cuda = bindings
 
 
 # ------------------------------------------------------------------------ errors

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 from typing import NamedTuple
 
@@ -12,6 +11,7 @@ from numba.cuda.compiler import compile_cuda, kernel_fixup
 from numba.cuda.cudadrv import nvvm
 
 from ... import kernel_code
+from ...building import built
 from .. import disk
 from . import driver
 from .plan import Kernel
@@ -60,7 +60,7 @@ class Assembled(NamedTuple):
     report: str
 
 
-@functools.cache
+@built
 def assembled_kernel(kernel: Kernel, capability: tuple[int, int]) -> Assembled:
     """A kernel for a GPU of that capability; from the disk, where it has been kept."""
     name = repr((kernel.regime, kernel.spec.op.name, kernel.spec[1:], kernel[2:]))

@@ -1,6 +1,6 @@
 """Arrays of the libraries that keep them on GPUs: what they say of themselves, and new ones.
 
-No library is imported here: whoever has an array of one has imported it.
+No library but Numba is imported here: whoever has an array of one has imported it.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ... import arrays
+from ...building import built
 from . import dlpack, driver
 
 
@@ -133,6 +134,13 @@ class CuPy(Library):
             return cupy.empty(shape, dtype)
 
 
+@built
+def _numba_cuda() -> ModuleType:
+    from numba import cuda
+
+    return cuda
+
+
 class Numba(Library):
     """Device arrays of Numba."""
 
@@ -144,16 +152,14 @@ class Numba(Library):
         )
 
     def empty(self, x: View, shape: tuple[int, ...], dtype: np.dtype, stream: int | None) -> Any:
-        from numba import cuda
-
+        cuda = _numba_cuda()
         used_in = x.stream or driver.LEGACY_STREAM
         with cuda.gpus[x.ordinal]:
             stream_of = 0 if used_in == driver.default_stream() else cuda.external_stream(used_in)
             return cuda.device_array(shape, dtype, stream=stream_of)
 
     def empty_like(self, x: View, dtype: np.dtype, stream: int | None) -> Any:
-        from numba import cuda
-
+        cuda = _numba_cuda()
         steps = [0] * len(x.shape)
         size = dtype.itemsize
         for i in reversed(arrays.order_in_memory(x.strides)):
