@@ -21,7 +21,6 @@ result on takes the factor off.
 
 from typing import NamedTuple
 
-import numpy as np
 from numba.core import types
 
 from . import kernel_code
@@ -39,6 +38,7 @@ class FloatFormat(NamedTuple):
 
     integer: types.Type
     mantissa_bits: int
+    largest: float
     up: float  # the factor of bulk results
     magic: float  # added to a number, leaves its nearest integer in the low bits, as the exponent of a power times `up`
     floor: float  # of which the power is 0
@@ -50,13 +50,13 @@ class FloatFormat(NamedTuple):
 
 
 FLOAT32 = FloatFormat(
-    types.int32, 23, 2.0**64, 1.5 * 2**23 + 127 + 64, -(127 + 64) * LN2, 1.5 * 2**9,
+    types.int32, 23, (2 - 2.0**-23) * 2.0**127, 2.0**64, 1.5 * 2**23 + 127 + 64, -(127 + 64) * LN2, 1.5 * 2**9,
     0.693145751953125, 1.428606820309417e-06,
     (0.4999999343083411, 0.16666520386294844, 0.04166839104188776, 0.008368746293045, 0.0013814527913098772),
     6,
 )  # fmt: skip
 FLOAT64 = FloatFormat(
-    types.int64, 52, 2.0**64, 1.5 * 2**52 + 1023 + 64, -(1023 + 64) * LN2, 1.5 * 2**12,
+    types.int64, 52, (2 - 2.0**-52) * 2.0**1023, 2.0**64, 1.5 * 2**52 + 1023 + 64, -(1023 + 64) * LN2, 1.5 * 2**12,
     0.6931471803691238, 1.9082149292705877e-10,
     (0.5000000000000011, 0.1666666666666641, 0.04166666666653003, 0.008333333333496414,
      0.0013888888943686539, 0.0001984126950255551, 2.480149302025785e-05, 2.755758980603078e-06,
@@ -79,11 +79,6 @@ WIDE_Q = (
 def float_format(v: types.Type) -> FloatFormat:
     """The format of a number type's elements."""
     return {types.float32: FLOAT32, types.float64: FLOAT64}[element(v)]
-
-
-def float_limit(v: types.Type) -> float:
-    """The largest number of a format."""
-    return float(np.finfo(element(v).name).max)
 
 
 def polynomial(x, coefficients):
@@ -116,8 +111,8 @@ def top_of(m, error):
     `m` is split into a number of few bits and a rest, exactly. An infinite `m` is
     taken for the largest number, so that what lies below it has a weight of 0.
     """
-    fmt, largest = float_format(m.type), float_limit(m.type)
-    m = select(m > largest, largest, m)
+    fmt = float_format(m.type)
+    m = select(m > fmt.largest, fmt.largest, m)
     short = select(maximum(m, -m) < fmt.short, (m + fmt.short) - fmt.short, m)
     return short, m - short, error, m + fmt.floor
 
