@@ -25,9 +25,10 @@ from numpy.exceptions import AxisError
 from .. import online
 from ..backends.cpu.tiles import jit
 from ..simd import Stored, store
-from .axes import Arrangement, are_axes, is_among, make_rows_along_axes, make_weighted_rows, put_layout, words_for
+from .axes import Arrangement, are_axes, is_among, make_rows_along_axes, put_layout, words_for
 from .kernels import spec_of, words_on_stack
 from .rows import address_of, check_numbers, float_of, overload_on_cpu
+from .weighted import make_weighted_rows
 
 _FLOAT64 = Stored("float64")
 _OUT_OF_RANGE = "axis is out of range, or has an axis twice"
