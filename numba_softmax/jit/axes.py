@@ -6,8 +6,6 @@ import functools
 from collections.abc import Callable
 from typing import Literal
 
-from numba import float64, int64
-
 from .. import online
 from ..backends.cpu import STRIP_BYTES, WIDEST_STRIP
 from ..backends.cpu.layout import (
@@ -25,8 +23,8 @@ from ..backends.cpu.layout import (
 )
 from ..backends.cpu.tiles import BLOCK, VECTOR_BYTES, inlined, jit, lanes_of
 from ..backends.spec import Spec, stored
-from ..expmath import FLOAT64, log, log1p, two_sum
-from ..simd import Stored, load, store
+from ..lanewise import lanewise
+from ..simd import Stored, store
 from .kernels import body_of, contiguous_row
 
 _INT64 = Stored("int64")
@@ -37,13 +35,13 @@ def words_for(ndim: int) -> tuple[int, ...]:
     return (0,) * (TABLE + DIM * (ndim + 1))
 
 
-@inlined
+@lanewise
 def put(layout, i, number):
     """Write a word of a layout."""
-    store(_INT64, layout + 8 * i, int64(number))
+    store(_INT64, layout + 8 * i, number)
 
 
-@inlined
+@lanewise
 def put_dim(layout, at, size, x_step, y_step, w_step):
     """Write the words of a dimension, from word `at` on."""
     put(layout, at, size)

@@ -19,7 +19,7 @@ import numpy as np
 from numba import float64
 
 from ..backends.cpu.layout import ROWS, N, row_offsets, run_at, word
-from ..backends.cpu.tiles import VECTOR_BYTES, jit
+from ..backends.cpu.tiles import VECTOR_BYTES, jit, release
 from ..backends.spec import stored
 from ..expmath import LOG2_E, two_sum
 from ..lanewise import Vec, lanewise
@@ -28,7 +28,7 @@ from ..simd import Stored, exchange, fma, halvings, lane, like, load, maximum, s
 from .kernels import STACK, weights_on_stack
 from .pairs import FAR, exp_of_pair, log_of_pair, magnitude, nearest, power, split, two_product
 from .rows import address_of
-from .words import in_words
+from .words import in_words, put_number, small
 
 _OWN = Stored("float64")
 _SIZE = 8
@@ -52,6 +52,18 @@ the last place of that."""
 
 SMALLEST, LARGEST = 2.0**-1076, 2.0**-10
 """What any sum may err by: a quarter of the smallest number; and what none may: its sign must be certain."""
+
+
+@lanewise
+def finite(a, b):
+    """The term ``b exp(a)``, or one of weight 0 instead if it is not finite or counts for nothing; and what it is then.
+
+    That is 0, NaN or infinite, and only the sum of those of a row counts.
+    """
+    is_finite = (a - a == 0.0) & (b - b == 0.0)
+    other = b * select(a == -INF, 0.0, select(a - a == 0.0, 1.0, a))
+    keep = is_finite & (b != 0.0)
+    return select(keep, a, 0.0), select(keep, b, 0.0), select(is_finite | (b == 0.0), 0.0, other)
 
 
 @lanewise
@@ -109,16 +121,39 @@ def _add(hi, mid, lo, lost, t, t_lo):
 
 @lanewise
 def sum_lanes(sums):
-    """The sums of all lanes: in two parts, what is left of the third, and the rest as it was."""
+    """The sums of all lanes: in two parts; the bound of its error, but for that of the third part; the largest term."""
     hi, mid, lo, lost, inexact, top = sums
     for step in halvings(hi.type.lanes):
-        hi, mid, lo, lost = _add(hi, mid, lo + exchange(lo, step), lost + exchange(lost, step), *(exchange(v, step) for v in (hi, mid)))
+        other = [exchange(part, step) for part in (hi, mid, lo, lost)]
+        hi, mid, lo, lost = _add(hi, mid, lo + other[2], lost + other[3], other[0], other[1])
         inexact, top = inexact + exchange(inexact, step), maximum(top, exchange(top, step))
-    hi, mid, lo, lost, inexact, top = (lane(v, 0) for v in (hi, mid, lo, lost, inexact, top))
+    hi, mid, lo, lost, inexact, top = (lane(part, 0) for part in (hi, mid, lo, lost, inexact, top))
     hi, mid = two_sum(hi, mid)
     mid, lo = two_sum(mid, lo)
     hi, mid = two_sum(hi, mid)
-    return hi, mid, lo, lost, inexact, top
+    return hi, mid, inexact * TERM_ERROR + magnitude(lo), lost, top
+
+
+@lanewise
+def log_of_sum(sums, others, frame, n):
+    """The logarithm of a row's absolute sum, its sign, and whether they are certain.
+
+    A third part is added to less than ``n`` times, and rounded twice each time.
+    """
+    hi, lo, bound, lost, top = sum_lanes(sums)
+    for step in halvings(others.type.lanes):
+        others = others + exchange(others, step)
+    other, (shift, exponent) = lane(others, 0), frame
+    bound = bound + lost * (n + 8.0) * 2.0**-51
+    sign = select(hi < 0.0, like(hi, -1.0), 1.0)
+    result = shift + log_of_pair(magnitude(hi), lo * sign, exponent)
+    unit = maximum(magnitude(shift + log_of_pair(top, like(top, 0.0), exponent)) - 2.0**-50, magnitude(result))
+    tolerance = maximum(unit * TOLERANCE, like(hi, SMALLEST))
+    certain = bound <= magnitude(hi) * select(tolerance < LARGEST, tolerance, LARGEST)
+    none, is_finite = (hi == 0.0) & (bound == 0.0), other == 0.0
+    result = select(is_finite, select(none, -INF, result), magnitude(other))
+    sign = select(is_finite, select(none, 0.0, sign), select(other > 0.0, 1.0, select(other < 0.0, -1.0, other)))
+    return result, sign, certain | (other != 0.0)
 
 
 @functools.cache
@@ -131,78 +166,50 @@ def make_weighted_rows(x: str, b: str) -> Callable:
     x_format, b_format = stored(x), stored(b)
 
     @jit
-    def gather(x, b, layout, start, count, elements, weights):
-        """Bring finite terms together, and add up the others: NaN or infinite, if there are any."""
-        done, others = 0, 0.0
+    def gather(x, b, layout, start, a, w):
+        """Bring a batch of elements together at `a`, and their weights at `w`, with terms of weight 0 up to a whole vector."""
+        start = small(start)
+        count, done = min(_BATCH, word(layout, N) - start), 0
         while done < count:
             (x_at, _, b_at), (x_step, _, b_step), run = run_at(layout, start + done)
-            run = min(run, count - done)
-            for i in range(run):
-                v, w = load(float64, x_format, x + x_at + i * x_step), load(float64, b_format, b + b_at + i * b_step)
-                if w == 0.0:
-                    v = 0.0
-                elif v - v != 0.0 or w - w != 0.0:
-                    others += w * (0.0 if v == -INF else 1.0 if v - v == 0.0 else v)
-                    v, w = 0.0, 0.0
-                store(_OWN, elements + (done + i) * _SIZE, v)
-                store(_OWN, weights + (done + i) * _SIZE, w)
+            for i in range(min(run, count - done)):
+                put_number(a, done + i, load(float64, x_format, x + x_at + i * x_step))
+                put_number(w, done + i, load(float64, b_format, b + b_at + i * b_step))
             done += run
-        return others
-
-    @jit
-    def gather_batch(x, b, layout, start, elements, weights):
-        """A batch of terms, filled up to whole vectors by terms of weight 0."""
-        count = min(_BATCH, word(layout, N) - start)
-        others = gather(x, b, layout, start, count, elements, weights)
         whole = count + -count % _LANES
         for i in range(count, whole):
-            store(_OWN, elements + i * _SIZE, 0.0)
-            store(_OWN, weights + i * _SIZE, 0.0)
-        return whole, others
-
-    @jit
-    def weighted_row(x, b, layout):
-        n = word(layout, N)
-        elements = weights_on_stack(n)
-        weights = elements + _BATCH * _SIZE
-        others, count, zero = 0.0, 0, splat(_VEC, 0.0)
-        top = zero, zero - INF
-        for start in range(0, n, _BATCH):
-            count, more = gather_batch(x, b, layout, start, elements, weights)
-            others += more
-            for j in range(0, count * _SIZE, VECTOR_BYTES):
-                top = larger(top, load(_VEC, _OWN, elements + j), load(_VEC, _OWN, weights + j))
-        m, e = largest(top)
-        if others - others != 0.0:
-            return abs(others), 1.0 if others > 0.0 else -1.0 if others < 0.0 else others
-        if e == -INF:
-            return -INF, 0.0
-        frame = frame_of(m, e)
-        sums = zero, zero, zero, zero, zero, zero
-        for start in range(0, n, _BATCH):
-            if n > _BATCH:
-                count, _ = gather_batch(x, b, layout, start, elements, weights)
-            for j in range(0, count * _SIZE, VECTOR_BYTES):
-                sums = add_term(sums, load(_VEC, _OWN, elements + j), load(_VEC, _OWN, weights + j), frame)
-        hi, lo, left, lost, inexact, top_term = sum_lanes(sums)
-        bound = inexact * TERM_ERROR + (lost * (n + 8) * 2.0**-51 + abs(left))
-        if hi == 0.0 and bound == 0.0:
-            return -INF, 0.0
-        shift, exponent = frame
-        sign = 1.0 if hi > 0.0 else -1.0
-        result = shift + log_of_pair(abs(hi), lo * sign, exponent)
-        unit = max(abs(result), abs(shift + log_of_pair(top_term, 0.0, exponent)) - 2.0**-50)
-        if bound <= abs(hi) * min(max(TOLERANCE * unit, SMALLEST), LARGEST):
-            return result, sign
-        terms = np.empty((2, n))
-        gather(x, b, layout, 0, n, address_of(terms[0]), address_of(terms[1]))
-        return in_words(terms[0], terms[1])
+            put_number(w, i, 0.0)
+        return whole * _SIZE
 
     @jit
     def weighted_rows(x, y, b, sign, layout):
+        n, zero = word(layout, N), splat(_VEC, 0.0)
+        a = weights_on_stack(n)
+        w = a + _BATCH * _SIZE
         for i in range(word(layout, ROWS)):
             x_at, y_at, b_at = row_offsets(layout, i)
-            result, positive = weighted_row(x + x_at, b + b_at, layout)
+            top, others, size = (zero, zero - INF), zero, 0
+            for start in range(0, n, _BATCH):
+                size = gather(x + x_at, b + b_at, layout, start, a, w)
+                for j in range(0, size, VECTOR_BYTES):
+                    v, weight, other = finite(load(_VEC, _OWN, a + j), load(_VEC, _OWN, w + j))
+                    top, others = larger(top, v, weight), others + other
+            frame = frame_of(*largest(top))
+            sums = zero, zero, zero, zero, zero, zero
+            for start in range(0, n, _BATCH):
+                if n > _BATCH:
+                    size = gather(x + x_at, b + b_at, layout, start, a, w)
+                for j in range(0, size, VECTOR_BYTES):
+                    v, weight, _ = finite(load(_VEC, _OWN, a + j), load(_VEC, _OWN, w + j))
+                    sums = add_term(sums, v, weight, frame)
+            result, positive, certain = log_of_sum(sums, others, frame, float64(n))
+            if not certain:
+                terms = np.empty(2 * (n + _LANES))
+                exact_a, exact_w = address_of(terms), address_of(terms) + (n + _LANES) * _SIZE
+                for start in range(0, n, _BATCH):
+                    gather(x + x_at, b + b_at, layout, start, exact_a + start * _SIZE, exact_w + start * _SIZE)
+                result, positive = in_words(exact_a, exact_w, n)
+                release(terms)
             store(_OWN, y + y_at, result)
             store(_OWN, sign + y_at, positive)
 
