@@ -136,24 +136,36 @@ def sum_lanes(sums):
 
 @lanewise
 def log_of_sum(sums, others, frame, n):
-    """The logarithm of a row's absolute sum, its sign, and whether they are certain.
+    """The logarithm of a row's absolute sum, the sum's sign and size, the bound of its error, and the largest term.
 
-    A third part is added to less than ``n`` times, and rounded twice each time.
+    A third part is added to less than `n` times, and rounded twice each time.
     """
     hi, lo, bound, lost, top = sum_lanes(sums)
     for step in halvings(others.type.lanes):
         others = others + exchange(others, step)
     other, (shift, exponent) = lane(others, 0), frame
     bound = bound + lost * (n + 8.0) * 2.0**-51
-    sign = select(hi < 0.0, like(hi, -1.0), 1.0)
-    result = shift + log_of_pair(magnitude(hi), lo * sign, exponent)
-    unit = maximum(magnitude(shift + log_of_pair(top, like(top, 0.0), exponent)) - 2.0**-50, magnitude(result))
-    tolerance = maximum(unit * TOLERANCE, like(hi, SMALLEST))
-    certain = bound <= magnitude(hi) * select(tolerance < LARGEST, tolerance, LARGEST)
+    sign, size = select(hi < 0.0, like(hi, -1.0), 1.0), magnitude(hi)
     none, is_finite = (hi == 0.0) & (bound == 0.0), other == 0.0
-    result = select(is_finite, select(none, -INF, result), magnitude(other))
-    sign = select(is_finite, select(none, 0.0, sign), select(other > 0.0, 1.0, select(other < 0.0, -1.0, other)))
-    return result, sign, certain | (other != 0.0)
+    result = select(none, -INF, shift + log_of_pair(size, lo * sign, exponent))
+    sign = select(none, 0.0, sign)
+    sign_of_other = select(other > 0.0, 1.0, select(other < 0.0, -1.0, other))
+    result, sign = select(is_finite, result, magnitude(other)), select(is_finite, sign, sign_of_other)
+    return result, sign, size, select(is_finite, bound, 0.0), top
+
+
+@lanewise
+def is_certain(size, bound, unit):
+    """Whether a sum of that size errs by so little that its logarithm is right to the last places of `unit`."""
+    tolerance = maximum(magnitude(unit) * TOLERANCE, like(size, SMALLEST))
+    return bound <= size * select(tolerance < LARGEST, tolerance, LARGEST)
+
+
+@lanewise
+def log_of_term(top, frame):
+    """The logarithm of the largest term, no further from 0 than it is."""
+    shift, exponent = frame
+    return maximum(magnitude(shift + log_of_pair(top, like(top, 0.0), exponent)) - 2.0**-50, like(top, 0.0))
 
 
 @functools.cache
@@ -167,7 +179,10 @@ def make_weighted_rows(x: str, b: str) -> Callable:
 
     @jit
     def gather(x, b, layout, start, a, w):
-        """Bring a batch of elements together at `a`, and their weights at `w`, with terms of weight 0 up to a whole vector."""
+        """Bring a batch of elements together at `a` and their weights at `w`: how many bytes they are.
+
+        They are filled up to whole vectors with weights of 0.
+        """
         start = small(start)
         count, done = min(_BATCH, word(layout, N) - start), 0
         while done < count:
@@ -188,22 +203,22 @@ def make_weighted_rows(x: str, b: str) -> Callable:
         w = a + _BATCH * _SIZE
         for i in range(word(layout, ROWS)):
             x_at, y_at, b_at = row_offsets(layout, i)
-            top, others, size = (zero, zero - INF), zero, 0
+            top, others, count = (zero, zero - INF), zero, 0
             for start in range(0, n, _BATCH):
-                size = gather(x + x_at, b + b_at, layout, start, a, w)
-                for j in range(0, size, VECTOR_BYTES):
+                count = gather(x + x_at, b + b_at, layout, start, a, w)
+                for j in range(0, count, VECTOR_BYTES):
                     v, weight, other = finite(load(_VEC, _OWN, a + j), load(_VEC, _OWN, w + j))
                     top, others = larger(top, v, weight), others + other
             frame = frame_of(*largest(top))
             sums = zero, zero, zero, zero, zero, zero
             for start in range(0, n, _BATCH):
                 if n > _BATCH:
-                    size = gather(x + x_at, b + b_at, layout, start, a, w)
-                for j in range(0, size, VECTOR_BYTES):
+                    count = gather(x + x_at, b + b_at, layout, start, a, w)
+                for j in range(0, count, VECTOR_BYTES):
                     v, weight, _ = finite(load(_VEC, _OWN, a + j), load(_VEC, _OWN, w + j))
                     sums = add_term(sums, v, weight, frame)
-            result, positive, certain = log_of_sum(sums, others, frame, float64(n))
-            if not certain:
+            result, positive, size, bound, top_term = log_of_sum(sums, others, frame, float64(n))
+            if not is_certain(size, bound, result) and not is_certain(size, bound, log_of_term(top_term, frame)):
                 terms = np.empty(2 * (n + _LANES))
                 exact_a, exact_w = address_of(terms), address_of(terms) + (n + _LANES) * _SIZE
                 for start in range(0, n, _BATCH):

@@ -81,6 +81,7 @@ def words_above(a, shift):
 
 @jit
 def clear(s, last):
+    """``s = 0``."""
     last = small(last)
     for i in range(last + 1):
         put(s, i, 0)
@@ -154,7 +155,8 @@ def set_product(out, a, b, last):
     last = small(last)
     clear(out, last)
     for j in range(last + 1):
-        add_product(out, last, j - last, a, last + 1, word(b, j))
+        if word(b, j) != 0:
+            add_product(out, last, j - last, a, last + 1, word(b, j))
 
 
 @jit
@@ -187,7 +189,7 @@ def set_exp(e, y, term, product, last):
     put(e, last, 1)
     put(term, last, 1)
     for k in range(1, 2 + BITS * (last + 1) // 25):
-        set_product(product, term, y, last)
+        set_product(product, y, term, last)
         rest = 0
         for i in range(last, -1, -1):
             rest = (rest << BITS) + word(product, i)
@@ -259,7 +261,7 @@ def drop_cancelled(a, b, count, weight):
 
 @jit
 def add_terms(s, lowest, a, b, count, shift, weight, room, last):
-    """Add ``b exp(a - shift)`` of all terms to `s`, which has the unit ``2**(30 lowest)``, in `room` for five numbers."""
+    """Add ``b exp(a - shift)`` of all terms to `s`, whose unit is ``2**(30 lowest)``, in `room` for five numbers."""
     last = small(last)
     size = SIZE * (last + 1)
     step, e, x, term, product = room, room + size, room + 2 * size, room + 3 * size, room + 4 * size
