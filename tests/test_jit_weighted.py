@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from mpmath import mpf
 
+from numba_softmax import jit  # what makes SciPy's function compile
+
 special = pytest.importorskip("scipy.special", reason="SciPy's function is compiled")
 
 
@@ -174,6 +176,15 @@ def test_rows_of_any_length_and_step_are_right(n):
     a[: n // 2] = a[n // 2 : n // 2 * 2] + 1e-12  # sums of pairs are lost to their rounding
     b[: n // 2] = -b[n // 2 : n // 2 * 2]
     assert_right(a[:n], b[:n], 60)
+
+
+def test_weights_of_one_change_nothing():
+    generator = np.random.default_rng(8)
+    for n in (1, 5, 100):
+        a = generator.normal(0, 20, n)
+        result, sign = lse(a, np.ones(n))
+        assert sign == 1
+        assert result == pytest.approx(jit.logsumexp(a), rel=4 * 2.0**-52, abs=0)
 
 
 def test_a_row_does_not_depend_on_the_others():
