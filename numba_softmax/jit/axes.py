@@ -6,8 +6,6 @@ import functools
 from collections.abc import Callable
 from typing import Literal
 
-from numba import float64, int64
-
 from .. import online
 from ..backends.cpu import STRIP_BYTES, WIDEST_STRIP
 from ..backends.cpu.layout import (
@@ -25,8 +23,8 @@ from ..backends.cpu.layout import (
 )
 from ..backends.cpu.tiles import BLOCK, VECTOR_BYTES, inlined, jit, lanes_of
 from ..backends.spec import Spec, stored
-from ..expmath import FLOAT64, log, log1p, rounded, two_sum
-from ..simd import Stored, load, store
+from ..lanewise import lanewise
+from ..simd import Stored, store
 from .kernels import body_of, contiguous_row
 
 _INT64 = Stored("int64")
@@ -37,13 +35,13 @@ def words_for(ndim: int) -> tuple[int, ...]:
     return (0,) * (TABLE + DIM * (ndim + 1))
 
 
-@inlined
+@lanewise
 def put(layout, i, number):
     """Write a word of a layout."""
-    store(_INT64, layout + 8 * i, int64(number))
+    store(_INT64, layout + 8 * i, number)
 
 
-@inlined
+@lanewise
 def put_dim(layout, at, size, x_step, y_step, w_step):
     """Write the words of a dimension, from word `at` on."""
     put(layout, at, size)
@@ -170,73 +168,3 @@ def _make_rows_across(spec: Spec) -> Callable:
         columns(x, y, layout, 0, rows // inner * -(-vectors // strip))
 
     return rows_across
-
-
-@functools.cache
-def make_weighted_rows(x: str, b: str) -> Callable:
-    """``f(x, y, b, sign, layout)``: logarithms of absolute sums of ``b exp(x)``, and the signs of those, in float64.
-
-    Weights take the mask's place in the layout. An element of weight 0 counts
-    for nothing, whatever it is. The sum is in two parts, since weights of both
-    signs may leave little of it.
-    """
-    x_format, b_format, own = stored(x), stored(b), Stored("float64")
-    down = 1.0 / FLOAT64.up
-
-    @inlined
-    def weight_and_element(x, b, layout, position):
-        (x_at, _, b_at), _, _ = run_at(layout, position)
-        return load(float64, b_format, b + b_at), load(float64, x_format, x + x_at)
-
-    @jit
-    def largest(x, b, layout):
-        m = -online.INF
-        for j in range(word(layout, N)):
-            w, v = weight_and_element(x, b, layout, j)
-            if w != 0.0 and v > m:
-                m = v
-        return m
-
-    @jit
-    def weighted_sum(x, b, layout, m):
-        frame = online.frame_of(m, None)
-        total, lost = 0.0, 0.0
-        for j in range(word(layout, N)):
-            w, v = weight_and_element(x, b, layout, j)
-            if w == 0.0:
-                continue
-            if m == online.INF:  # what is finite does not count then; NaN does
-                term = w * v if v == m or v != v else 0.0
-            else:
-                term = w * (rounded(online.weigh(v, frame, None)) * down)
-            total, error = two_sum(total, term)
-            lost += error
-        if total - total != 0.0:
-            return total, 0.0
-        return total, lost
-
-    @jit
-    def log_of(total, lost):
-        """Of a number of two parts that is not negative, precise also near 1."""
-        if 0.5 < total < 2.0:
-            return log1p(total - 1.0 + lost)
-        return log(total + lost)
-
-    @jit
-    def weighted_rows(x, y, b, sign, layout):
-        for i in range(word(layout, ROWS)):
-            x_at, y_at, b_at = row_offsets(layout, i)
-            m = largest(x + x_at, b + b_at, layout)
-            total, lost = weighted_sum(x + x_at, b + b_at, layout, m)
-            whole, positive = total + lost, 1.0
-            if whole < 0.0:
-                total, lost, positive = -total, -lost, -1.0
-            result = log_of(total, lost)
-            if whole == 0.0:
-                positive, result = 0.0, -online.INF
-            elif m - m == 0.0:
-                result += m
-            store(own, y + y_at, result)
-            store(own, sign + y_at, positive if whole == whole else whole)
-
-    return weighted_rows

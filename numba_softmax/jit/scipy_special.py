@@ -2,12 +2,16 @@
 
 They mean what they mean in SciPy, with these differences: arrays are of at
 least one dimension and of float32, float64, integers or bool; results lie in C
-order, are float64 unless all arrays are float32, and are right to the last
-places where weights cancel, too; the sum of no elements has the sign 0. An axis
-of size 0 is nothing wrong. A number as `b` has no say in the dtype; an array
-must broadcast to the shape of `a`, and what it gives the weight 0 counts for
-nothing, NaN and infinities among it. `keepdims` and `return_sign` are written
-as True or False.
+order and are float64 unless all arrays are float32; the sum of no elements has
+the sign 0. An axis of size 0 is nothing wrong. A number as `b` has no say in the
+dtype; an array must broadcast to the shape of `a`, and what it gives the weight 0
+counts for nothing, NaN and infinities among it. `keepdims` and `return_sign` are
+written as True or False.
+
+With any finite `b`, results are within 2 units in the last place of the larger of
+result and maximum, which is that of ``a + log|b|``, in float64; float32 results are
+rounded from that. Signs are right, and 0 where exact arithmetic has nothing left.
+Weights that are infinite or NaN count as in ``sum(b * exp(a))`` under IEEE 754.
 """
 
 from __future__ import annotations
@@ -25,9 +29,10 @@ from numpy.exceptions import AxisError
 from .. import online
 from ..backends.cpu.tiles import jit
 from ..simd import Stored, store
-from .axes import Arrangement, are_axes, is_among, make_rows_along_axes, make_weighted_rows, put_layout, words_for
+from .axes import Arrangement, are_axes, is_among, make_rows_along_axes, put_layout, words_for
 from .kernels import spec_of, words_on_stack
 from .rows import address_of, check_numbers, float_of, overload_on_cpu
+from .weighted import make_weighted_rows
 
 _FLOAT64 = Stored("float64")
 _OUT_OF_RANGE = "axis is out of range, or has an axis twice"

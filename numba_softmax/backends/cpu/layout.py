@@ -15,6 +15,7 @@ from numba import int64, types, uint8
 
 from ... import kernel_code
 from ...arrays import Layout
+from ...lanewise import lanewise
 from ...simd import Stored, load, store
 from .tiles import inlined, jit
 
@@ -39,7 +40,7 @@ def words_of_one_row(n, x_step, y_step):
     return (1, n, 1, 1, 0, 1, 0, 0, 0, n, x_step, y_step, 0)
 
 
-@inlined
+@lanewise
 def word(layout, i):
     return load(int64, _INT64, layout + 8 * i)
 

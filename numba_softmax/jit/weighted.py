@@ -1,0 +1,238 @@
+"""Logarithms of weighted sums, ``log|sum(b exp(a))|``, of rows along any axes, in jitted code.
+
+A row is summed up in about 100 bits, with a bound of the error. Where that does
+not certify the result, `words` computes the row again, in as many bits as it
+takes: where a sum cancels to less than ``2**-50`` of its terms, and where it is
+so near to 1 that its logarithm has few of its bits.
+
+A term is ``b exp(a - shift)``, of which ``b = mu 2**e`` and ``exp(a - shift) = g 2**n``.
+Exponents are added up as numbers and reduced by that of the largest term, so
+that neither weights nor elements that are far apart overflow.
+
+The bound of a sum's error is `TERM_ERROR` of the terms' absolute sum, without those
+whose exponential is exactly 1; the third part of the sum, which is left out in
+the end; and what that has lost to its roundings, all others being exact. It
+certifies a result that it may change by a quarter of a unit at most. The
+logarithm errs by 1.5 units at most, and where an element is added to it, by
+less than one unit in all; so the result is right to 2 units.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+import numpy as np
+from numba import float64
+
+from ..backends.cpu.layout import ROWS, N, row_offsets, run_at, word
+from ..backends.cpu.tiles import VECTOR_BYTES, jit, release
+from ..backends.spec import stored
+from ..expmath import LOG2_E, two_sum
+from ..lanewise import Vec, lanewise
+from ..online import INF
+from ..simd import Stored, exchange, fma, halvings, lane, like, load, maximum, select, splat, store
+from .kernels import STACK, weights_on_stack
+from .pairs import FAR, exp_of_pair, log_of_pair, magnitude, nearest, power, split, two_product
+from .rows import address_of
+from .words import in_words, put_number, small
+
+_OWN = Stored("float64")
+_SIZE = 8
+_LANES = VECTOR_BYTES // _SIZE
+_VEC = Vec(float64, _LANES)
+_BATCH = STACK // (2 * _SIZE)
+"""Elements that are brought together at once, with their weights."""
+
+TOP, FLOOR = 900.0, -900.0
+"""The exponent of the largest term, and that below which terms are left out: nothing overflows or is subnormal."""
+
+LEFT_OUT = 2.0**-790
+"""What a term that is left out counts for among inexact terms: more than it has."""
+
+TERM_ERROR = 2.0**-100
+"""The bound of a term's relative error: `exp_of_pair` and the product with the weight have less than half of it."""
+
+TOLERANCE = 2.0**-55
+"""What a sum may err by, relative to it, in parts of the larger of result and maximum: less than a quarter of a unit in
+the last place of that."""
+
+SMALLEST, LARGEST = 2.0**-1076, 2.0**-10
+"""What any sum may err by: a quarter of the smallest number; and what none may: its sign must be certain."""
+
+
+@lanewise
+def finite(a, b):
+    """The term ``b exp(a)``, or one of weight 0 instead if it is not finite or counts for nothing; and what it is then.
+
+    That is 0, NaN or infinite, and only the sum of those of a row counts.
+    """
+    is_finite = (a - a == 0.0) & (b - b == 0.0)
+    other = b * select(a == -INF, 0.0, select(a - a == 0.0, 1.0, a))
+    keep = is_finite & (b != 0.0)
+    return select(keep, a, 0.0), select(keep, b, 0.0), select(is_finite | (b == 0.0), 0.0, other)
+
+
+@lanewise
+def larger(top, a, b):
+    """In each lane the larger term, of `top` and of ``b exp(a)``: its element, and the exponent of its weight."""
+    return _larger(top, (a, split(b)[1]))
+
+
+def _larger(top, other):
+    (m, e_m), (a, e) = top, other
+    # Quarters, since differences of elements overflow; of the exponents, one may be -inf.
+    other_is = (a * 0.25 - m * 0.25) * LOG2_E > (e_m - e) * 0.25
+    return select(other_is, a, m), select(other_is, e, e_m)
+
+
+@lanewise
+def largest(top):
+    """The largest term of all lanes."""
+    for step in halvings(top[0].type.lanes):
+        top = _larger(top, tuple(exchange(part, step) for part in top))
+    return tuple(lane(part, 0) for part in top)
+
+
+@lanewise
+def frame_of(m, e):
+    """What to subtract from the elements, and from all exponents, where this is the largest term."""
+    shift = select(magnitude(m) > FAR, m, 0.0)
+    return shift, e + nearest((m - shift) * LOG2_E) - TOP
+
+
+@lanewise
+def add_term(sums, a, b, frame):
+    """Add ``b exp(a)`` to sums: of terms, in three parts; of what they err by; and to the largest term."""
+    hi, mid, lo, lost, inexact, top = sums
+    shift, exponent = frame
+    d, d_lo = two_sum(a, -shift)
+    mantissa, e = split(b)
+    g, g_lo, n = exp_of_pair(d, d_lo)
+    s = n + (e - exponent)
+    near, factor = s > FLOOR, power(s)
+    t, t_lo = two_product(g, mantissa)
+    t, t_lo = select(near, t * factor, 0.0), select(near, fma(g_lo, mantissa, t_lo) * factor, 0.0)
+    size = magnitude(t)
+    left_out = select(b == 0.0, 0.0, like(b, LEFT_OUT))
+    hi, mid, lo, lost = _add(hi, mid, lo, lost, t, t_lo)
+    return hi, mid, lo, lost, inexact + select(near, select(d == 0.0, 0.0, size), left_out), maximum(size, top)
+
+
+def _add(hi, mid, lo, lost, t, t_lo):
+    hi, error = two_sum(hi, t)
+    mid, error = two_sum(mid, error)
+    mid, more = two_sum(mid, t_lo)
+    return hi, mid, lo + (error + more), lost + (magnitude(error) + magnitude(more))
+
+
+@lanewise
+def sum_lanes(sums):
+    """The sums of all lanes: in two parts; the bound of its error, but for that of the third part; the largest term."""
+    hi, mid, lo, lost, inexact, top = sums
+    for step in halvings(hi.type.lanes):
+        other = [exchange(part, step) for part in (hi, mid, lo, lost)]
+        hi, mid, lo, lost = _add(hi, mid, lo + other[2], lost + other[3], other[0], other[1])
+        inexact, top = inexact + exchange(inexact, step), maximum(top, exchange(top, step))
+    hi, mid, lo, lost, inexact, top = (lane(part, 0) for part in (hi, mid, lo, lost, inexact, top))
+    hi, mid = two_sum(hi, mid)
+    mid, lo = two_sum(mid, lo)
+    hi, mid = two_sum(hi, mid)
+    return hi, mid, inexact * TERM_ERROR + magnitude(lo), lost, top
+
+
+@lanewise
+def log_of_sum(sums, others, frame, n):
+    """The logarithm of a row's absolute sum, the sum's sign and size, the bound of its error, and the largest term.
+
+    A third part is added to less than `n` times, and rounded twice each time.
+    """
+    hi, lo, bound, lost, top = sum_lanes(sums)
+    for step in halvings(others.type.lanes):
+        others = others + exchange(others, step)
+    other, (shift, exponent) = lane(others, 0), frame
+    bound = bound + lost * (n + 8.0) * 2.0**-51
+    sign, size = select(hi < 0.0, like(hi, -1.0), 1.0), magnitude(hi)
+    none, is_finite = (hi == 0.0) & (bound == 0.0), other == 0.0
+    result = select(none, -INF, shift + log_of_pair(size, lo * sign, exponent))
+    sign = select(none, 0.0, sign)
+    sign_of_other = select(other > 0.0, 1.0, select(other < 0.0, -1.0, other))
+    result, sign = select(is_finite, result, magnitude(other)), select(is_finite, sign, sign_of_other)
+    return result, sign, size, select(is_finite, bound, 0.0), top
+
+
+@lanewise
+def is_certain(size, bound, unit):
+    """Whether a sum of that size errs by so little that its logarithm is right to the last places of `unit`."""
+    tolerance = maximum(magnitude(unit) * TOLERANCE, like(size, SMALLEST))
+    return bound <= size * select(tolerance < LARGEST, tolerance, LARGEST)
+
+
+@lanewise
+def log_of_term(top, frame):
+    """The logarithm of the largest term, no further from 0 than it is."""
+    shift, exponent = frame
+    return maximum(magnitude(shift + log_of_pair(top, like(top, 0.0), exponent)) - 2.0**-50, like(top, 0.0))
+
+
+@functools.cache
+def make_weighted_rows(x: str, b: str) -> Callable:
+    """``f(x, y, b, sign, layout)``: logarithms of absolute sums of ``b exp(x)``, and the signs of those, in float64.
+
+    Weights take the mask's place in the layout. An element of weight 0 counts
+    for nothing, whatever it is.
+    """
+    x_format, b_format = stored(x), stored(b)
+
+    @jit
+    def gather(x, b, layout, start, a, w):
+        """Bring a batch of elements together at `a` and their weights at `w`: how many bytes they are.
+
+        They are filled up to whole vectors with weights of 0.
+        """
+        start = small(start)
+        count, done = min(_BATCH, word(layout, N) - start), 0
+        while done < count:
+            (x_at, _, b_at), (x_step, _, b_step), run = run_at(layout, start + done)
+            for i in range(min(run, count - done)):
+                put_number(a, done + i, load(float64, x_format, x + x_at + i * x_step))
+                put_number(w, done + i, load(float64, b_format, b + b_at + i * b_step))
+            done += run
+        whole = count + -count % _LANES
+        for i in range(count, whole):
+            put_number(w, i, 0.0)
+        return whole * _SIZE
+
+    @jit
+    def weighted_rows(x, y, b, sign, layout):
+        n, zero = word(layout, N), splat(_VEC, 0.0)
+        a = weights_on_stack(n)
+        w = a + _BATCH * _SIZE
+        for i in range(word(layout, ROWS)):
+            x_at, y_at, b_at = row_offsets(layout, i)
+            top, others, count = (zero, zero - INF), zero, 0
+            for start in range(0, n, _BATCH):
+                count = gather(x + x_at, b + b_at, layout, start, a, w)
+                for j in range(0, count, VECTOR_BYTES):
+                    v, weight, other = finite(load(_VEC, _OWN, a + j), load(_VEC, _OWN, w + j))
+                    top, others = larger(top, v, weight), others + other
+            frame = frame_of(*largest(top))
+            sums = zero, zero, zero, zero, zero, zero
+            for start in range(0, n, _BATCH):
+                if n > _BATCH:
+                    count = gather(x + x_at, b + b_at, layout, start, a, w)
+                for j in range(0, count, VECTOR_BYTES):
+                    v, weight, _ = finite(load(_VEC, _OWN, a + j), load(_VEC, _OWN, w + j))
+                    sums = add_term(sums, v, weight, frame)
+            result, positive, size, bound, top_term = log_of_sum(sums, others, frame, float64(n))
+            if not is_certain(size, bound, result) and not is_certain(size, bound, log_of_term(top_term, frame)):
+                terms = np.empty(2 * (n + _LANES))
+                exact_a, exact_w = address_of(terms), address_of(terms) + (n + _LANES) * _SIZE
+                for start in range(0, n, _BATCH):
+                    gather(x + x_at, b + b_at, layout, start, exact_a + start * _SIZE, exact_w + start * _SIZE)
+                result, positive = in_words(exact_a, exact_w, n)
+                release(terms)
+            store(_OWN, y + y_at, result)
+            store(_OWN, sign + y_at, positive)
+
+    return weighted_rows
