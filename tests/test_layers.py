@@ -43,10 +43,12 @@ ALLOWED = {
         {"numba", "numpy", "llvmlite"},
     ),
     "backends.cuda": (
-        {"arrays", "ops", *MATH, "backends.disk", "backends.spec", "backends.cuda", "backends.cuda.driver"},
+        {"arrays", "ops", *MATH, "backends.disk", "backends.spec"}
+        | {"backends.cuda", "backends.cuda.driver", "backends.cuda.installed"},
         {"numba", "llvmlite", "numba_cuda"},
     ),
-    "backends.cuda.driver": (set(), {"cuda"}),
+    "backends.cuda.driver": ({"backends.cuda.installed"}, set()),
+    "backends.cuda.installed": (set(), set()),
     "backends.cuda.dlpack": ({"arrays"}, NUMPY),
     "backends.cuda.libraries": ({"arrays", *HOST_SIDE}, {"numpy", "numba"}),
     "backends.cuda.streams": ({"arrays", *HOST_SIDE}, NUMPY),

@@ -11,10 +11,13 @@ from typing import Any
 
 from llvmlite import ir
 from numba.core import types
-from numba.cuda.extending import models, register_model
 
 from ...lanewise import Value, Vec, alike, call_llvm, constant, lanewise, llvm_type, shuffle_order, with_element
 from ...simd import Stored, convert, from_memory, lane, raw_type, to_memory, with_lane
+from . import installed
+
+with installed.needed():
+    from numba.cuda.extending import models, register_model
 
 WARP = 32
 """Threads that run in step and can read each other's registers."""
