@@ -34,9 +34,10 @@ class Gpu:
         mask = None if where is None else np.broadcast_to(where, x.shape)
         mask_steps = None if mask is None else mask.strides
         layout = arrays.layout_of(x.shape, axes, x.dtype, x.strides, dtype, steps, mask_steps)
-        x_at, _ = self._moved("x", x, offsets[0])
+        # Memory on the device goes with what gives it back, so that of x and the mask is held until the kernel has run.
+        x_at, _x = self._moved("x", x, offsets[0])
         y_at, fetch = self._moved("y", out, offsets[1])
-        w_at = 0 if mask is None else self._moved("w", mask, offsets[2])[0]
+        w_at, _w = (0, None) if mask is None else self._moved("w", mask, offsets[2])
         cuda.starter(op, layout)(x_at, y_at, w_at, arrays.as_scale(scale), self.queue)
         return fetch().view(dtype).reshape(shape)
 

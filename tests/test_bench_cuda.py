@@ -473,17 +473,17 @@ def test_facts_that_the_driver_does_not_tell_are_none(gpu, monkeypatch, tmp_path
 
 
 class HostCuda:
-    """What is asked of ``numba.cuda``, with arrays in host memory."""
+    """What is asked of ``numba.cuda``, with arrays in host memory, which it takes by the buffer protocol too."""
 
     class Array(np.ndarray):
         def copy_to_host(self):
             return np.array(self)
 
         def copy_to_device(self, array):
-            self[...] = array
+            self[...] = memoryview(array)
 
     def to_device(self, array):
-        return array.view(self.Array)
+        return np.array(memoryview(array)).view(self.Array)
 
     def device_array(self, shape, dtype):
         return np.empty(shape, dtype).view(self.Array)

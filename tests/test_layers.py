@@ -46,11 +46,12 @@ ALLOWED = {
         {"numba", "numpy", "llvmlite"},
     ),
     "backends.cuda": (
-        {"arrays", "building", "ops", *MATH}
-        | {"backends.disk", "backends.spec", "backends.cuda", "backends.cuda.driver"},
+        {"arrays", "building", "ops", *MATH, "backends.disk", "backends.spec"}
+        | {"backends.cuda", "backends.cuda.driver", "backends.cuda.installed"},
         {"numba", "llvmlite", "numba_cuda"},
     ),
-    "backends.cuda.driver": ({"building"}, {"cuda"}),
+    "backends.cuda.driver": ({"building", "backends.cuda.installed"}, set()),
+    "backends.cuda.installed": (set(), set()),
     "backends.cuda.dlpack": ({"arrays"}, NUMPY),
     "backends.cuda.libraries": ({"arrays", "building", *HOST_SIDE}, {"numpy", "numba"}),
     "backends.cuda.streams": ({"arrays", *HOST_SIDE}, NUMPY),

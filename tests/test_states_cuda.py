@@ -14,6 +14,7 @@ from gpus import Interpreter
 import numba_softmax as ns
 from numba_softmax.backends import cuda
 from numba_softmax.backends.cuda import libraries
+from numba_softmax.cli.cuda_arrays import on_device
 
 each_dtype = pytest.mark.parametrize("dtype", FLOATS)
 
@@ -47,9 +48,9 @@ class Real:
     """Arrays of Numba on the first GPU."""
 
     def put(self, array):
-        from numba.cuda import to_device
+        from numba import cuda
 
-        return to_device(array)
+        return on_device(cuda, array)
 
     def get(self, array):
         return array.copy_to_host()

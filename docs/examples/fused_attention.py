@@ -58,10 +58,10 @@ def attention(queries, keys, values, scale, results, lse):
 
 def launch(queries, keys, values):
     """Attention of NumPy arrays on a GPU: the results, and the logsumexp of each row of scores."""
-    results, lse = np.empty_like(queries), np.empty(len(queries), np.float32)
+    results, lse = cuda.device_array(queries.shape, np.float32), cuda.device_array(len(queries), np.float32)
     scale = np.float32(1 / math.sqrt(SIZE))
-    cuda.jit(attention)[len(queries), LANES * WARPS](queries, keys, values, scale, results, lse)
-    return results, lse
+    cuda.jit(attention)[len(queries), LANES * WARPS](*map(cuda.to_device, (queries, keys, values)), scale, results, lse)
+    return results.copy_to_host(), lse.copy_to_host()
 
 
 def reference(queries, keys, values):

@@ -135,7 +135,7 @@ class Numba(Maker):
         self._block = np.random.default_rng(SEED).standard_normal(BLOCK, np.float32) * SPREAD
 
     def normal(self, shape: tuple[int, ...], dtype: str) -> Any:
-        return self._cuda.to_device(np.resize(self._block.astype(arrays.as_dtype(dtype)), shape))
+        return on_device(self._cuda, np.resize(self._block.astype(arrays.as_dtype(dtype)), shape))
 
     def mask(self, shape: tuple[int, ...], share: float) -> Any:
         return self._cuda.to_device(np.resize(np.random.default_rng(SEED).random(BLOCK) < share, shape))
@@ -144,7 +144,8 @@ class Numba(Maker):
         return self._cuda.device_array(shape, arrays.as_dtype(dtype))
 
     def spoil(self, array: Any) -> None:
-        array.copy_to_device(np.full(array.shape, math.nan, array.dtype))
+        bits = f"u{array.dtype.itemsize}"
+        array.view(bits).copy_to_device(np.full(array.shape, math.nan, array.dtype).view(bits))
 
     def rows(self, array: Any, axis: int, index: INDEX) -> np.ndarray:
         return np.moveaxis(array.copy_to_host(), axis, -1)[index]
@@ -154,6 +155,15 @@ class Numba(Maker):
 
     def tidy(self) -> None:
         self._cuda.current_context().deallocations.clear()
+
+
+def on_device(cuda: Any, array: np.ndarray) -> Any:
+    """A device array of Numba with the elements of an array in host memory.
+
+    They are copied as integers, since Numba takes them by the buffer protocol, in
+    which NumPy has no letter for bfloat16.
+    """
+    return cuda.to_device(array.view(f"u{array.itemsize}")).view(array.dtype)
 
 
 def maker() -> Maker:

@@ -115,21 +115,33 @@ def _cache() -> dict[str, Any]:
 def _cuda() -> dict[str, Any]:
     """The GPUs, and what is missing if they cannot be used."""
     found = {"numba_cuda": _attempt(lambda: importlib.metadata.version("numba-cuda")), "driver": None, "devices": []}
-    missing = None
-    try:
-        from ..backends.cuda import driver
-
-        found["driver"] = ".".join(map(str, driver.version()))
-        found["devices"] = [dataclasses.asdict(driver.device(ordinal)) for ordinal in range(driver.count())]
-    except Exception as problem:
-        missing = str(problem)
+    problems = []
+    for gather in (_check_compiler, partial(_add_devices, found)):
+        try:
+            gather()
+        except Exception as problem:
+            problems.append(str(problem))
+    missing = problems[0] if problems else None
     return {**found, "usable": missing is None, "missing": missing}
 
 
+def _check_compiler() -> None:
+    from ..backends.cuda import kernels
+
+    kernels.check_compiler()
+
+
+def _add_devices(found: dict[str, Any]) -> None:
+    from ..backends.cuda import driver
+
+    found["driver"] = ".".join(map(str, driver.version()))
+    found["devices"] = [dataclasses.asdict(driver.device(ordinal)) for ordinal in range(driver.count())]
+
+
 def _cuda_in_lines(facts: dict[str, Any]) -> list[str]:
-    if not facts["usable"]:
-        return [f"not usable: {facts['missing']}"]
-    lines = [f"numba-cuda {_shown(facts['numba_cuda'])}, driver for CUDA {facts['driver']}"]
+    lines = [] if facts["usable"] else [f"not usable: {facts['missing']}"]
+    if facts["driver"]:
+        lines.append(f"numba-cuda {_shown(facts['numba_cuda'])}, driver for CUDA {facts['driver']}")
     for device in facts["devices"]:
         major, minor = device["capability"]
         lines.append(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
 import re
 import sys
@@ -58,8 +57,10 @@ class Line(NamedTuple):
 
 def command(arguments: argparse.Namespace) -> int:
     """Compile, print, and say which kernels do not keep to registers."""
-    _check_installed()
-    lines = list(measured(arguments))
+    try:
+        lines = list(measured(arguments))
+    except driver.CudaError as error:
+        raise UserError(str(error)) from None
     if arguments.json:
         print(json.dumps([record(line) for line in lines], indent=2))
     else:
@@ -70,14 +71,6 @@ def command(arguments: argparse.Namespace) -> int:
         memory = f"{used.stack} bytes of stack, {used.spilled} spilled, {used.local} of local memory"
         print(f"{NAME}: {line.label} for capability {_shown(line.capability)}: {memory}", file=sys.stderr)
     return 1 if dirty else 0
-
-
-def _check_installed() -> None:
-    try:
-        importlib.import_module("numba_cuda")
-        driver.assembler_version()
-    except (ImportError, RuntimeError) as error:
-        raise UserError(f"CUDA kernels need numba-cuda and what comes with it ({error}): {driver.INSTALL}") from None
 
 
 # ---------------------------------------------------------------- what is measured
@@ -93,10 +86,7 @@ def measured(arguments: argparse.Namespace) -> Iterator[Line]:
         raise UserError("no kernel has these options: a scale changes nothing for these operations")
     with tqdm(wanted, desc="compiling", delay=1, leave=False, disable=None, file=sys.stderr) as bar:
         for capability, kernel in bar:
-            try:
-                report = assembled_kernel(kernel, capability).report
-            except driver.CudaError as error:
-                raise UserError(str(error)) from None
+            report = assembled_kernel(kernel, capability).report
             yield line_of(kernel, capability, read_report(report))
 
 

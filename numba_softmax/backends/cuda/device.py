@@ -11,11 +11,14 @@ from typing import Any
 
 from llvmlite import ir
 from numba.core import types
-from numba.cuda.extending import models, register_model
 
 from ... import kernel_code
 from ...lanewise import Value, Vec, alike, call_llvm, constant, lanewise, llvm_type, shuffle_order, with_element
 from ...simd import Stored, convert, from_memory, lane, raw_type, to_memory, with_lane
+from . import installed
+
+with installed.needed():
+    from numba.cuda.extending import models, register_model
 
 kernel_code.register()
 

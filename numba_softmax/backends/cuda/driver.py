@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import importlib.util
 import os
 import struct
 from collections.abc import Iterator
@@ -20,10 +19,10 @@ from typing import Any, NamedTuple
 
 from ... import kernel_code
 from ...building import build
+from . import installed
+from .installed import CudaError
 
 kernel_code.register()
-
-INSTALL = "pip install 'numba-softmax[cu13]', or [cu12] for a driver of CUDA 12"
 
 LEGACY_STREAM, PER_THREAD_STREAM = 1, 2
 """Handles that stand for default streams. What 0 stands for is for the bindings to say: see `default_stream`."""
@@ -33,10 +32,6 @@ _OUT_OF_MEMORY, _NOT_INITIALIZED, _NO_DEVICE, _INVALID_VALUE = 2, 3, 100, 1
 _CORRUPTING = (214, 220, 700, 702, 710, *range(714, 720))
 """Errors after which no call of a process can use the device: a kernel, anyone's, did something that it must not do."""
 _NON_BLOCKING, _NO_TIMING, _PORTABLE = 1, 2, 1
-
-
-class CudaError(RuntimeError):
-    """CUDA cannot be used, or the driver refused something."""
 
 
 class Queue(NamedTuple):
@@ -98,13 +93,7 @@ if hasattr(os, "register_at_fork"):
 
 def _bindings() -> Any:
     """The module of bindings."""
-    if importlib.util.find_spec("numba_cuda") is None:
-        raise CudaError(f"CUDA needs numba-cuda, which is not installed: {INSTALL}")
-    try:
-        from cuda.bindings import driver
-    except ImportError as error:
-        raise CudaError(f"CUDA needs the bindings that come with numba-cuda ({error}): {INSTALL}") from None
-    return driver
+    return installed.bindings("driver")
 
 
 def _start() -> None:
@@ -167,9 +156,9 @@ def count() -> int:
 
 def assembler_version() -> tuple[int, int]:
     """That of nvJitLink."""
-    from cuda.bindings import nvjitlink
-
-    return nvjitlink.version()
+    nvjitlink = installed.bindings("nvjitlink")
+    with installed.needed():
+        return nvjitlink.version()
 
 
 @functools.cache
@@ -237,8 +226,7 @@ def current(ordinal: int) -> Iterator[None]:
 
 def assemble(ptx: str, capability: tuple[int, int]) -> tuple[bytes, str]:
     """Machine code for a capability, and the assembler's report on its registers and memory. It needs no GPU."""
-    from cuda.bindings import nvjitlink
-
+    nvjitlink = installed.bindings("nvjitlink")
     major, minor = capability
     text = ptx.encode()
     handle = None

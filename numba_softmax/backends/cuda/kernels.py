@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import NamedTuple
 
-import numba_cuda
 from numba import float64, int64, types
-from numba.cuda.compiler import compile_cuda, kernel_fixup
-from numba.cuda.cudadrv import nvvm
 
 from ... import kernel_code
 from ...building import built
 from .. import disk
-from . import driver
+from . import driver, installed
 from .plan import Kernel
+
+with installed.needed():
+    import numba_cuda
+    from numba.cuda.compiler import compile_cuda, kernel_fixup
+    from numba.cuda.cudadrv import nvvm
 
 kernel_code.register()
 
@@ -42,12 +45,28 @@ def compile_kernel(kernel: Kernel, target: tuple[int, int]) -> Compiled:
     g = kernel.geometry
     dims = types.UniTuple(int64, 4 * (g.row_dims + g.reduced_dims))
     signature = (int64, int64, int64, int64, float64, float64, int64, int64, int64, dims)
-    compiled = compile_cuda(kernel.function, types.void, signature, nvvm_options=_OPTIONS, cc=target)
+    try:
+        return _compiled(kernel.function, signature, kernel.threads, target)
+    except Exception as error:
+        check_compiler(error)
+        raise
+
+
+def check_compiler(found: Exception | None = None) -> None:
+    """Raise CudaError if not even an empty kernel can be compiled; what was `found` before says why."""
+    try:
+        _compiled(lambda: None, (), 32, (7, 5))
+    except Exception as error:
+        raise installed.unusable(found or error) from error
+
+
+def _compiled(function: Callable, signature: tuple, threads: int, target: tuple[int, int]) -> Compiled:
+    compiled = compile_cuda(function, types.void, signature, nvvm_options=_OPTIONS, cc=target)
     library, name = compiled.library, compiled.fndesc.llvm_func_name
     entry = library.get_function(name)
     library._entry_name = name
     kernel_fixup(entry, False)
-    nvvm.set_launch_bounds(entry, kernel.threads)
+    nvvm.set_launch_bounds(entry, threads)
     (ptx,) = library.get_asm_strs(cc=target)
     return Compiled(ptx, name)
 
