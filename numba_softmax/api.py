@@ -205,7 +205,7 @@ def logsumexp(
 
 def warmup(
     *ops: str,
-    dtypes: Iterable[DTypeLike] = ("float32",),
+    dtypes: DTypeLike | Iterable[DTypeLike] = "float32",
     where: bool = False,
     scale: bool = False,
     dtype: DTypeLike | None = None,
@@ -221,7 +221,7 @@ def warmup(
     ----------
     *ops : str
         Names of functions of this package; all of them if none is given.
-    dtypes : iterable of dtype
+    dtypes : dtype or iterable of dtype
         Of the elements.
     where, scale : bool
         Whether calls with these arguments are among them, besides those without.
@@ -257,7 +257,7 @@ def warmup(
         if name not in OPS:
             raise ValueError(f"there is no function {name!r}: it must be one of {', '.join(OPS)}")
     formats = []
-    for x_dtype in map(arrays.as_dtype, dtypes):
+    for x_dtype in arrays.as_dtypes(dtypes):
         arrays.check_input_dtype(x_dtype)
         y_dtype = arrays.as_output_dtype(dtype, x_dtype, None)
         formats.append((str(arrays.format_name(x_dtype)), str(arrays.format_name(y_dtype))))

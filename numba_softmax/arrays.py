@@ -12,7 +12,7 @@ import functools
 import math
 import numbers
 import operator
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -216,6 +216,12 @@ def as_dtype(dtype: Any) -> np.dtype:
         raise TypeError("dtype='bfloat16' needs the package ml_dtypes: pip install ml_dtypes") from None
     except TypeError:
         raise TypeError(f"dtype={dtype!r} is not a dtype; it must be one of {', '.join(FLOATS)}") from None
+
+
+def as_dtypes(dtypes: Any) -> list[np.dtype]:
+    """One dtype, or several, as dtypes."""
+    several = isinstance(dtypes, Iterable) and not isinstance(dtypes, (str, type, np.dtype))
+    return [as_dtype(dtype) for dtype in (dtypes if several else (dtypes,))]
 
 
 def as_float(dtype: Any) -> np.dtype:

@@ -15,9 +15,10 @@ HOST_SIDE = {"backends.cuda.driver", "backends.cuda.dlpack", "backends.cuda.libr
 
 # A module or a folder: what it may import of the package, and of other libraries.
 ALLOWED = {
-    "__init__": ({"api", "states"}, set()),
+    "__init__": ({"api", "refusals", "states"}, set()),
     "__main__": ({"cli"}, set()),
     "api": ({"arrays", "calls", "dispatch", "ops"}, {"numpy", "tqdm"}),
+    "refusals": ({"api", "states"}, NUMBA),
     "calls": ({"arrays", "dispatch", "ops"}, NUMPY),
     "states": ({"arrays", "dispatch", "folding", "ops"}, NUMPY),
     "mapped": ({"arrays", "calls", "dispatch", "folding", "ops"}, NUMPY),
