@@ -14,7 +14,7 @@ from numba.extending import overload
 
 from . import api, states
 
-INSTEAD = {
+INSTEAD: dict[Callable[..., Any], str] = {
     api.softmax: "call numba_softmax.jit.softmax",
     api.log_softmax: "call numba_softmax.jit.log_softmax",
     api.logsumexp: "call numba_softmax.jit.logsumexp",

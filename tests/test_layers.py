@@ -11,7 +11,7 @@ import numba_softmax
 PACKAGE = Path(numba_softmax.__file__).parent
 NUMBA, NUMPY = {"numba"}, {"numpy"}
 MATH = {"lanewise", "simd", "expmath", "online"}
-HOST_SIDE = {"backends.cuda.driver", "backends.cuda.dlpack", "backends.cuda.libraries"}
+HOST_SIDE = {"backends.cuda.driver", "backends.cuda.libraries"}
 
 # A module or a folder: what it may import of the package, and of other libraries.
 ALLOWED = {
@@ -25,9 +25,11 @@ ALLOWED = {
     "dask": ({"arrays", "calls", "dispatch", "folding", "ops"}, {"dask", "numba", "numpy"}),
     "folding": ({"arrays", "calls", "dispatch", "ops"}, NUMPY),
     "arrays": (set(), {"numpy", "ml_dtypes"}),
-    "host": ({"arrays"}, NUMPY),
+    "dlpack": ({"arrays"}, NUMPY),
+    "foreign": ({"arrays", "dlpack"}, NUMPY),
+    "host": ({"arrays", "foreign"}, NUMPY),
     "dispatch": (
-        {"host", "mapped", "dask"}
+        {"host", "foreign", "dlpack", "mapped", "dask"}
         | {"backends", "backends.cpu", "backends.cuda", "backends.cuda.streams", "backends.cuda.staging"},
         NUMPY,
     ),
@@ -48,8 +50,7 @@ ALLOWED = {
         {"numba", "llvmlite", "numba_cuda"},
     ),
     "backends.cuda.driver": (set(), {"cuda"}),
-    "backends.cuda.dlpack": ({"arrays"}, NUMPY),
-    "backends.cuda.libraries": ({"arrays", *HOST_SIDE}, {"numpy", "numba"}),
+    "backends.cuda.libraries": ({"arrays", "dlpack", "foreign", *HOST_SIDE}, {"numpy", "numba"}),
     "backends.cuda.streams": ({"arrays", *HOST_SIDE}, NUMPY),
     "backends.cuda.staging": ({"arrays", "ops", "backends", "backends.cuda", *HOST_SIDE}, NUMPY),
     "jit": (

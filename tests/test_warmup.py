@@ -37,7 +37,7 @@ def test_warmup_names_what_it_does_not_know():
     with pytest.raises(ValueError, match="there is no function 'softplus': it must be one of softmax"):
         ns.warmup("softplus")
     for wrong in ("complex64", ["complex64"], np.complex64, 5):
-        with pytest.raises(TypeError, match="complex64|5 is not a dtype"):
+        with pytest.raises(TypeError, match=r"complex64|dtype=5"):
             ns.warmup("softmax", dtypes=wrong)
 
 
