@@ -48,7 +48,7 @@ def call(
         return result if shape else result[()]
 
     if type(out) is not np.ndarray:
-        call(name, x, axis, where, scale, keepdims, dtype, dispatch.in_host_memory(out, "out"), device, None)
+        call(name, x, axis, where, scale, keepdims, dtype, dispatch.in_host_memory(out, "out", True), device, None)
         return out
     start, _, near = _prepared(
         name, place, keepdims, axis, x.shape, x.dtype, x.strides, w_steps,

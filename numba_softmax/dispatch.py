@@ -53,7 +53,7 @@ def place_of(x: Any, device: str | None, stream: Any) -> tuple[str | None, Any]:
     if stream is not None:
         raise ValueError("stream orders work on arrays that lie on a GPU, but x is in host memory: leave stream out")
     place = "staged" if device == "cuda" else None
-    return place, HostCall(x, "x", check_in_host_memory) if is_foreign(x) else None
+    return place, HostCall(x, "x", in_host_memory) if is_foreign(x) else None
 
 
 def call_in_parts(x: Any) -> Callable[..., Any] | None:
@@ -78,20 +78,15 @@ def _served_in_parts(kind: Any) -> Callable[..., Any] | None:
 
 def call_on(x: Any, name: str) -> Any:
     """What stands between a call on an array and its library, in host memory too; errors call it by that name."""
-    return _gpu_call()(x, None, name) if _lies_on_gpu(x) else HostCall(x, name, check_in_host_memory)
+    return _gpu_call()(x, None, name) if _lies_on_gpu(x) else HostCall(x, name, in_host_memory)
 
 
-def check_in_host_memory(array: Any, name: str) -> None:
-    """Refuse an array on a GPU as an argument beside one in host memory."""
+def in_host_memory(array: Any, name: str, for_results: bool = False) -> np.ndarray:
+    """An argument of a call on elements in host memory, as an array of NumPy's; of results, in the same memory."""
     if _lies_on_gpu(array):
         raise TypeError(f"{name} is on a GPU, but the elements in host memory: pass both there, or both here")
-
-
-def in_host_memory(array: Any, name: str) -> np.ndarray:
-    """An argument beside elements in host memory, as an array of NumPy's; `out` is not made of anything else."""
-    check_in_host_memory(array, name)
     library = library_of(array)
-    return library.writeable(array) if name == "out" else library.read(array, name)
+    return library.writeable(array) if for_results else library.read(array, name)
 
 
 def backend_of(place: str | None) -> ModuleType:

@@ -127,5 +127,5 @@ def _managed(capsule: Any) -> _Managed | _ManagedVersioned:
 def _dtype(code: int, bits: int, lanes: int, name: str) -> np.dtype:
     kind = _KINDS.get(code)
     if lanes != 1 or kind is None:
-        raise TypeError(f"{name} has elements of DLPack type ({code}, {bits}, {lanes}): they must be real numbers")
+        raise TypeError(f"{name} has elements of DLPack type ({code}, {bits}, {lanes}), which cannot be computed with")
     return arrays.dtype_called(kind if kind == "bool" else f"{kind}{bits}", name)

@@ -26,20 +26,18 @@ class HostCall:
 
     place, device = None, "host memory"
 
-    def __init__(self, x: Any, name: str, check: Callable[[Any, str], None]) -> None:
-        self._check = check  # refuses arrays that are not in host memory
+    def __init__(self, x: Any, name: str, read: Callable[..., np.ndarray]) -> None:
+        self._read = read  # `in_host_memory` of `dispatch`
         self._given, self._library = x, foreign.library_of(x)
         self.x = self.view(x, name)
 
     def view(self, array: Any, name: str) -> View:
         """An argument."""
-        self._check(array, name)
-        return _view(foreign.library_of(array).read(array, name))
+        return _view(self._read(array, name))
 
     def out(self, array: Any) -> View:
         """An array for results, which is not made of anything else."""
-        self._check(array, "out")
-        return _view(foreign.library_of(array).writeable(array))
+        return _view(self._read(array, "out", True))
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype) -> tuple[np.ndarray, View]:
         """A new array, in C order."""

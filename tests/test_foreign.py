@@ -15,7 +15,7 @@ from gpu_fakes import Current, fake_torch
 from naive import NAMES
 
 import numba_softmax as ns
-from numba_softmax import dlpack, foreign
+from numba_softmax import dlpack, foreign, mapped
 
 X = np.random.default_rng(8).normal(size=(6, 4, 5)).astype(np.float32)
 MASK = np.random.default_rng(9).random((4, 5)) < 0.7
@@ -160,6 +160,15 @@ def test_out_is_written_where_it_lies_and_given_back(torch):
     shifted[1:] = X.ravel()
     ns.softmax(torch.array(shifted[1:]), out=torch.array(shifted[:-1]))
     same_bits(shifted[:-1], ns.softmax(X.ravel()))
+
+
+@pytest.mark.parametrize("slab", [100, 1 << 25])
+def test_memory_maps_take_masks_and_results_of_other_libraries(slab, torch, tmp_path, monkeypatch):
+    monkeypatch.setattr(mapped, "SLAB", slab)
+    np.save(tmp_path / "x.npy", X)
+    x, out = np.load(tmp_path / "x.npy", mmap_mode="r"), torch.array(np.zeros_like(X))
+    assert ns.softmax(x, where=torch.array(MASK), out=out) is out
+    same_bits(out.host, ns.softmax(X, where=MASK))
 
 
 def test_what_cannot_be_written_is_refused(torch):
