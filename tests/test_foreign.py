@@ -308,4 +308,8 @@ def test_lists_of_masked_arrays_keep_no_mask_and_are_refused():
             ns.OnlineSoftmax(len(x)).update(x)
     with pytest.raises(TypeError, match="where is a list with masked arrays"):
         ns.softmax(np.zeros((1, 3)), where=[masked > 1])
+    endless = [1.0]
+    endless.append(endless)
+    with pytest.raises((TypeError, ValueError)):
+        ns.softmax(endless)
     same_bits(ns.softmax([X[0], X[1].tolist()]), ns.softmax(X[:2].astype(np.float64)))
