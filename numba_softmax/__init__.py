@@ -7,8 +7,11 @@ array([0.09  , 0.2447, 0.6652])
 
 from __future__ import annotations
 
+from . import refusals
 from .api import log_softmax, logsumexp, softmax, warmup
 from .states import OnlineSoftmax
 
 __all__ = ["OnlineSoftmax", "__version__", "log_softmax", "logsumexp", "softmax", "warmup"]
 __version__ = "0.1.0"
+
+refusals.register()

@@ -27,10 +27,11 @@ def softmax(
 
     Parameters
     ----------
-    x : array_like or GPU array
+    x : array_like or array of another library
         Real numbers: float16, bfloat16, float32, float64, integers or bool, in
         any memory layout. Arrays on a GPU are those of CuPy, Numba and PyTorch,
-        and others that speak ``__cuda_array_interface__`` or DLPack. A memory
+        and others that speak ``__cuda_array_interface__`` or DLPack; in host
+        memory those of NumPy, PyTorch, JAX and others that speak DLPack. A memory
         map may be larger than memory. A Dask array is computed later, in its
         chunks: `numba_softmax.dask`.
     axis : int, tuple of int or None
@@ -45,7 +46,7 @@ def softmax(
     dtype : dtype, optional
         Of the result: a float. By default that of `out`, or of `x` if it is a
         float, else float64.
-    out : ndarray or GPU array, optional
+    out : array, optional
         Where to write the result. It may be `x` itself.
     device : {"cpu", "cuda"}, optional
         Where to compute; by default where `x` is. With "cuda", an array in host
@@ -56,10 +57,11 @@ def softmax(
 
     Returns
     -------
-    ndarray, scalar or GPU array
+    ndarray, scalar or array of another library
         Of the shape of `x`; a scalar if that is ``()``. For a GPU array, an array
         of the same library on the same GPU; without waiting for it, and never a
-        scalar. For a Dask array, a Dask array.
+        scalar. For a tensor of PyTorch or an array of the array API standard in
+        host memory, one of the same library. For a Dask array, a Dask array.
 
     Raises
     ------
@@ -87,7 +89,7 @@ def softmax(
     memory map, 32 MiB, or spread over chunks, on the cuts. Method: the online normalizer of
     M. Milakov and N. Gimelshein, arXiv:1805.02867.
 
-    GPU arrays are not copied. The work comes after what is queued by now in the
+    Arrays of other libraries are not copied. On a GPU, the work comes after what is queued by now in the
     streams of all arrays, and before what is queued there later. With `stream`
     it comes after the former; to wait for that stream, and to keep the arrays
     until then, is for the caller. Arrays that speak DLPack alone say nothing of
@@ -126,8 +128,8 @@ def log_softmax(
 
     Returns
     -------
-    ndarray, scalar or GPU array
-        Of the shape of `x`; a scalar if that is ``()``, but for GPU arrays.
+    ndarray, scalar or array of another library
+        As for `softmax`.
 
     Raises
     ------
@@ -171,14 +173,13 @@ def logsumexp(
         As for `softmax`.
     keepdims : bool
         Whether the reduced axes stay, with size 1.
-    out : ndarray or GPU array, optional
+    out : array, optional
         Where to write the result, of the reduced shape.
 
     Returns
     -------
-    ndarray, scalar or GPU array
-        Of the shape of `x` without `axis`; a scalar if that is ``()``, but for GPU
-        arrays.
+    ndarray, scalar or array of another library
+        Of the shape of `x` without `axis`; else as for `softmax`.
 
     Raises
     ------
@@ -205,7 +206,7 @@ def logsumexp(
 
 def warmup(
     *ops: str,
-    dtypes: Iterable[DTypeLike] = ("float32",),
+    dtypes: DTypeLike | Iterable[DTypeLike] = "float32",
     where: bool = False,
     scale: bool = False,
     dtype: DTypeLike | None = None,
@@ -221,7 +222,7 @@ def warmup(
     ----------
     *ops : str
         Names of functions of this package; all of them if none is given.
-    dtypes : iterable of dtype
+    dtypes : dtype or iterable of dtype
         Of the elements.
     where, scale : bool
         Whether calls with these arguments are among them, besides those without.
@@ -257,7 +258,7 @@ def warmup(
         if name not in OPS:
             raise ValueError(f"there is no function {name!r}: it must be one of {', '.join(OPS)}")
     formats = []
-    for x_dtype in map(arrays.as_dtype, dtypes):
+    for x_dtype in arrays.as_dtypes(dtypes):
         arrays.check_input_dtype(x_dtype)
         y_dtype = arrays.as_output_dtype(dtype, x_dtype, None)
         formats.append((str(arrays.format_name(x_dtype)), str(arrays.format_name(y_dtype))))

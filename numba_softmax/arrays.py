@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import itertools
 import math
 import numbers
 import operator
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -24,6 +25,7 @@ from . import kernel_code
 kernel_code.register()
 
 FLOATS = ("float16", "bfloat16", "float32", "float64")
+_NUMBERS, _LISTS, _DEPTH = {int, float, bool}, {list, tuple}, 64
 _INTEGERS = tuple(f"{u}int{b}" for u in ("", "u") for b in (8, 16, 32, 64))
 INPUTS = (*FLOATS, *_INTEGERS, "bool")
 
@@ -152,11 +154,44 @@ def steps_with_reduced(steps: tuple[int, ...], axes: tuple[int, ...], ndim: int)
 def as_input(x: Any) -> np.ndarray:
     """`x` as an array of a dtype that can be computed with."""
     if type(x) is not np.ndarray:
-        if isinstance(x, np.ma.MaskedArray):
-            raise TypeError("x is a masked array, whose mask would be ignored: pass x.data, and use where=~x.mask")
+        check_not_masked(x, "x")
         x = np.asarray(x)
     check_input_dtype(x.dtype)
     return x
+
+
+def check_not_masked(array: Any, name: str) -> None:
+    """Refuse masked arrays, and lists of them, which NumPy takes without their masks."""
+    if isinstance(array, np.ma.MaskedArray):
+        instead = {
+            "x": "pass x.data, and use where=~x.mask",
+            "block": "pass block.data, and use where=~block.mask",
+            "where": "use where.filled(False)",
+        }
+        raise TypeError(
+            f"{name} is a masked array, whose mask would be ignored: "
+            f"{instead.get(name) or f'pass {name}.data or {name}.filled(...)'}"
+        )
+    if isinstance(array, (list, tuple)) and _has_masked(array):
+        raise TypeError(
+            f"{name} is a {type(array).__name__} with masked arrays in it, whose masks would be ignored: "
+            "make one array of them, by np.ma.stack for instance, and pass its data and its mask"
+        )
+
+
+def _has_masked(array: Sequence[Any]) -> bool:
+    """Whether there are masked arrays in a list, at any depth that NumPy goes to; for numbers alone, at C's speed."""
+    level = array
+    for _ in range(_DEPTH):
+        kinds = set(map(type, level))
+        if kinds <= _NUMBERS:
+            return False
+        if not kinds <= _LISTS:
+            if any(issubclass(kind, np.ma.MaskedArray) for kind in kinds):
+                return True
+            level = [part for part in level if isinstance(part, (list, tuple))]
+        level = list(itertools.chain.from_iterable(level))
+    return False
 
 
 def check_input_dtype(dtype: np.dtype) -> None:
@@ -209,7 +244,10 @@ def as_output_dtype(dtype: Any, x_dtype: np.dtype, out: np.ndarray | None) -> np
 
 
 def as_dtype(dtype: Any) -> np.dtype:
-    """`dtype` as a dtype; bfloat16 by its name."""
+    """`dtype` as a dtype; bfloat16, and the floats of other libraries, by their names."""
+    if not isinstance(dtype, (str, type, np.dtype)):
+        name = str(dtype).rpartition(".")[2]
+        dtype = name if name in FLOATS else dtype
     try:
         if isinstance(dtype, str) and dtype == "bfloat16":
             import ml_dtypes
@@ -220,6 +258,12 @@ def as_dtype(dtype: Any) -> np.dtype:
         raise TypeError("dtype='bfloat16' needs the package ml_dtypes: pip install ml_dtypes") from None
     except TypeError:
         raise TypeError(f"dtype={dtype!r} is not a dtype; it must be one of {', '.join(FLOATS)}") from None
+
+
+def as_dtypes(dtypes: Any) -> list[np.dtype]:
+    """One dtype, or several, as dtypes."""
+    several = isinstance(dtypes, Iterable) and not isinstance(dtypes, (str, type, np.dtype))
+    return [as_dtype(dtype) for dtype in (dtypes if several else (dtypes,))]
 
 
 def as_float(dtype: Any) -> np.dtype:
@@ -257,8 +301,7 @@ def check_out(out_shape: tuple[int, ...], dtype: np.dtype, writeable: bool, shap
 
 def as_mask(where: Any, shape: tuple[int, ...]) -> np.ndarray:
     """`where`, broadcast to the shape of `x`."""
-    if isinstance(where, np.ma.MaskedArray):
-        raise TypeError("where is a masked array, whose own mask would be ignored: use where.filled(False)")
+    check_not_masked(where, "where")
     mask = np.asarray(where)
     if mask.dtype.kind != "b":
         raise TypeError(f"where has dtype {mask.dtype}: it must be boolean, for instance `mask != 0`")
@@ -334,18 +377,25 @@ address_of = _choose_address()
 
 
 class _Memory:
-    def __init__(self, **interface: Any) -> None:
+    def __init__(self, owner: Any, **interface: Any) -> None:
+        self.owner = owner
         self.__array_interface__ = {"version": 3, **interface}
 
 
 def stand_in(
-    address: int, shape: tuple[int, ...], dtype: np.dtype, steps: tuple[int, ...], writeable: bool = False
+    address: int,
+    shape: tuple[int, ...],
+    dtype: np.dtype,
+    steps: tuple[int, ...],
+    writeable: bool = False,
+    owner: Any = None,
 ) -> np.ndarray:
-    """An array at that address.
+    """An array at that address, which keeps the owner of the memory.
 
     Without memory of this process there, it can be asked for all but its elements.
     """
-    return np.asarray(_Memory(data=(address, not writeable), shape=shape, typestr=dtype.str, strides=steps))
+    array = np.asarray(_Memory(owner, data=(address, not writeable), shape=shape, typestr=dtype.str, strides=steps))
+    return array if array.dtype == dtype else array.view(dtype)  # the interface has no word for bfloat16
 
 
 def needs_temporary(x: np.ndarray, out: np.ndarray, where: np.ndarray | None, reduces: bool) -> bool:

@@ -30,7 +30,7 @@ def call(
     w = 0
     if where is not None:
         if type(where) is not np.ndarray:
-            dispatch.check_in_host_memory(where, "where")
+            where = dispatch.in_host_memory(where, "where")
         mask = arrays.as_mask(where, x.shape)
         w, w_steps = arrays.address_of(mask), mask.strides
     if scale is not None:
@@ -48,8 +48,8 @@ def call(
         return result if shape else result[()]
 
     if type(out) is not np.ndarray:
-        dispatch.check_in_host_memory(out, "out")
-        arrays.check_kind_of_out(out)
+        call(name, x, axis, where, scale, keepdims, dtype, dispatch.in_host_memory(out, "out", True), device, None)
+        return out
     start, _, near = _prepared(
         name, place, keepdims, axis, x.shape, x.dtype, x.strides, w_steps,
         out.shape, out.dtype, out.strides, out.flags.writeable,
@@ -67,7 +67,7 @@ def call(
 def _call_elsewhere(
     name: str, place: Any, elsewhere: Any, axis: Any, where: Any, scale: Any, keepdims: bool, dtype: Any, out: Any
 ) -> Any:
-    """The same for an array that is not NumPy's, nor in its reach, through what `dispatch` gives for it."""
+    """The same for an array of another library, through what `dispatch` gives for it."""
     x, reduces = elsewhere.x, OPS[name].reduces
     if type(axis) is not int:
         axis = arrays.as_axes(axis, len(x.shape))
@@ -77,10 +77,9 @@ def _call_elsewhere(
         w_steps = arrays.mask_steps(mask.shape, mask.dtype, mask.strides, x.shape)
     if scale is not None:
         factor = arrays.as_scale(scale)
-    if dtype is not None:
-        dtype = elsewhere.dtype(dtype)
 
-    if out is not None:
+    new = out is None
+    if not new:
         y = elsewhere.out(out)
     else:
         arrays.check_input_dtype(x.dtype)
@@ -97,7 +96,7 @@ def _call_elsewhere(
         w = None if mask is None else (mask.address - x.address, mask.shape, mask.dtype, mask.strides)
         copies = needs_copies((0, x.shape, x.dtype, x.strides), (distance, y.shape, y.dtype, y.strides), w, reduces)
     elsewhere.run(start, y, mask, factor, copies)
-    return out
+    return elsewhere.given_back(out) if new else out
 
 
 @functools.lru_cache(maxsize=1024)

@@ -17,11 +17,15 @@ import itertools
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import dask.array as da
 import numba
 import numpy as np
-from dask.array.utils import meta_from_array
 from numpy.typing import DTypeLike
+
+try:
+    import dask.array as da
+    from dask.array.utils import meta_from_array
+except ImportError as error:
+    raise ImportError(f'numba_softmax.dask needs Dask ({error}): pip install "numba-softmax[dask]"') from None
 
 from . import arrays, calls, dispatch
 from .folding import FLOAT64, Rows, as_block, state_dtype

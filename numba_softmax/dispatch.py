@@ -7,10 +7,9 @@ address, last, where the layout has states given; and with
 ``warm(op, x, y, masked, scaled)``, functions that compile one kernel each for
 elements and results in those formats.
 
-A backend for memory out of NumPy's reach has ``start(x, y, w, scale, queue)``,
-and besides it needs something to stand between it and the arrays of other
-libraries. For a call on such an array, that is an object (`host.HostCall` is
-one for NumPy) with
+A backend for memory out of NumPy's reach has ``start(x, y, w, scale, queue)``.
+Between a call on an array of another library and a backend stands an object
+(`host.HostCall` in host memory, for NumPy too) with
 
 - ``place``, the name of a backend; ``device``: where the array is, in words;
 
@@ -18,12 +17,10 @@ one for NumPy) with
   whether it is ``writeable``;
 - ``view(array, name)``: the same of another array in the same memory;
 - ``out(array)``: the same of an array for the results;
-- ``dtype(dtype)``: a dtype of the library as one of NumPy's;
-- ``empty(shape, dtype)``, ``empty_like(dtype)``: a new array, as the user gets
-  it, and its view;
+- ``empty(shape, dtype)``, ``empty_like(dtype)``: a new array and its view;
 - ``run(start, y, mask, scale, copies, states=None)``: start it on these views,
   on copies of the elements and of the mask if `copies`;
-- ``given_back(array)``: a new array, as the user gets it in the end.
+- ``given_back(array)``: a new array as the user gets it.
 """
 
 from __future__ import annotations
@@ -37,14 +34,15 @@ import numpy as np
 
 from .backends import cpu
 from .building import built
+from .dlpack import CUDA_DEVICES
+from .foreign import is_foreign, library_of, names_of
 from .host import HostCall
 
 DEVICES = ("cpu", "cuda")
-_CUDA_IN_DLPACK = (2, 13)  # the device, and memory that it shares with the host
 
 
 def place_of(x: Any, device: str | None, stream: Any) -> tuple[str | None, Any]:
-    """Where a call computes: a name for `backend_of`, and what reads the arrays if they are out of NumPy's reach.
+    """Where a call computes: a name for `backend_of`, and what reads the arrays if they are not for NumPy to read.
 
     That is where `x` lies, if `device` is None. NumPy arrays need not be asked for.
     """
@@ -56,7 +54,8 @@ def place_of(x: Any, device: str | None, stream: Any) -> tuple[str | None, Any]:
         return "cuda", _gpu_call()(x, stream)
     if stream is not None:
         raise ValueError("stream orders work on arrays that lie on a GPU, but x is in host memory: leave stream out")
-    return ("staged" if device == "cuda" else None), None
+    place = "staged" if device == "cuda" else None
+    return place, HostCall(x, "x", in_host_memory) if is_foreign(x) else None
 
 
 def call_in_parts(x: Any) -> Callable[..., Any] | None:
@@ -70,7 +69,7 @@ def _served_in_parts(kind: Any) -> Callable[..., Any] | None:
     """The same for all arrays of that type."""
     if issubclass(kind, np.memmap):
         return _mapped().call
-    if ("dask", "Array") in _names(kind):
+    if ("dask", "Array") in names_of(kind):
         return _dask().call
     return None
 
@@ -91,13 +90,15 @@ def _dask() -> ModuleType:
 
 def call_on(x: Any, name: str) -> Any:
     """What stands between a call on an array and its library, in host memory too; errors call it by that name."""
-    return _gpu_call()(x, None, name) if _lies_on_gpu(x) else HostCall(x, name, check_in_host_memory)
+    return _gpu_call()(x, None, name) if _lies_on_gpu(x) else HostCall(x, name, in_host_memory)
 
 
-def check_in_host_memory(array: Any, name: str) -> None:
-    """Refuse an array on a GPU as an argument beside one in host memory."""
+def in_host_memory(array: Any, name: str, for_results: bool = False) -> np.ndarray:
+    """An argument of a call on elements in host memory, as an array of NumPy's; of results, in the same memory."""
     if _lies_on_gpu(array):
         raise TypeError(f"{name} is on a GPU, but the elements in host memory: pass both there, or both here")
+    library = library_of(array)
+    return library.writeable(array) if for_results else library.read(array, name)
 
 
 def backend_of(place: str | None) -> ModuleType:
@@ -133,7 +134,7 @@ def _question(kind: Any) -> Callable[[Any], bool]:
     """How to find out whether an array of that type lies on a GPU; for the known libraries, fast."""
     if issubclass(kind, (np.ndarray, np.generic, list, tuple, int, float)):
         return lambda array: False
-    names = _names(kind)
+    names = names_of(kind)
     if ("torch", "Tensor") in names:
         return lambda array: array.is_cuda
     if names & {("cupy", "ndarray"), ("numba", "DeviceNDArray")}:
@@ -141,15 +142,10 @@ def _question(kind: Any) -> Callable[[Any], bool]:
     return _asked
 
 
-def _names(kind: Any) -> set[tuple[str, str]]:
-    """What a type and its bases are called, and in which libraries."""
-    return {(base.__module__.partition(".")[0], base.__name__) for base in kind.__mro__}
-
-
 def _asked(array: Any) -> bool:
     if hasattr(array, "__cuda_array_interface__"):
         return True
     try:
-        return array.__dlpack_device__()[0] in _CUDA_IN_DLPACK
+        return array.__dlpack_device__()[0] in CUDA_DEVICES
     except Exception:  # whatever NumPy can take is taken, though it be on no one device
         return False

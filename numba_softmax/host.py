@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from . import arrays
+from . import arrays, foreign
 
 
 class View(NamedTuple):
@@ -22,40 +22,32 @@ class View(NamedTuple):
 
 
 class HostCall:
-    """What stands between a call on the array `x` and NumPy."""
+    """What stands between a call on the array `x` and NumPy, or another library with arrays in host memory."""
 
     place, device = None, "host memory"
 
-    def __init__(self, x: Any, name: str, check: Callable[[Any, str], None]) -> None:
-        self._check = check  # refuses arrays that are not in host memory
+    def __init__(self, x: Any, name: str, read: Callable[..., np.ndarray]) -> None:
+        self._read = read  # `in_host_memory` of `dispatch`
+        self._given, self._library = x, foreign.library_of(x)
         self.x = self.view(x, name)
 
     def view(self, array: Any, name: str) -> View:
         """An argument."""
-        self._check(array, name)
-        if isinstance(array, np.ma.MaskedArray):
-            raise TypeError(
-                f"{name} is a masked array, whose mask would be ignored: pass {name}.data or {name}.filled(...)"
-            )
-        array = np.asarray(array)
-        writeable = array.flags.writeable
-        return View(arrays.address_of(array), array.shape, array.dtype, array.strides, writeable, array)
+        return _view(self._read(array, name))
 
     def out(self, array: Any) -> View:
         """An array for results, which is not made of anything else."""
-        self._check(array, "out")
-        arrays.check_kind_of_out(array)
-        return self.view(array, "out")
+        return _view(self._read(array, "out", True))
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype) -> tuple[np.ndarray, View]:
         """A new array, in C order."""
-        array = np.empty(shape, dtype)
-        return array, self.view(array, "the result")
+        array = self._library.empty(shape, dtype)
+        return array, _view(array)
 
     def empty_like(self, dtype: np.dtype) -> tuple[np.ndarray, View]:
         """A new array, of the shape of `x`."""
-        array = np.empty_like(self.x.array, dtype, subok=False)
-        return array, self.view(array, "the result")
+        array = self._library.empty_like(self.x.array, dtype)
+        return array, _view(array)
 
     def run(
         self, start: Callable, y: View, mask: View | None, scale: float | None, copies: bool, states: View | None = None
@@ -66,8 +58,12 @@ class HostCall:
         start(x, y.address, w, scale, *(() if states is None else (states.address,)))
 
     def given_back(self, array: np.ndarray) -> Any:
-        """An array; a scalar, if it has no axes."""
-        return array if array.shape else array[()]
+        """A new array, as one of the library of `x`."""
+        return self._library.given_back(array, self._given)
+
+
+def _view(array: np.ndarray) -> View:
+    return View(arrays.address_of(array), array.shape, array.dtype, array.strides, array.flags.writeable, array)
 
 
 def _copied(view: View) -> View:

@@ -46,24 +46,21 @@ def call(
     if array.nbytes <= SLAB or device not in (None, "cpu") or stream is not None:
         return calls.call(name, array, axis, where, scale, keepdims, dtype, out, device, stream)
     axes, shape = calls.axes_and_shape(name, keepdims, arrays.as_axes(axis, x.ndim), x.shape)
-    if where is not None:
-        dispatch.check_in_host_memory(where, "where")
-    mask = None if where is None else arrays.as_mask(where, x.shape)
+    mask = None if where is None else arrays.as_mask(dispatch.in_host_memory(where, "where"), x.shape)
     factor = arrays.as_scale(scale)
-    if out is not None:
-        dispatch.check_in_host_memory(out, "out")
-        arrays.check_kind_of_out(out)
-        arrays.check_out(out.shape, out.dtype, out.flags.writeable, shape)
-    y_dtype = arrays.as_output_dtype(dtype, x.dtype, out)
-    if out is None or arrays.needs_temporary(array, out, mask, OPS[name].reduces):
+    y = None if out is None else dispatch.in_host_memory(out, "out", True)
+    if y is not None:
+        arrays.check_out(y.shape, y.dtype, y.flags.writeable, shape)
+    y_dtype = arrays.as_output_dtype(dtype, x.dtype, y)
+    if y is None or arrays.needs_temporary(array, y, mask, OPS[name].reduces):
         result = np.empty(shape, y_dtype) if OPS[name].reduces else np.empty_like(array, y_dtype, subok=False)
     else:
-        result = out
+        result = y
     compute(name, array, axes, mask, factor, result)
-    if out is None:
+    if y is None:
         return result if shape else result[()]
-    if result is not out:
-        out[...] = result
+    if result is not y:
+        y[...] = result
     return out
 
 

@@ -386,6 +386,7 @@ class OnlineSoftmax:
 
 def _converted(block: Any, dtype: np.dtype) -> np.ndarray:
     """A list or a number as an array of that dtype."""
+    arrays.check_not_masked(block, "block")
     try:
         array = np.asarray(block)
     except ValueError as error:

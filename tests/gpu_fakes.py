@@ -15,7 +15,7 @@ import numba
 import numpy as np
 from naive import FLOATS, naive
 
-from numba_softmax import arrays, calls, folding
+from numba_softmax import arrays, calls, dlpack, folding
 from numba_softmax.backends import cuda
 from numba_softmax.backends.cuda import driver, libraries
 from numba_softmax.building import built
@@ -426,8 +426,16 @@ def fake_torch(current):
     class OnHost(Tensor):
         is_cuda = False
 
-        def __array__(self, dtype=None, copy=None):
-            return self.host
+        def detach(self):
+            return OnHost(self.host)
+
+        def __dlpack__(self, **options):
+            if self.requires_grad:
+                raise BufferError("use tensor.detach()")
+            return lent(self.host).__dlpack__(**options)
+
+    def lent(host):
+        return dlpack.Bfloat16(host) if host.dtype == ml_dtypes.bfloat16 else host
 
     numpy_dtypes = {"bfloat16": np.dtype(ml_dtypes.bfloat16)}
 
@@ -440,6 +448,7 @@ def fake_torch(current):
         OnHost=OnHost,
         dtype=Dtype,
         empty=empty,
+        from_dlpack=lambda array: OnHost(dlpack.as_numpy(array, "an array", False)),
         is_grad_enabled=lambda: torch.grad,
         grad=True,
         device=lambda kind, ordinal: (kind, ordinal),

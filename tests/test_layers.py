@@ -12,23 +12,26 @@ import numba_softmax
 PACKAGE = Path(numba_softmax.__file__).parent
 NUMBA, NUMPY = {"numba"}, {"numpy"}
 MATH = {"lanewise", "simd", "expmath", "online"}
-HOST_SIDE = {"backends.cuda.driver", "backends.cuda.dlpack", "backends.cuda.libraries"}
+HOST_SIDE = {"backends.cuda.driver", "backends.cuda.libraries"}
 
 # A module or a folder: what it may import of the package, and of other libraries.
 ALLOWED = {
-    "__init__": ({"api", "states"}, set()),
+    "__init__": ({"api", "refusals", "states"}, set()),
     "__main__": ({"cli"}, set()),
     "api": ({"arrays", "calls", "dispatch", "ops"}, {"numpy", "tqdm"}),
+    "refusals": ({"api", "states"}, NUMBA),
     "calls": ({"arrays", "dispatch", "ops"}, NUMPY),
     "states": ({"arrays", "dispatch", "folding", "ops"}, NUMPY),
     "mapped": ({"arrays", "calls", "dispatch", "folding", "ops"}, NUMPY),
     "dask": ({"arrays", "calls", "dispatch", "folding", "ops"}, {"dask", "numba", "numpy"}),
     "folding": ({"arrays", "calls", "dispatch", "ops"}, NUMPY),
     "arrays": (set(), {"numpy", "ml_dtypes"}),
-    "host": ({"arrays"}, NUMPY),
+    "dlpack": ({"arrays"}, NUMPY),
+    "foreign": ({"arrays", "dlpack"}, NUMPY),
+    "host": ({"arrays", "foreign"}, NUMPY),
     "building": (set(), {"numba", "llvmlite"}),
     "dispatch": (
-        {"building", "host", "mapped", "dask"}
+        {"building", "host", "foreign", "dlpack", "mapped", "dask"}
         | {"backends", "backends.cpu", "backends.cuda", "backends.cuda.streams", "backends.cuda.staging"},
         NUMPY,
     ),
@@ -52,8 +55,7 @@ ALLOWED = {
     ),
     "backends.cuda.driver": ({"building", "backends.cuda.installed"}, set()),
     "backends.cuda.installed": (set(), set()),
-    "backends.cuda.dlpack": ({"arrays"}, NUMPY),
-    "backends.cuda.libraries": ({"arrays", "building", *HOST_SIDE}, {"numpy", "numba"}),
+    "backends.cuda.libraries": ({"arrays", "building", "dlpack", "foreign", *HOST_SIDE}, {"numpy", "numba"}),
     "backends.cuda.streams": ({"arrays", *HOST_SIDE}, NUMPY),
     "backends.cuda.staging": ({"arrays", "ops", "backends", "backends.cuda", *HOST_SIDE}, NUMPY),
     "jit": (

@@ -55,6 +55,13 @@ def test_every_format_is_moved_as_it_is(gpu, dtype):
     same("softmax", x, 0)
 
 
+def test_tensors_in_host_memory_are_moved_and_come_back_as_tensors(gpu):
+    result = ns.softmax(gpu.torch.OnHost(X), device="cuda", where=gpu.torch.OnHost(MASK))
+    assert type(result) is gpu.torch.OnHost
+    agree(result.host, right("softmax", X, where=MASK))
+    assert gpu.driver.peak > 0
+
+
 @each_op
 def test_out_of_any_layout(gpu, name):
     expected = right(name, X)

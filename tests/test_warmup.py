@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import numba_softmax as ns
+from numba_softmax.backends import cpu
 from numba_softmax.backends.cpu import kernels
 
 SHAPES = [((3, 1), 1), ((50, 7), 1), ((4, 700), 1), ((2, 70_000), 1), ((1, 300_000), 1), ((7, 5), 0), ((100, 64), 0)]
@@ -35,5 +36,14 @@ def test_no_call_compiles_after_warmup(monkeypatch):
 def test_warmup_names_what_it_does_not_know():
     with pytest.raises(ValueError, match="there is no function 'softplus': it must be one of softmax"):
         ns.warmup("softplus")
-    with pytest.raises(TypeError, match="complex64"):
-        ns.warmup("softmax", dtypes=["complex64"])
+    for wrong in ("complex64", ["complex64"], np.complex64, 5):
+        with pytest.raises(TypeError, match=r"complex64|dtype=5"):
+            ns.warmup("softmax", dtypes=wrong)
+
+
+@pytest.mark.parametrize("one", ["float32", np.float32, np.dtype("float32")], ids=repr)
+def test_one_dtype_needs_no_list(one, monkeypatch):
+    asked = []
+    monkeypatch.setattr(cpu, "warm", lambda op, *formats: asked.append((op.name, *formats)) or [lambda: None])
+    assert ns.warmup("softmax", dtypes=one) == ns.warmup("softmax", dtypes=[one]) == 1
+    assert asked == [("softmax", "float32", "float32", False, False)] * 2

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import io
 import os
 import signal
 import sys
@@ -15,6 +16,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from .. import __version__
+from ..backends.cpu import threads
 from ..dispatch import DEVICES
 from ..ops import OPS, STATE_OPS
 from .occupancy import LIMITS
@@ -55,10 +57,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     int
         The exit code.
     """
+    if argv is None and isinstance(sys.stdout, io.TextIOWrapper):  # the process is ours
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of files may be in no alphabet of the terminal's
     arguments = _parser().parse_args(argv)
-    if argv is None:  # the process is ours
+    if argv is None:
         signal.signal(signal.SIGTERM, _terminate)  # so that files are tidied up
     try:
+        threads.check()
         command = importlib.import_module(f"{__name__}.{arguments.command}").command
         code = command(arguments)
         if sys.stdout is not None:
@@ -70,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         _silence_stdout()
         return 141  # 128 + SIGPIPE, which not every system has
-    except (UserError, OSError, MemoryError) as error:
+    except (UserError, threads.UnusableError, OSError, MemoryError) as error:
         print(f"{NAME}: error: {_in_one_line(error)}", file=sys.stderr)
         _silence_stdout()
         return 2
@@ -92,6 +97,13 @@ def _in_one_line(error: BaseException) -> str:
         where = error.filename if error.filename is not None else "cannot write the result"
         return f"{where}: {error.strerror}"
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def _file(text: str) -> str:
+    """A name of a file: not that of a variable of the shell's that is not set."""
+    if not text:
+        raise argparse.ArgumentTypeError("the name is empty")
+    return text
 
 
 def _axis(text: str) -> int | tuple[int, ...] | None:
@@ -128,8 +140,8 @@ def _parser() -> argparse.ArgumentParser:
     bench = commands.add_parser("bench", help=text, description=f"{_sentence(text)}, as far as these are installed.")
     text = "what to measure; cuda: arrays on a GPU, beside torch, Triton and CuPy (default: %(default)s)"
     bench.add_argument("--device", choices=DEVICES, default="cpu", help=text)
-    bench.add_argument("--json", metavar="FILE", help="write all numbers to a file")
-    bench.add_argument("--plot", metavar="FILE", help="draw them (.png, .svg or .pdf; needs matplotlib)")
+    bench.add_argument("--json", type=_file, metavar="FILE", help="write all numbers to a file")
+    bench.add_argument("--plot", type=_file, metavar="FILE", help="draw them (.png, .svg or .pdf; needs matplotlib)")
     kind = bench.add_mutually_exclusive_group()
     kind.add_argument("--quick", action="store_true", help="a few small cases only")
     text = "softmax over row lengths from 1 to 100000 and over inner axes, with the points that are slow for no reason"
@@ -149,12 +161,14 @@ def _add_run(commands: Any) -> None:
         "that a small transformer computed for a sentence; nothing is written then."
     )
     run = commands.add_parser("run", help=text, description=description)
-    run.add_argument("input", nargs="?", metavar="IN", help="an array in a .npy file")
+    run.add_argument("input", type=_file, nargs="?", metavar="IN", help="an array in a .npy file")
     text = "where to write the result (default: beside IN, named IN's stem.OP.npy); may be IN"
-    run.add_argument("output", nargs="?", metavar="OUT", help=text)
+    run.add_argument("output", type=_file, nargs="?", metavar="OUT", help=text)
     run.add_argument("--op", choices=tuple(OPS), default="softmax", help="the operation (default: %(default)s)")
     text = "an axis, several as in --axis=0,1, or none for all (default: %(default)s)"
     run.add_argument("--axis", type=_axis, default=-1, help=text)
+    text = "what the elements are in a file that does not say it: NumPy saves bfloat16 as bytes, V2"
+    run.add_argument("--as", dest="read_as", choices=("bfloat16",), help=text)
     text = "of the result (default: that of IN if it is a float, else float64)"
     run.add_argument("--dtype", choices=("float16", "float32", "float64"), help=text)
     run.add_argument("--scale", type=float, metavar="S", help="multiplies the input: one over the temperature")

@@ -35,8 +35,8 @@ def command(arguments: argparse.Namespace) -> int:
 
 def _of_file(arguments: argparse.Namespace) -> dict[str, Any]:
     source = Path(arguments.input)
+    x = files.open_input(source, arguments.read_as)
     target = Path(arguments.output or source.with_name(f"{source.stem}.{arguments.op}.npy"))
-    x = files.open_input(source)
     try:
         axes, shape, dtype = _result_of(arguments, x)
     except (TypeError, ValueError) as error:

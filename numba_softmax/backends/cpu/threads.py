@@ -17,6 +17,8 @@ from collections.abc import Iterator
 import numba
 from numba.np.ufunc import parallel as numba_parallel
 
+from ...lanewise import NEEDS_COMPILER
+
 _alone = threading.Lock()
 _forked = False
 
@@ -29,6 +31,21 @@ def _after_fork() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
+
+
+class UnusableError(RuntimeError):
+    """Numba's settings are such that no kernel runs."""
+
+
+def check() -> None:
+    """Raise an error if no kernel can run; Numba's threads are started if they were not."""
+    if numba.config.DISABLE_JIT:
+        raise UnusableError(NEEDS_COMPILER)
+    try:
+        numba.get_num_threads()
+    except (ImportError, ValueError) as error:
+        chosen = numba.config.THREADING_LAYER
+        raise UnusableError(f"no threads with NUMBA_THREADING_LAYER={chosen}: {error}") from None
 
 
 def _count() -> int:

@@ -16,9 +16,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ... import arrays
+from ... import arrays, dlpack
 from ...building import built
-from . import dlpack, driver
+from ...foreign import check_tensor
+from . import driver
 
 
 class View(NamedTuple):
@@ -57,10 +58,6 @@ class Library(ABC):
         inverse = sorted(range(len(order)), key=order.__getitem__)
         return array if list(order) == inverse == list(range(len(order))) else self.transposed(array, inverse)
 
-    def dtype(self, dtype: Any) -> Any:
-        """The library's own name of a dtype, as one that NumPy knows."""
-        return dtype
-
     def used_in(self, view: View, stream: int) -> None:  # noqa: B027 - most libraries leave that to the user
         """Have the array's memory kept until what is queued in a stream by now is done."""
 
@@ -71,11 +68,8 @@ class Torch(Library):
     def view(self, array: Any, name: str, stream: int | None) -> View:
         if not array.is_cuda:
             raise in_host_memory(array, name)
+        check_tensor(array, name)
         torch = sys.modules["torch"]
-        if array.requires_grad and torch.is_grad_enabled():
-            raise TypeError(f"{name} requires grad, but no gradients are computed here: pass {name}.detach()")
-        if array.is_neg():
-            raise TypeError(f"{name} is a negated view: pass {name}.resolve_neg()")
         dtype, ordinal = _dtype_of_torch(array.dtype, name), array.get_device()
         size = dtype.itemsize
         steps = tuple([step * size for step in array.stride()])
@@ -90,9 +84,6 @@ class Torch(Library):
 
     def transposed(self, array: Any, axes: list[int]) -> Any:
         return array.permute(axes)
-
-    def dtype(self, dtype: Any) -> Any:
-        return _dtype_of_torch(dtype, "the result") if isinstance(dtype, sys.modules["torch"].dtype) else dtype
 
     def used_in(self, view: View, stream: int) -> None:
         view.array.record_stream(_torch_stream(sys.modules["torch"], view.ordinal, stream))

@@ -49,10 +49,6 @@ class GpuCall:
         """An array for results."""
         return self.view(array, "out")
 
-    def dtype(self, dtype: Any) -> Any:
-        """A dtype that may be one of the library's."""
-        return self._library.dtype(dtype)
-
     def empty(self, shape: tuple[int, ...], dtype: np.dtype) -> tuple[Any, View]:
         """A new array of the library, in C order."""
         return self._new(self._library.empty(self.x, shape, dtype, self._apart))

@@ -1,4 +1,4 @@
-"""Arrays handed over by DLPack: what a capsule says of them. Layouts of dlpack.h, versions 0 and 1."""
+"""Arrays handed over by DLPack: what a capsule says, and NumPy's own. Layouts of dlpack.h, versions 0 and 1."""
 
 from __future__ import annotations
 
@@ -7,13 +7,17 @@ from typing import Any
 
 import numpy as np
 
-from ... import arrays
+from . import arrays
 
 CUDA_DEVICES = (2, 13)
 """Numbers of the devices kDLCUDA and kDLCUDAManaged."""
 
+HOST_DEVICES = (1, 3, 11)
+"""Those of kDLCPU, kDLCUDAHost and kDLROCMHost."""
+
 _READ_ONLY = 1
-_KINDS = {0: "int", 1: "uint", 2: "float", 4: "bfloat", 5: "complex", 6: "bool"}
+_BFLOAT = 4
+_KINDS = {0: "int", 1: "uint", 2: "float", _BFLOAT: "bfloat", 5: "complex", 6: "bool"}
 
 
 class _Tensor(ctypes.Structure):
@@ -51,8 +55,8 @@ _pointer = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object, ctypes.c_char_p)
 _is_valid = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.py_object, ctypes.c_char_p)(("PyCapsule_IsValid", _api))
 
 
-def capsule_of(array: Any, stream: int) -> Any:
-    """An array's capsule, with its memory ready for what is queued in the stream from now on.
+def capsule_of(array: Any, stream: int | None) -> Any:
+    """An array's capsule, with its memory ready for what is queued in the stream from now on; None in host memory.
 
     It is never marked as used, so its end, whenever that comes, is the end of the loan.
     """
@@ -62,20 +66,20 @@ def capsule_of(array: Any, stream: int) -> Any:
         return array.__dlpack__(stream=stream)
 
 
-def read(capsule: Any, name: str) -> tuple[int, tuple[int, ...], np.dtype, tuple[int, ...], bool, int]:
+def read(
+    capsule: Any, name: str, unsaid: bool = True
+) -> tuple[int, tuple[int, ...], np.dtype, tuple[int, ...], bool, int]:
     """Address, shape, dtype, steps in bytes, whether it can be written to, and the device's number.
 
-    An error is to call the array by that name.
+    Version 0 does not say whether it can be written to: `unsaid` is what it is then. An
+    error is to call the array by that name.
     """
-    writeable = True
-    managed: _ManagedVersioned | _Managed
-    if _is_valid(capsule, b"dltensor_versioned"):
-        managed = _ManagedVersioned.from_address(_pointer(capsule, b"dltensor_versioned"))
+    managed = _managed(capsule)
+    writeable = unsaid
+    if isinstance(managed, _ManagedVersioned):
         if managed.major != 1:
             raise TypeError(f"{name} speaks version {managed.major} of DLPack: this package knows versions 0 and 1")
         writeable = not managed.flags & _READ_ONLY
-    else:
-        managed = _Managed.from_address(_pointer(capsule, b"dltensor"))
     tensor = managed.tensor
     dtype = _dtype(tensor.code, tensor.bits, tensor.lanes, name)
     shape = tuple(tensor.shape[: tensor.ndim])
@@ -86,8 +90,42 @@ def read(capsule: Any, name: str) -> tuple[int, tuple[int, ...], np.dtype, tuple
     return (tensor.data or 0) + tensor.byte_offset, shape, dtype, steps, writeable, tensor.device_id
 
 
+def as_numpy(array: Any, name: str, unsaid: bool) -> np.ndarray:
+    """An array in host memory as one of NumPy's, in the same memory; `read` has the other arguments."""
+    try:
+        capsule = capsule_of(array, None)
+    except Exception as error:  # of any library
+        raise TypeError(f"{name} cannot be read by DLPack: {error}") from None
+    device = _managed(capsule).tensor.device_type
+    if device not in HOST_DEVICES:
+        raise TypeError(f"{name} lies on a device of DLPack's kind {device}: pass an array in host memory, or on a GPU")
+    address, shape, dtype, steps, writeable, _ = read(capsule, name, unsaid)
+    return arrays.stand_in(address, shape, dtype, steps, writeable, capsule)
+
+
+class Bfloat16:
+    """An array of NumPy's in bfloat16, which NumPy itself does not hand over by DLPack."""
+
+    def __init__(self, array: np.ndarray) -> None:
+        self._bits = array.view(np.uint16)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return self._bits.__dlpack_device__()
+
+    def __dlpack__(self, **options: Any) -> Any:
+        capsule = self._bits.__dlpack__(**options)
+        _managed(capsule).tensor.code = _BFLOAT
+        return capsule
+
+
+def _managed(capsule: Any) -> _Managed | _ManagedVersioned:
+    if _is_valid(capsule, b"dltensor_versioned"):
+        return _ManagedVersioned.from_address(_pointer(capsule, b"dltensor_versioned"))
+    return _Managed.from_address(_pointer(capsule, b"dltensor"))
+
+
 def _dtype(code: int, bits: int, lanes: int, name: str) -> np.dtype:
     kind = _KINDS.get(code)
     if lanes != 1 or kind is None:
-        raise TypeError(f"{name} has elements of DLPack type ({code}, {bits}, {lanes}): they must be real numbers")
+        raise TypeError(f"{name} has elements of DLPack type ({code}, {bits}, {lanes}), which cannot be computed with")
     return arrays.dtype_called(kind if kind == "bool" else f"{kind}{bits}", name)

@@ -1,0 +1,36 @@
+"""What Numba says of users' jitted code that calls a public function: which function to call there instead.
+
+Numba has no type for a plain Python function, and its error would not name one. An overload has it look further, and
+raises the error that users see.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from numba.core.errors import TypingError
+from numba.extending import overload
+
+from . import api, states
+
+INSTEAD: dict[Callable[..., Any], str] = {
+    api.softmax: "call numba_softmax.jit.softmax",
+    api.log_softmax: "call numba_softmax.jit.log_softmax",
+    api.logsumexp: "call numba_softmax.jit.logsumexp",
+    api.warmup: "leave it out, and call it before",
+    states.OnlineSoftmax: "call push, merge and lse of numba_softmax.jit",
+}
+
+
+def register() -> None:
+    """Have Numba say so; nothing is compiled."""
+    for function, instead in INSTEAD.items():
+        overload(function)(_refusal(f"numba_softmax.{function.__name__} is for Python code: in jitted code, {instead}"))
+
+
+def _refusal(text: str) -> Callable[..., Any]:
+    def refused(*args: Any, **options: Any) -> Any:
+        raise TypingError(text)
+
+    return refused
