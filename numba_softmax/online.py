@@ -64,6 +64,34 @@ def shift_of(m):
 
 # ------------------------------------------------------------- weights of a block
 
+# The error of softmax in float32. In units of 2**-24, relative to what errs:
+#
+# A weight is power * (1 + head + tail); power and head are exact, and with
+# t = exp(f) - 1 each rounding adds at most
+#                                                      at f = -ln2/2   at f = ln2/2
+#     f = head + rest   1/4, times t: head is exact        0.07           0.10
+#     f * f             1/16, times q(f)                   0.03           0.04
+#     q(f)              1/4, 1/2 from q = 1/2 on; f**2     0.03           0.06
+#     tail              1/32, 1/16 from 1/16 on            0.03           0.06
+#     all of it over 1 + t                                 0.23           0.19
+#     fit of q                                             0.01           0.08
+#     -> parts                                             0.24           0.27
+#     head + tail       1/4 from 1/4 on                    0.35           0.18
+#     the weight        1/2 below 1, 1 from 1 on           0.71           0.71
+#     -> one number                                        1.30           1.16
+#
+# These worst cases do not meet. `python tests/adverse.py` goes through all elements
+# down to 3 below some maxima, and finds at most 0.26 for parts and 1.22 for numbers.
+# Sums take the parts, so equal weights, whose errors do not cancel, are off by that
+# 0.26 at most; compensation, merging and the share add less than 0.01. A result is a
+# number times a share, rounded once: in units in its last place it errs by
+#
+#     0.5 + (1.22 + 0.26 + 0.01) * significand / 2 < 2    for a significand below 2.
+#
+# Were rounded weights summed, that would be 2.9, and rows with 2.7 are easily found
+# (`tests/test_accuracy_adverse.py` looks for them). float64 has the same steps in its
+# own units, and four more terms of q.
+
 
 @lanewise
 def frame_of(m, scale):

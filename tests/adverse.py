@@ -1,4 +1,6 @@
-"""Rows made to be wrong: many equal elements whose weights err one way, and one whose weight errs the other way.
+"""Rows made to be wrong, and what weights err by: ``python tests/adverse.py`` goes through all near some maxima.
+
+The rows: many equal elements whose weights err one way, and one whose weight errs the other way.
 
 Errors of equal weights do not cancel in a sum. So a row of a maximum, copies of
 a few such elements and one last element brings out the largest error of
@@ -12,7 +14,7 @@ from numba_softmax import expmath
 
 UNITS = {"float32": 2.0**-24, "float64": 2.0**-53}
 LENGTHS = (3, 4, 6, 9, 14, 24, 41)
-MAXIMA = (0.0, 1.0, -0.3, 7.77, 0.1, -20.5, 90.0, 1000.0)
+MAXIMA = (0.0, 1.0, -0.3, 7.77, 0.1, -20.5, 1.9, 90.0, 1000.0)
 
 
 @numba.njit
@@ -40,7 +42,7 @@ def elements_below(m, dtype, count, rng):
         [m - rng.uniform(0, 3, count), m - rng.uniform(0, 25, count // 4), rng.uniform(-0.3, 0.3, count // 2)]
     )
     d = d.astype(dtype)
-    return d[d <= m]
+    return d[(d <= m) & (d >= m - 60)]
 
 
 def adverse_rows(dtype, rows, seed=0, pool=60):
@@ -62,3 +64,20 @@ def adverse_rows(dtype, rows, seed=0, pool=60):
                 x = np.take_along_axis(few, rng.integers(0, rng.integers(1, 4, (rows, 1)), (rows, n)), axis=1)
                 x[:, 0], x[:, -1] = m, rng.choice(one, rows)
                 yield x
+
+
+def every_element_below(m, reach=3.0):
+    """All float32 numbers from `m` down to `reach` below it, in arrays of some millions; all near 0 count as 0."""
+    ends = np.float32([m - reach, m])
+    bits = [int(v.view(np.int32)) if v >= 0 else -(int(v.view(np.int32)) & 0x7FFFFFFF) for v in ends]
+    tiny = int(np.float32(1e-7).view(np.int32))
+    for start in range(bits[0], bits[1] + 1, 1 << 22):
+        ordered = np.arange(start, min(start + (1 << 22), bits[1] + 1))
+        ordered = ordered[np.abs(ordered) > tiny]
+        yield (np.abs(ordered).astype(np.int32).view(np.float32) * np.sign(ordered)).astype(np.float32)
+
+
+if __name__ == "__main__":
+    for top in map(np.float32, MAXIMA):
+        worst = [tuple(np.abs(e).max() for e in errors_of_weights(d, top)) for d in every_element_below(top) if len(d)]
+        print(f"below {top:8.2f}: parts {max(w[0] for w in worst):.3f}, one number {max(w[1] for w in worst):.3f}")

@@ -75,16 +75,16 @@ def compensated(self, v, frame, scale):
     return fma(w, lost * LN2, w) * FLOAT32.up
 
 
-FORMS = {"polynomial, x and m reduced apart": None, "ex2.approx": approximate, "ex2.approx, compensated": compensated}
+FORMS = {"polynomial": None, "ex2.approx": approximate, "ex2.approx, compensated": compensated}
 
 
 def show_forms(gpu):
     print(f"{'softmax of float32, rows of 4096':<36}{'instr.':>8}  largest error for logits of deviation 1, 5, 30")
-    for label, weight in FORMS.items():
+    for label, weigh in FORMS.items():
         module_of.cache_clear()
-        patched = {"weight": Tile.weight}
-        if weight is not None:
-            patched = {"weight": weight, "frame_of": lambda self, m, scale: (m,)}
+        patched = {"weigh": Tile.weigh}
+        if weigh is not None:
+            patched = {"weigh": weigh, "frame_of": lambda self, m, scale: (m,)}
         with mock.patch.multiple(Tile, **patched):
             errors, work = [], 0
             for deviation in (1, 5, 30):

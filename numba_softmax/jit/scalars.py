@@ -112,7 +112,7 @@ def merge(m, l, m2, l2):
     Notes
     -----
     ``(-inf, 0)`` changes nothing. It is commutative to the last bit, and
-    associative up to rounding. A part whose maximum is 128 (float64: 746) below
+    associative up to rounding. A part whose maximum is 133 (float64: 754) below
     the other's adds nothing. What else was weighed against a part's maximum,
     such as a sum of values in attention, is to be multiplied by
     ``exp(m_of_part - m)``.
