@@ -146,8 +146,8 @@ def _after_fork_in_child() -> None:
         else:
             _torn = True  # an interrupt, or a fork by other means than Python's, left no time to wait
             lock._at_fork_reinit()
-    # Processes share this lock. If another thread had it, the parent will release it; the child's copy
-    # would have its next owner never do so.
+    # Processes share this lock. If another thread had it, the parent will release it; but the child has
+    # inherited that thread's count, with which its own next owner would never release it.
     between_processes = getattr(parallel._backend_init_process_lock, "_semlock", None)
     if between_processes is not None:
         between_processes._after_fork()

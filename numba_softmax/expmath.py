@@ -42,7 +42,7 @@ class FloatFormat(NamedTuple):
     largest: float
     up: float  # the factor of bulk results
     magic: float  # added to a number, leaves its nearest integer in the low bits, as the exponent of a power times `up`
-    floor: float  # of which the power is 0
+    floor: float  # where the power of two is 0: the gap is never taken to be below
     short: float  # added to a number and taken off again, leaves few enough bits of it
     ln2_hi: float  # of so few bits that its multiples are exact, without a fused multiply-add too
     ln2_lo: float
@@ -123,7 +123,7 @@ def exp_parts(d, error, top):
     """The parts of ``up * exp(d + error - m)``, where `top` is `top_of` `m`; all 0 in sum below the format's floor.
 
     They are ``(power, head, tail)`` and stand for ``power * (1 + head + tail)``,
-    of NaN for NaN. `error` is None or at most half a unit in the last place of
+    where `d` is NaN, they are NaN in sum. `error` is None or at most half a unit in the last place of
     `d`. It takes ``d <= m``; where `d` is `m`, `head` and `tail` cancel.
     """
     short, m_rest, m_error, low = top
@@ -131,9 +131,7 @@ def exp_parts(d, error, top):
     if error is not None:
         error = select(d < low, 0.0, error - m_error)
     gap = maximum(like(d, fmt.floor), d - short)
-    lost = maximum(low, d) - (
-        gap + short
-    )  # the gap's error, exactly: beside any `d` that counts, `short` loses no bits
+    lost = maximum(low, d) - (gap + short)  # the gap's error, exactly: `short` loses no bits beside a `d` that counts
     if error is not None:
         lost = lost + error
     t = fma(gap, LOG2_E, fmt.magic)

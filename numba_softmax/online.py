@@ -88,6 +88,7 @@ def shift_of(m):
 #
 #     0.5 + (1.22 + 0.26 + 0.01) * significand / 2 < 2    for a significand below 2.
 #
+# By the steps alone it would be 2.08: that their worst cases do not meet is searched, not proved.
 # Were rounded weights summed, that would be 2.9, and rows with 2.7 are easily found
 # (`tests/test_accuracy_adverse.py` looks for them). float64 has the same steps in its
 # own units, and four more terms of q.

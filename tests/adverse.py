@@ -1,7 +1,5 @@
 """Rows made to be wrong, and what weights err by: ``python tests/adverse.py`` goes through all near some maxima.
 
-The rows: many equal elements whose weights err one way, and one whose weight errs the other way.
-
 Errors of equal weights do not cancel in a sum. So a row of a maximum, copies of
 a few such elements and one last element brings out the largest error of
 softmax: those of the sum and of that one weight add up.
@@ -67,7 +65,7 @@ def adverse_rows(dtype, rows, seed=0, pool=60):
 
 
 def every_element_below(m, reach=3.0):
-    """All float32 numbers from `m` down to `reach` below it, in arrays of some millions; all near 0 count as 0."""
+    """All float32 numbers from `m` down to `reach` below it, in arrays of some millions, without those within 1e-7 of 0."""
     ends = np.float32([m - reach, m])
     bits = [int(v.view(np.int32)) if v >= 0 else -(int(v.view(np.int32)) & 0x7FFFFFFF) for v in ends]
     tiny = int(np.float32(1e-7).view(np.int32))

@@ -103,9 +103,6 @@ def test_a_missing_driver_or_gpu_is_said(monkeypatch, module, said, capsys):
 def test_a_kernel_that_is_wrong_is_not_blamed_on_packages():
     from numba_softmax.backends.cuda import kernels
 
-    def wrong(x, y, w, temporary, sign, factor, rows, n, left, dims):
-        x.no_such_thing  # noqa: B018
-
     geometry = SimpleNamespace(row_dims=1, reduced_dims=0)
     kernel = SimpleNamespace(
         geometry=geometry, threads=32, function=lambda a, b, c, d, e, f, g, h, i, dims: a.no_such_thing

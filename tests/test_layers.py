@@ -70,7 +70,7 @@ ALLOWED = {
         | {"dask", "distributed"},
     ),
 }
-LAZY = {"ml_dtypes", "scipy", "torch", "matplotlib", "cuda", "dask", "distributed"}
+LAZY = {"ml_dtypes", "scipy", "torch", "matplotlib", "dask", "distributed"}
 """What is imported inside functions alone, where it is needed; `dask` itself is such a place."""
 
 

@@ -41,7 +41,7 @@ _SECONDS_TO_WRITE = 3600
 
 
 def _limit() -> int:
-    default = 1 << 28  # all tests leave a third of that, any one application much less
+    default = 1 << 28  # twice what `warmup` of everything leaves
     text = os.environ.get(_LIMIT_VARIABLE) or str(default)
     if text.isdecimal():
         return int(text)
@@ -106,6 +106,8 @@ def write(key: str, payload: bytes) -> None:
         try:
             with os.fdopen(handle, "wb") as file:
                 file.write(_seal(key, payload) + payload)
+            if not _is_trusted(os.stat(beside)):
+                raise OSError(f"{beside}: the file system gives it another owner, so it would not be read")
             os.replace(beside, path)
         except BaseException:
             os.unlink(beside)
@@ -134,7 +136,7 @@ def kept(suffix: str = ".kernel") -> list[KeptFile]:
 
 
 def _prune() -> None:
-    """Remove the kernels that were used last, beyond the limit, and what writers left behind."""
+    """Remove the kernels beyond the limit that were not used for longest, and what writers left behind."""
     total, now = 0, time.time()
     for file in sorted(kept(), key=lambda file: file.used, reverse=True):
         total += file.bytes
@@ -155,7 +157,7 @@ def _path(key: str) -> Path:
 
 
 def _seal(key: str, payload: bytes) -> bytes:
-    """What a file begins with: others than its writer can rename it, where they can write to the folder."""
+    """The hash that a file begins with. It covers the name: who can write to the folder can rename others' files."""
     return hashlib.sha256(key.encode() + payload).digest()
 
 

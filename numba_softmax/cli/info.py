@@ -126,9 +126,10 @@ def _cuda() -> dict[str, Any]:
 
 
 def _check_compiler() -> None:
-    from ..backends.cuda import kernels
+    from ..backends.cuda import driver, kernels
 
     kernels.check_compiler()
+    driver.assembler_version()
 
 
 def _add_devices(found: dict[str, Any]) -> None:

@@ -181,7 +181,7 @@ def starter(op: Op, layout: Layout) -> Callable[..., None]:
 
 def warm(op: Op, x: str, y: str, masked: bool, scaled: bool) -> list[Callable[[], Callable]]:
     """Functions that compile, or load, one kernel each: all that may serve calls with those formats."""
-    layer()  # TBB wants its threads started by one that lasts
+    layer()  # TBB's threads are to be started by a thread that lasts, not by one that builds
     spec = Spec(op, x, y, masked, scaled, False, False)
     kernels = [(regime, spec) for regime in REGIMES]
     if not op.reduces:

@@ -49,7 +49,7 @@ def check() -> None:
 
 
 def _count() -> int:
-    """`numba.get_num_threads()`, which takes a lock that processes share, at every call; that takes it at the first."""
+    """The value of `numba.get_num_threads()`, without the lock, shared by processes, that it takes at each call."""
     if not numba_parallel._is_initialized:
         numba.get_num_threads()
     return numba_parallel._get_num_threads()

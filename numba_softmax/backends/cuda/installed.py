@@ -17,7 +17,7 @@ kernel_code.register()
 
 INSTALL = "pip install 'numba-softmax[cu13]', or [cu12] for a driver of CUDA 12"
 
-_PACKAGES = {  # where their modules are not called as they are
+_PACKAGES = {  # by module, where the package has another name
     "numba.cuda": "numba-cuda",
     "numba_cuda": "numba-cuda",
     "numba_softmax": "numba-softmax",
