@@ -65,7 +65,7 @@ def adverse_rows(dtype, rows, seed=0, pool=60):
 
 
 def every_element_below(m, reach=3.0):
-    """All float32 numbers from `m` down to `reach` below it, in arrays of some millions, without those within 1e-7 of 0."""
+    """All float32 numbers in ``[m - reach, m]`` but for those within 1e-7 of 0, in arrays of some millions."""
     ends = np.float32([m - reach, m])
     bits = [int(v.view(np.int32)) if v >= 0 else -(int(v.view(np.int32)) & 0x7FFFFFFF) for v in ends]
     tiny = int(np.float32(1e-7).view(np.int32))
