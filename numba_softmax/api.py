@@ -89,12 +89,13 @@ def softmax(
     memory map, 32 MiB, or spread over chunks, on the cuts. Method: the online normalizer of
     M. Milakov and N. Gimelshein, arXiv:1805.02867.
 
-    Arrays of other libraries are not copied. On a GPU, the work comes after what is queued by now in the
-    streams of all arrays, and before what is queued there later. With `stream`
-    it comes after the former; to wait for that stream, and to keep the arrays
-    until then, is for the caller. Arrays that speak DLPack alone say nothing of
-    later work, so without `stream` the call waits until theirs is done.
-    PyTorch's autograd takes no part, and is not told that `out` has changed.
+    Arrays that are handed over by DLPack or ``__cuda_array_interface__`` are not
+    copied, unless `out` overlaps them in part. On a GPU, the work comes after
+    what is queued by now in the streams of all arrays, and before what is queued
+    there later. With `stream` it comes after the former; to wait for that stream,
+    and to keep the arrays until then, is for the caller. Arrays that speak DLPack
+    alone say nothing of later work, so without `stream` the call waits until
+    theirs is done. PyTorch's autograd takes no part, and is not told that `out` has changed.
 
     Examples
     --------

@@ -172,7 +172,7 @@ def check_not_masked(array: Any, name: str) -> None:
             f"{name} is a masked array, whose mask would be ignored: "
             f"{instead.get(name) or f'pass {name}.data or {name}.filled(...)'}"
         )
-    if isinstance(array, (list, tuple)) and _has_masked(array):
+    if _is_sequence(type(array)) and _has_masked(array):
         raise TypeError(
             f"{name} is a {type(array).__name__} with masked arrays in it, whose masks would be ignored: "
             "make one array of them, by np.ma.stack for instance, and pass its data and its mask"
@@ -180,7 +180,7 @@ def check_not_masked(array: Any, name: str) -> None:
 
 
 def _has_masked(array: Sequence[Any]) -> bool:
-    """Whether there are masked arrays in a list, at any depth that NumPy goes to; for numbers alone, at C's speed."""
+    """Whether there are masked arrays in a sequence, at any depth of NumPy's; for numbers alone, at C's speed."""
     level = array
     for _ in range(_DEPTH):
         kinds = set(map(type, level))
@@ -189,9 +189,15 @@ def _has_masked(array: Sequence[Any]) -> bool:
         if not kinds <= _LISTS:
             if any(issubclass(kind, np.ma.MaskedArray) for kind in kinds):
                 return True
-            level = [part for part in level if isinstance(part, (list, tuple))]
+            sequences = {kind for kind in kinds if _is_sequence(kind)}
+            level = [part for part in level if type(part) in sequences]
         level = list(itertools.chain.from_iterable(level))
     return False
+
+
+def _is_sequence(kind: Any) -> bool:
+    """Whether NumPy takes the items of an object of that type, of text and memory aside."""
+    return issubclass(kind, Sequence) and not issubclass(kind, (str, bytes, bytearray, memoryview))
 
 
 def check_input_dtype(dtype: np.dtype) -> None:
@@ -299,10 +305,8 @@ def check_out(out_shape: tuple[int, ...], dtype: np.dtype, writeable: bool, shap
         raise ValueError("out is read-only: pass an array that can be written to")
 
 
-def as_mask(where: Any, shape: tuple[int, ...]) -> np.ndarray:
-    """`where`, broadcast to the shape of `x`."""
-    check_not_masked(where, "where")
-    mask = np.asarray(where)
+def as_mask(mask: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """`where` as an array of NumPy's, broadcast to the shape of `x`."""
     if mask.dtype.kind != "b":
         raise TypeError(f"where has dtype {mask.dtype}: it must be boolean, for instance `mask != 0`")
     if mask.shape == shape:

@@ -48,7 +48,8 @@ def call(
         return result if shape else result[()]
 
     if type(out) is not np.ndarray:
-        call(name, x, axis, where, scale, keepdims, dtype, dispatch.in_host_memory(out, "out", True), device, None)
+        array = dispatch.in_host_memory(out, "out", for_results=True)
+        call(name, x, axis, where, scale, keepdims, dtype, array, device, None)
         return out
     start, _, near = _prepared(
         name, place, keepdims, axis, x.shape, x.dtype, x.strides, w_steps,

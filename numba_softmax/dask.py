@@ -243,8 +243,8 @@ def _as_mask(where: Any, x: da.Array) -> da.Array | None:
 def _in_chunks(where: Any, x: da.Array) -> da.Array:
     """A mask of another library in the chunks of `x`."""
     on_gpu = hasattr(where, "__cuda_array_interface__")
+    where = where if on_gpu else dispatch.in_host_memory(where, "where")
     arrays.as_mask(np.broadcast_to(False, where.shape) if on_gpu else where, x.shape)  # refuses what is no mask of x
-    where = where if on_gpu else np.asarray(where)
     chunks = x.chunks[x.ndim - where.ndim :]
     return da.from_array(where, tuple((1,) if n == 1 else c for n, c in zip(where.shape, chunks, strict=True)))
 

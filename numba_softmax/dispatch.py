@@ -93,7 +93,7 @@ def call_on(x: Any, name: str) -> Any:
     return _gpu_call()(x, None, name) if _lies_on_gpu(x) else HostCall(x, name, in_host_memory)
 
 
-def in_host_memory(array: Any, name: str, for_results: bool = False) -> np.ndarray:
+def in_host_memory(array: Any, name: str, *, for_results: bool = False) -> np.ndarray:
     """An argument of a call on elements in host memory, as an array of NumPy's; of results, in the same memory."""
     if _lies_on_gpu(array):
         raise TypeError(f"{name} is on a GPU, but the elements in host memory: pass both there, or both here")

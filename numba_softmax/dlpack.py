@@ -67,18 +67,15 @@ def capsule_of(array: Any, stream: int | None) -> Any:
 
 
 def read(
-    capsule: Any, name: str, unsaid: bool = True
+    capsule: Any, name: str, *, writeable: bool
 ) -> tuple[int, tuple[int, ...], np.dtype, tuple[int, ...], bool, int]:
     """Address, shape, dtype, steps in bytes, whether it can be written to, and the device's number.
 
-    Version 0 does not say whether it can be written to: `unsaid` is what it is then. An
+    `writeable` is what is assumed of capsules of version 0, which do not say it. An
     error is to call the array by that name.
     """
-    managed = _managed(capsule)
-    writeable = unsaid
+    managed = _managed(capsule, name)
     if isinstance(managed, _ManagedVersioned):
-        if managed.major != 1:
-            raise TypeError(f"{name} speaks version {managed.major} of DLPack: this package knows versions 0 and 1")
         writeable = not managed.flags & _READ_ONLY
     tensor = managed.tensor
     dtype = _dtype(tensor.code, tensor.bits, tensor.lanes, name)
@@ -90,16 +87,20 @@ def read(
     return (tensor.data or 0) + tensor.byte_offset, shape, dtype, steps, writeable, tensor.device_id
 
 
-def as_numpy(array: Any, name: str, unsaid: bool) -> np.ndarray:
+class NoCapsuleError(TypeError):
+    """An array that its library does not hand over."""
+
+
+def as_numpy(array: Any, name: str, *, writeable: bool) -> np.ndarray:
     """An array in host memory as one of NumPy's, in the same memory; `read` has the other arguments."""
     try:
         capsule = capsule_of(array, None)
     except Exception as error:  # of any library
-        raise TypeError(f"{name} cannot be read by DLPack: {error}") from None
-    device = _managed(capsule).tensor.device_type
+        raise NoCapsuleError(f"{name} cannot be read by DLPack: {error}") from None
+    device = _managed(capsule, name).tensor.device_type
     if device not in HOST_DEVICES:
         raise TypeError(f"{name} lies on a device of DLPack's kind {device}: pass an array in host memory, or on a GPU")
-    address, shape, dtype, steps, writeable, _ = read(capsule, name, unsaid)
+    address, shape, dtype, steps, writeable, _ = read(capsule, name, writeable=writeable)
     return arrays.stand_in(address, shape, dtype, steps, writeable, capsule)
 
 
@@ -114,13 +115,16 @@ class Bfloat16:
 
     def __dlpack__(self, **options: Any) -> Any:
         capsule = self._bits.__dlpack__(**options)
-        _managed(capsule).tensor.code = _BFLOAT
+        _managed(capsule, "an array").tensor.code = _BFLOAT
         return capsule
 
 
-def _managed(capsule: Any) -> _Managed | _ManagedVersioned:
+def _managed(capsule: Any, name: str) -> _Managed | _ManagedVersioned:
     if _is_valid(capsule, b"dltensor_versioned"):
-        return _ManagedVersioned.from_address(_pointer(capsule, b"dltensor_versioned"))
+        managed = _ManagedVersioned.from_address(_pointer(capsule, b"dltensor_versioned"))
+        if managed.major != 1:  # what follows the version may lie elsewhere
+            raise TypeError(f"{name} speaks version {managed.major} of DLPack: this package knows versions 0 and 1")
+        return managed
     return _Managed.from_address(_pointer(capsule, b"dltensor"))
 
 

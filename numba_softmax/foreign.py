@@ -20,7 +20,7 @@ _ALIGNMENT = 64
 
 
 class Numpy:
-    """What is asked of a library; NumPy's answers serve all that it makes arrays of."""
+    """A library of arrays in host memory: the interface, and NumPy, which serves everything it can convert."""
 
     def read(self, array: Any, name: str) -> np.ndarray:
         """An argument, which an error is to call by that name."""
@@ -50,14 +50,14 @@ class Lending(Numpy):
 
     def read(self, array: Any, name: str) -> np.ndarray:
         try:
-            return dlpack.as_numpy(array, name, False)
-        except TypeError:
+            return dlpack.as_numpy(array, name, writeable=False)
+        except dlpack.NoCapsuleError:
             if not hasattr(array, "__array__"):
                 raise
             return np.asarray(array)  # it is spread over devices, say
 
     def writeable(self, array: Any) -> np.ndarray:
-        return dlpack.as_numpy(array, "out", False)
+        return dlpack.as_numpy(array, "out", writeable=False)
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
         nbytes = math.prod(shape) * dtype.itemsize
@@ -80,7 +80,7 @@ class Torch(Lending):
 
     def read(self, array: Any, name: str) -> np.ndarray:
         check_tensor(array, name)
-        return dlpack.as_numpy(array.detach(), name, True)
+        return dlpack.as_numpy(array.detach(), name, writeable=True)
 
     def writeable(self, array: Any) -> np.ndarray:
         return self.read(array, "out")
@@ -127,5 +127,5 @@ def _library_of_type(kind: Any) -> Numpy:
 
 
 def names_of(kind: Any) -> set[tuple[str, str]]:
-    """What a type and its bases are called, and in which libraries."""
+    """The (library, name) pairs of a type and its bases."""
     return {(base.__module__.partition(".")[0], base.__name__) for base in kind.__mro__}

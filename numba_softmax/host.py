@@ -22,7 +22,7 @@ class View(NamedTuple):
 
 
 class HostCall:
-    """What stands between a call on the array `x` and NumPy, or another library with arrays in host memory."""
+    """Adapter for a call on an array `x` in host memory, of NumPy or another library."""
 
     place, device = None, "host memory"
 
@@ -37,7 +37,7 @@ class HostCall:
 
     def out(self, array: Any) -> View:
         """An array for results, which is not made of anything else."""
-        return _view(self._read(array, "out", True))
+        return _view(self._read(array, "out", for_results=True))
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype) -> tuple[np.ndarray, View]:
         """A new array, in C order."""

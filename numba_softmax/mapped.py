@@ -48,7 +48,7 @@ def call(
     axes, shape = calls.axes_and_shape(name, keepdims, arrays.as_axes(axis, x.ndim), x.shape)
     mask = None if where is None else arrays.as_mask(dispatch.in_host_memory(where, "where"), x.shape)
     factor = arrays.as_scale(scale)
-    y = None if out is None else dispatch.in_host_memory(out, "out", True)
+    y = None if out is None else dispatch.in_host_memory(out, "out", for_results=True)
     if y is not None:
         arrays.check_out(y.shape, y.dtype, y.flags.writeable, shape)
     y_dtype = arrays.as_output_dtype(dtype, x.dtype, y)

@@ -1,7 +1,6 @@
-"""What Numba says of users' jitted code that calls a public function: which function to call there instead.
+"""Compile-time errors for jitted code that calls a public function: each names the function to call instead.
 
-Numba has no type for a plain Python function, and its error would not name one. An overload has it look further, and
-raises the error that users see.
+Numba's own error for a plain Python function does not name one; an overload that raises replaces it.
 """
 
 from __future__ import annotations

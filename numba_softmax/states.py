@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
-from . import arrays, dispatch
+from . import arrays, dispatch, foreign
 from .folding import FLOAT64, Rows
 from .ops import OPS, STATE_OPS
 
@@ -34,9 +34,9 @@ class OnlineSoftmax:
         Multiplies the elements, exactly and without a copy, as in `softmax`: the
         state is that of ``scale * x``. `m` is still one of `x`: ``l`` is the sum
         of ``exp(scale * (x - m))``, and `lse` is ``scale * m + log(l)``.
-    like : GPU array, optional
-        An array on the GPU where the state is to be; what is read of the state
-        is of its library. By default the state is in host memory.
+    like : array, optional
+        An array where the state is to be. On a GPU, what is read of the state is of
+        its library. In host memory, where the state is by default, it is NumPy's.
 
     Raises
     ------
@@ -86,8 +86,8 @@ class OnlineSoftmax:
     ) -> None:
         like = np.empty(0) if like is None else like
         call = dispatch.call_on(like, "like")
-        if call.place is None and not isinstance(like, np.ndarray):
-            raise TypeError(f"like is a {type(like).__name__}: it must be an array on a GPU or of NumPy")
+        if call.place is None and not (isinstance(like, np.ndarray) or foreign.is_foreign(like)):
+            raise TypeError(f"like is a {type(like).__name__}: it must be an array, in host memory or on a GPU")
         self._rows = Rows(arrays.as_shape(shape), arrays.as_float(dtype), arrays.as_scale(scale), call)
 
     @property

@@ -448,7 +448,7 @@ def fake_torch(current):
         OnHost=OnHost,
         dtype=Dtype,
         empty=empty,
-        from_dlpack=lambda array: OnHost(dlpack.as_numpy(array, "an array", False)),
+        from_dlpack=lambda array: OnHost(dlpack.as_numpy(array, "an array", writeable=False)),
         is_grad_enabled=lambda: torch.grad,
         grad=True,
         device=lambda kind, ordinal: (kind, ordinal),

@@ -1,8 +1,9 @@
-"""What users get wrong on the command line, or have in files: one line, exit code 2, and nothing is written."""
+"""Users' mistakes on the command line and in files: one line, exit code 2, and nothing is written."""
 
 import os
 import subprocess
 import sys
+import zipfile
 
 import ml_dtypes
 import numpy as np
@@ -47,16 +48,23 @@ def assert_refused(done, *words):
 
 
 @pytest.mark.parametrize(
-    "arguments",
+    ("arguments", "word"),
     [
-        ["run", ""], ["run", "."], ["run", ".."], ["run", "/"], ["run", "x.npy", ""], ["run", "x.npy", "/"],
-        ["bench", "--quick", "--json", ""], ["bench", "--quick", "--plot", ""], ["bench", "--quick", "--json", "/"],
+        (["run", ""], "empty"),
+        (["run", "."], "Is a directory"),
+        (["run", ".."], "Is a directory"),
+        (["run", "/"], "Is a directory"),
+        (["run", "x.npy", ""], "empty"),
+        (["run", "x.npy", "/"], "not a regular file"),
+        (["bench", "--quick", "--json", ""], "empty"),
+        (["bench", "--quick", "--plot", ""], "empty"),
+        (["bench", "--quick", "--json", "/"], "not a regular file"),
     ],
-    ids=lambda arguments: " ".join(map(repr, arguments)),
-)  # fmt: skip
-def test_names_of_no_file_are_refused(arguments, run, x, tmp_path):
+    ids=lambda part: " ".join(map(repr, part)) if isinstance(part, list) else part,
+)
+def test_names_of_no_file_are_refused(arguments, word, run, x, tmp_path):
     before = sorted(tmp_path.iterdir())
-    assert_refused(run(*arguments))
+    assert_refused(run(*arguments), word)
     assert sorted(tmp_path.iterdir()) == before
 
 
@@ -123,6 +131,41 @@ def test_an_archive_is_refused_with_the_way_to_take_an_array_out(save, x, tmp_pa
     (line,) = [part for part in error.split("`") if part.startswith("np.save(")]
     exec(line, {"np": np})
     np.testing.assert_array_equal(np.load("scores.npy"), x)
+
+
+def damage(path):
+    """Make an archive one whose end is whole, but not its list of files."""
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b"PK\x01\x02", b"PK??"))
+
+
+def model(path):
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("model/data.pkl", b"")
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda path: (np.savez(path, scores=np.ones(3)), damage(path)),
+        model,
+        lambda path: zipfile.ZipFile(path, "w").close(),
+    ],
+    ids=["damaged", "a model", "empty"],
+)
+def test_an_archive_with_no_arrays_to_take_out_is_refused_without_advice(make, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    make(tmp_path / "all.npz")
+    assert cli.main(["run", "all.npz"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(ERROR + "all.npz is not a whole .npy file of numbers")
+    assert error.count("\n") == 1
+    assert "np.save" not in error
+
+
+def test_an_option_of_files_needs_one(capsys):
+    assert cli.main(["run", "--as", "bfloat16"]) == 2
+    assert capsys.readouterr().err == ERROR + "--as is for a file: name one\n"
 
 
 def test_an_option_of_bfloat16_says_what_it_needs(tmp_path, monkeypatch, capsys):

@@ -93,6 +93,19 @@ def test_masks_of_numpy_and_dask_and_broadcast_ones(name, chunks):
         assert_right(name, y.compute(), x, where=np.asarray(where))
 
 
+def test_masks_of_other_libraries_that_speak_dlpack():
+    class Lent:
+        def __dlpack_device__(self):
+            return keep.__dlpack_device__()
+
+        def __dlpack__(self, **options):
+            return keep.__dlpack__(**options)
+
+    x, keep = numbers((5, 70)), np.random.default_rng(1).random((5, 70)) < 0.5
+    y = ns.softmax(da.from_array(x, (2, 20)), where=Lent())
+    assert_right("softmax", y.compute(), x, where=keep)
+
+
 @each_name
 @pytest.mark.parametrize("row", [[np.nan, 1], [np.inf, 1], [np.inf, np.nan], [-np.inf, 1], [-np.inf, -np.inf]])
 def test_the_contract_of_the_edges_holds_over_chunks(name, row):

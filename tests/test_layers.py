@@ -21,7 +21,7 @@ ALLOWED = {
     "api": ({"arrays", "calls", "dispatch", "ops"}, {"numpy", "tqdm"}),
     "refusals": ({"api", "states"}, NUMBA),
     "calls": ({"arrays", "dispatch", "ops"}, NUMPY),
-    "states": ({"arrays", "dispatch", "folding", "ops"}, NUMPY),
+    "states": ({"arrays", "dispatch", "folding", "foreign", "ops"}, NUMPY),
     "mapped": ({"arrays", "calls", "dispatch", "folding", "ops"}, NUMPY),
     "dask": ({"arrays", "calls", "dispatch", "folding", "ops"}, {"dask", "numba", "numpy"}),
     "folding": ({"arrays", "calls", "dispatch", "ops"}, NUMPY),

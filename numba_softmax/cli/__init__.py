@@ -100,7 +100,7 @@ def _in_one_line(error: BaseException) -> str:
 
 
 def _file(text: str) -> str:
-    """A name of a file: not that of a variable of the shell's that is not set."""
+    """The name of a file. It may not be empty, which an unset shell variable would make it."""
     if not text:
         raise argparse.ArgumentTypeError("the name is empty")
     return text

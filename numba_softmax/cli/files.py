@@ -20,37 +20,43 @@ RESERVED_AT_ONCE = 64 << 20
 """Bytes of a file: some file systems write them all, and an interrupt has to wait for it."""
 
 
-BYTES = np.dtype("V2")
-"""What NumPy saves bfloat16 as."""
+_SAVED_BFLOAT16 = np.dtype("V2")
+"""The dtype that NumPy gives bfloat16 in a file."""
 
 
 def open_input(path: Path, read_as: str | None = None) -> np.memmap:
-    """The file as a memory map, of elements that are what the file says or else of that dtype. Pickles are refused."""
+    """The file as a memory map; its elements are read as `read_as` if that is given. Pickled objects are refused."""
     try:
         x = np.lib.format.open_memmap(path, mode="r")
     except OSError as error:
         raise UserError(f"{path}: {error.strerror or error}") from None
     except Exception as error:  # a corrupt header raises whatever its text leads to
-        if zipfile.is_zipfile(path):
-            raise UserError(f"{path} is an archive of arrays: {_way_out(path)}") from None
+        way_out = _way_out(path)
+        if way_out:
+            raise UserError(f"{path} is an archive of arrays: take one out, as in `{way_out}`") from None
         raise UserError(f"{path} is not a whole .npy file of numbers: {error}") from None
     if read_as is None:
-        if x.dtype == BYTES:
+        if x.dtype == _SAVED_BFLOAT16:
             raise UserError(f"{path} has dtype {x.dtype}, two bytes of anything: if they are bfloat16, --as bfloat16")
         return x
-    if x.dtype != BYTES:
-        raise UserError(f"{path} has dtype {x.dtype}: --as {read_as} is for files of dtype {BYTES}, leave it out")
+    if x.dtype != _SAVED_BFLOAT16:
+        raise UserError(
+            f"{path} has dtype {x.dtype}: --as {read_as} is for files of dtype {_SAVED_BFLOAT16}, leave it out"
+        )
     try:
         return x.view(arrays.as_dtype(read_as), np.memmap)
     except TypeError as error:
         raise UserError(str(error)) from None
 
 
-def _way_out(path: Path) -> str:
-    """How to have one of an archive's arrays in a file of its own."""
-    with zipfile.ZipFile(path) as archive:
-        name = next((name.removesuffix(".npy") for name in archive.namelist()), "NAME")
-    return f"take one out, as in `np.save({f'{name}.npy'!r}, np.load({str(path)!r})[{name!r}])`"
+def _way_out(path: Path) -> str | None:
+    """A line of Python that saves one array of an archive to a file of its own; None for any other file."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            file = next((file for file in archive.namelist() if file.endswith(".npy")), None)
+    except Exception:  # as a corrupt header, so does a corrupt directory
+        return None
+    return file and f"np.save({file!r}, np.load({str(path)!r})[{file.removesuffix('.npy')!r}])"
 
 
 @contextlib.contextmanager

@@ -104,6 +104,8 @@ def _axis_name(axis: Any) -> str:
 
 def _of_sample(arguments: argparse.Namespace) -> dict[str, Any]:
     """Compute on attention scores that came with the package, and compare with a wider computation."""
+    if arguments.read_as:
+        raise UserError("--as is for a file: name one")
     with (importlib.resources.files(__package__) / "sample" / "attention.npz").open("rb") as file:
         sample = dict(np.load(file, allow_pickle=False))
     x = sample["scores"]

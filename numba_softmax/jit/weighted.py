@@ -3,16 +3,16 @@
 A row is summed up in about 100 bits, with a bound of the error. Where that does
 not certify the result, `words` computes the row again, in as many bits as it
 takes: where a sum cancels to less than ``2**-50`` of its terms, and where it is
-so near to 1 that its logarithm has few of its bits.
+so near to 1, and its largest term is too, that its logarithm has few of its bits.
 
 A term is ``b exp(a - shift)``, of which ``b = mu 2**e`` and ``exp(a - shift) = g 2**n``.
 Exponents are added up as numbers and reduced by that of the largest term, so
 that neither weights nor elements that are far apart overflow.
 
-The bound of a sum's error is `TERM_ERROR` of the terms' absolute sum, without those
-whose exponential is exactly 1; the third part of the sum, which is left out in
-the end; and what that has lost to its roundings, all others being exact. It
-certifies a result that it may change by a quarter of a unit at most. The
+The error bound of a sum has three parts: `TERM_ERROR` times the absolute sum of
+the terms whose exponential is not exactly 1; the size of the third part, which
+is dropped in the end; and the roundings of that part, the only ones. A result
+is certified if this bound changes it by at most a quarter of a unit. The
 logarithm errs by 1.5 units at most, and where an element is added to it, by
 less than one unit in all; so the result is right to 2 units.
 """
@@ -48,17 +48,17 @@ TOP, FLOOR = 900.0, -900.0
 """The exponent of the largest term, and that below which terms are left out: nothing overflows or is subnormal."""
 
 LEFT_OUT = 2.0**-790
-"""What a term that is left out counts for among inexact terms: more than it has."""
+"""The share of a left-out term in the sum of inexact terms: more than the term itself."""
 
 TERM_ERROR = 2.0**-100
 """The bound of a term's relative error: `exp_of_pair` and the product with the weight have less than half of it."""
 
 TOLERANCE = 2.0**-55
-"""What a sum may err by, relative to it, in parts of the larger of result and maximum: less than a quarter of a unit in
-the last place of that."""
+"""Permitted relative error of a sum, per unit of the larger of result and maximum: less than a quarter of a unit in the
+last place of that."""
 
 SMALLEST, LARGEST = 2.0**-1076, 2.0**-10
-"""What any sum may err by: a quarter of the smallest number; and what none may: its sign must be certain."""
+"""Limits of that tolerance: a quarter of the smallest number, and an error at which the sign is still certain."""
 
 
 @lanewise
@@ -96,7 +96,7 @@ def largest(top):
 
 @lanewise
 def frame_of(m, e):
-    """What to subtract from the elements, and from all exponents, where this is the largest term."""
+    """The number to subtract from the elements, and that from all exponents, where this is the largest term."""
     shift = select(magnitude(m) > FAR, m, 0.0)
     return shift, e + nearest((m - shift) * LOG2_E) - TOP
 
@@ -170,7 +170,7 @@ def is_certain(size, bound, unit):
 
 @lanewise
 def log_of_term(top, frame):
-    """The logarithm of the largest term, no further from 0 than it is."""
+    """The absolute value of the largest term's logarithm, less 2**-50, which more than covers its rounding near 0."""
     shift, exponent = frame
     return maximum(magnitude(shift + log_of_pair(top, like(top, 0.0), exponent)) - 2.0**-50, like(top, 0.0))
 

@@ -174,7 +174,7 @@ class Other(Library):
         if device is None or device()[0] not in dlpack.CUDA_DEVICES:
             raise in_host_memory(array, name)
         loan = dlpack.capsule_of(array, stream or driver.LEGACY_STREAM)
-        return View(*dlpack.read(loan, name), None, array, loan)
+        return View(*dlpack.read(loan, name, writeable=True), None, array, loan)
 
     def empty(self, x: View, shape: tuple[int, ...], dtype: np.dtype, stream: int | None) -> Any:
         if not hasattr(x.array, "__array_namespace__"):
