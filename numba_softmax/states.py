@@ -291,7 +291,7 @@ class OnlineSoftmax:
         --------
         >>> import numba_softmax as ns
         >>> ns.OnlineSoftmax(2).update([[1.0, 1.0], [3.0, 2.0]]).to_arrays()
-        {'m': array([1., 3.]), 'rest': array([1.        , 0.36787945])}
+        {'m': array([1., 3.]), 'rest': array([1.        , 0.36787944])}
         """
         names = ("m", "rest", "rest_lo")[: self._rows.count]
         return {name: self._rows.number(k) for k, name in enumerate(names)}

@@ -1,3 +1,4 @@
+import gc
 import os
 import shutil
 import subprocess
@@ -18,6 +19,8 @@ hypothesis.settings.load_profile("tests")
 def pytest_configure(config):
     """One folder of compiled kernels for all tests; set XDG_CACHE_HOME to keep it for the next run."""
     os.environ.pop("NUMBA_CACHE_DIR", None)
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # some tests start processes by the dozen
+    gc.set_threshold(50_000, 20, 100)  # compilers make millions of objects that stay: looking for cycles took a quarter
     if "XDG_CACHE_HOME" not in os.environ:
         config.kernel_folder = os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="numba_softmax_tests_")
 
@@ -33,6 +36,12 @@ def pytest_collection_modifyitems(items):
     missing = _missing_for_a_gpu() if on_gpu else None
     for item in on_gpu if missing else ():
         item.add_marker(pytest.mark.skip(reason=missing))
+
+
+def pytest_runtest_teardown(item, nextitem):
+    """What a file leaves behind, compiled kernels above all, is not looked through again for cycles."""
+    if nextitem is None or nextitem.path != item.path:
+        gc.freeze()
 
 
 def _missing_for_a_gpu():
