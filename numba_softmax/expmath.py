@@ -25,8 +25,8 @@ from typing import NamedTuple
 from numba.core import types
 
 from . import kernel_code
-from .lanewise import Vec, call_llvm, element, lanewise, with_element
-from .simd import bitcast, fma, lane, like, maximum, select, with_lane
+from .lanewise import element, lanewise, with_element
+from .simd import bitcast, fma, is_on_cuda, lane_by_lane, larger, like, maximum, select
 
 kernel_code.register()
 
@@ -130,7 +130,7 @@ def exp_parts(d, error, top):
     fmt = float_format(d.type)
     if error is not None:
         error = select(d < low, 0.0, error - m_error)
-    gap = maximum(like(d, fmt.floor), d - short)
+    gap = larger(d - short, like(d, fmt.floor))  # a NaN that this may lose is in `lost`
     lost = maximum(low, d) - (gap + short)  # the gap's error, exactly: `short` loses no bits beside a `d` that counts
     if error is not None:
         lost = lost + error
@@ -211,10 +211,5 @@ def log(x):
 
 
 def _by_library(function, x):
-    if not isinstance(x.type, Vec):
-        on_cuda = x.builder.module.triple.startswith("nvptx")
-        name = ("__nv_" if on_cuda else "") + function + ("" if x.type == types.float64 else "f")
-        return x.emit(x.type, call_llvm(x.builder, name, x.ir.type, x.ir))
-    for i in range(x.type.lanes):
-        x = with_lane(x, i, _by_library(function, lane(x, i)))
-    return x
+    suffix = "" if element(x.type) == types.float64 else "f"
+    return lane_by_lane(("__nv_" if is_on_cuda(x) else "") + function + suffix, x)

@@ -115,6 +115,30 @@ def maximum(a, b):
 
 
 @lanewise
+def larger(a, b):
+    """The larger of the two; where one is NaN, either of them. On CUDA it is one instruction, `maximum` two."""
+    a, b = alike(a, b)
+    if not is_on_cuda(a):
+        return select(a > b, a, b)
+    return lane_by_lane("llvm.nvvm.fmax." + ("f" if element(a.type) == types.float32 else "d"), a, b)
+
+
+def is_on_cuda(v: Value) -> bool:
+    """Whether code is emitted for CUDA."""
+    return v.builder.module.triple.startswith("nvptx")
+
+
+def lane_by_lane(function: str, v: Value, *others: Value) -> Value:
+    """A function of numbers, by its name in LLVM, for each lane."""
+    if not isinstance(v.type, Vec):
+        return v.emit(v.type, call_llvm(v.builder, function, v.ir.type, v.ir, *(other.ir for other in others)))
+    result = v
+    for i in range(v.type.lanes):
+        result = with_lane(result, i, lane_by_lane(function, lane(v, i), *(lane(other, i) for other in others)))
+    return result
+
+
+@lanewise
 def like(v, number):
     """`number` in the type of `v`, in every lane."""
     return alike(v, number)[1]

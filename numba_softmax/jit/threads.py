@@ -12,7 +12,7 @@ from numba.core.errors import TypingError, UnsupportedError
 
 from .. import online
 from ..lanewise import Value, Vec, lanewise
-from ..simd import halvings, select
+from ..simd import halvings, larger, select
 from .scalars import in_one_type
 
 _WARPS = 32
@@ -127,7 +127,7 @@ def _over_lanes(m: Value, l: Value) -> tuple[Value, Value]:
 
     top = m
     for step in halvings(device.WARP):
-        top = device.larger(top, device.exchange(top, step))
+        top = larger(top, device.exchange(top, step))
     total = online.plain_against((m, l), top)
     for step in halvings(device.WARP):
         total = total + device.exchange(total, step)

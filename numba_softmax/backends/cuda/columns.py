@@ -14,7 +14,7 @@ from numba import int32, int64
 
 from ... import kernel_code, online
 from ...lanewise import Value, Vec, lanewise
-from ...simd import from_memory, like, select
+from ...simd import from_memory, larger, like, select
 from ..spec import Spec
 from . import device
 from .rows import end_of, make_first_state, make_scale, quotient_up
@@ -94,7 +94,7 @@ class Strip(Tile):
         if self.geometry.threads > 1:
             (m,), *others = self._of_all_ranks({"maxima": m}, rank, column)
             for (other,) in others:
-                m = device.larger(m, other)
+                m = larger(m, other)
         return m
 
     def sums_of_ranks(self, sums: Sums, rank: Value, column: Value) -> Sums:

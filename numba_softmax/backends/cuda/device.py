@@ -13,8 +13,8 @@ from llvmlite import ir
 from numba.core import types
 
 from ... import kernel_code
-from ...lanewise import Value, Vec, alike, call_llvm, constant, lanewise, llvm_type, shuffle_order, with_element
-from ...simd import Stored, convert, from_memory, lane, raw_type, to_memory, with_lane
+from ...lanewise import Value, Vec, alike, call_llvm, constant, lanewise, llvm_type, shuffle_order
+from ...simd import Stored, convert, from_memory, lane, lane_by_lane, raw_type, to_memory
 from . import installed
 
 with installed.needed():
@@ -48,27 +48,10 @@ def integer(v: Value, number: int) -> Value:
 # ---------------------------------------------------------------- arithmetic
 
 
-def _lane_by_lane(function: str, v: Value, *others: Value) -> Value:
-    """A scalar instruction for each lane."""
-    if not isinstance(v.type, Vec):
-        return v.emit(v.type, call_llvm(v.builder, function, v.ir.type, v.ir, *(o.ir for o in others)))
-    result = v
-    for i in range(v.type.lanes):
-        result = with_lane(result, i, _lane_by_lane(function, lane(v, i), *(lane(o, i) for o in others)))
-    return result
-
-
-@lanewise
-def larger(a, b):
-    """The larger of the two, in one instruction; the number where one is NaN."""
-    a, b = alike(a, b)
-    return _lane_by_lane(f"llvm.nvvm.fmax.{'f' if with_element(a.type, types.float32) == a.type else 'd'}", a, b)
-
-
 @lanewise
 def exp2(d):
     """``2**d`` in float32 by the special function unit, with a relative error of 2**-22; below 2**-126 it is 0."""
-    return _lane_by_lane("llvm.nvvm.ex2.approx.ftz.f", d)
+    return lane_by_lane("llvm.nvvm.ex2.approx.ftz.f", d)
 
 
 @lanewise

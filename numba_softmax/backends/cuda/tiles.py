@@ -18,7 +18,7 @@ from numba import int32, int64
 from ... import kernel_code, online
 from ...expmath import LOG2_E, float_format, rounded, two_sum
 from ...lanewise import Value, Vec
-from ...simd import Stored, convert, first_lanes, fma, from_memory, halvings, lane, like, select, splat
+from ...simd import Stored, convert, first_lanes, fma, from_memory, halvings, lane, larger, like, select, splat
 from ...simd import exchange as exchange_lanes
 from ..spec import Spec, stored
 from . import device
@@ -204,9 +204,9 @@ class Tile:
         """The largest of a thread's elements."""
         m = values[0]
         for v in values[1:]:
-            m = device.larger(m, v)
+            m = larger(m, v)
         for step in halvings(self.summed):
-            m = device.larger(m, exchange_lanes(m, step))
+            m = larger(m, exchange_lanes(m, step))
         return self._of_lanes(m)
 
     def _of_lanes(self, v: Value) -> Value:
@@ -264,7 +264,7 @@ class Tile:
     def maximum_of_lanes(self, m: Value, lanes: int) -> Value:
         """The maximum over so many lanes of a warp, in each of them."""
         for step in halvings(lanes):
-            m = device.larger(m, device.exchange(m, step))
+            m = larger(m, device.exchange(m, step))
         return m
 
     def sums_of_lanes(self, sums: Sums, lanes: int) -> Sums:
