@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from typing import NamedTuple
 
-from numba import float64, int64, types
+from numba import float32, float64, int64, types
 
 from ... import kernel_code
 from ...building import built
@@ -46,7 +46,7 @@ def compile_kernel(kernel: Kernel, target: tuple[int, int]) -> Compiled:
     dims = types.UniTuple(int64, 4 * (g.row_dims + g.reduced_dims))
     signature = (int64, int64, int64, int64, float64, float64, int64, int64, int64, dims)
     try:
-        return _compiled(kernel.function, signature, kernel.threads, target)
+        return _compiled(kernel.function, signature, _launch_bounds(kernel), target)
     except Exception as error:
         check_compiler(error)
         raise
@@ -55,18 +55,30 @@ def compile_kernel(kernel: Kernel, target: tuple[int, int]) -> Compiled:
 def check_compiler(found: Exception | None = None) -> None:
     """Raise CudaError if not even an empty kernel can be compiled; what was `found` before says why."""
     try:
-        _compiled(lambda: None, (), 32, (7, 5))
+        _compiled(lambda: None, (), (32,), (7, 5))
     except Exception as error:
         raise installed.unusable(found or error) from error
 
 
-def _compiled(function: Callable, signature: tuple, threads: int, target: tuple[int, int]) -> Compiled:
+def _launch_bounds(kernel: Kernel) -> tuple[int, ...]:
+    """The threads of a block, and where that does not make a kernel spill, the least number of blocks at once.
+
+    The assembler would give each thread that folds so many registers that a multiprocessor holds 8 warps: of long
+    rows, too little would be on its way from memory.
+    """
+    folds = kernel.regime == "fold_chunks" and kernel.spec.number is float32
+    return (kernel.threads, 512 // kernel.threads) if folds else (kernel.threads,)
+
+
+def _compiled(
+    function: Callable, signature: tuple, launch_bounds: tuple[int, ...], target: tuple[int, int]
+) -> Compiled:
     compiled = compile_cuda(function, types.void, signature, nvvm_options=_OPTIONS, cc=target)
     library, name = compiled.library, compiled.fndesc.llvm_func_name
     entry = library.get_function(name)
     library._entry_name = name
     kernel_fixup(entry, False)
-    nvvm.set_launch_bounds(entry, threads)
+    nvvm.set_launch_bounds(entry, launch_bounds)
     (ptx,) = library.get_asm_strs(cc=target)
     return Compiled(ptx, name)
 
