@@ -105,7 +105,7 @@ def test_a_kernel_that_is_wrong_is_not_blamed_on_packages():
 
     geometry = SimpleNamespace(row_dims=1, reduced_dims=0)
     kernel = SimpleNamespace(
-        geometry=geometry, threads=32, function=lambda a, b, c, d, e, f, g, h, i, dims: a.no_such_thing
+        regime="rows", geometry=geometry, threads=32, function=lambda a, b, c, d, e, f, g, h, i, dims: a.no_such_thing
     )
     with pytest.raises(Exception, match="no_such_thing") as raised:
         kernels.compile_kernel(kernel, (8, 0))
