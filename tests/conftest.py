@@ -20,9 +20,8 @@ def pytest_configure(config):
     """One folder of compiled kernels for all tests; set XDG_CACHE_HOME to keep it for the next run."""
     os.environ.pop("NUMBA_CACHE_DIR", None)
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # some tests start processes by the dozen
-    gc.set_threshold(
-        50_000, 20, 100
-    )  # compilers make millions of objects that stay: looking for cycles took a quarter of some files' time
+    # Compilers make millions of objects that stay: looking for cycles in them took a quarter of some files' time.
+    gc.set_threshold(50_000, 20, 100)
     if "XDG_CACHE_HOME" not in os.environ:
         config.kernel_folder = os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="numba_softmax_tests_")
 
