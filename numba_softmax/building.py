@@ -1,4 +1,4 @@
-"""What a first call makes: kernels, modules of backends. It is made whole, whatever interrupts it and whoever forks.
+"""Kernels and modules that first calls make, kept from interrupts and forks, which would leave them half made.
 
 Numba survives neither. After a KeyboardInterrupt in the middle of a compilation
 its registries stay half read, and all later compilations fail; and in a child

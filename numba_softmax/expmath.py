@@ -107,7 +107,7 @@ def fast_two_sum(a, b):
 
 @lanewise
 def top_of(m, error):
-    """What `exp_parts` needs to know of the number ``m + error``; `error` is None or as there.
+    """The number ``m + error`` as `exp_parts` takes it; `error` is None or as there.
 
     `m` is split into a number of few bits and a rest, exactly. An infinite `m` is
     taken for the largest number, so that what lies below it has a weight of 0.
@@ -153,7 +153,7 @@ def rounded(parts):
 
 @lanewise
 def excess(parts, number):
-    """What the parts stand for less a `number` near it, or one that is far larger than all of them."""
+    """The value of the parts, less a `number` near it, or one that is far larger than all of them."""
     if not isinstance(parts, tuple):
         return parts - number
     power, head, tail = parts

@@ -96,7 +96,7 @@ def shift_of(m):
 
 @lanewise
 def frame_of(m, scale):
-    """What `weigh` needs of the maximum `m` of a block: ``(base, top)``.
+    """The frame that `weigh` takes, of the maximum `m` of a block: ``(base, top)``.
 
     With a scale, `base` is subtracted from the elements: 0 or, beyond `FAR`, the
     maximum; there, ``x - m`` is exact for every `x` that has a weight.
@@ -118,7 +118,7 @@ def weigh(x, frame, scale):
 
 @lanewise
 def narrow_frame_of(m, scale):
-    """What `narrow_weigh` needs of the maximum `m` of a block."""
+    """The frame that `narrow_weigh` takes, of the maximum `m` of a block."""
     return (shift_of(m),)
 
 
@@ -183,7 +183,7 @@ def add_weight(total, lost, parts):
 
 @lanewise
 def single_weight(parts, start):
-    """What `add_weight` makes of `start` and one weight, less `start`."""
+    """The sum that `add_weight` makes of `start` and one weight, less `start`."""
     taken = (start + rounded(parts)) - start
     return taken, excess(parts, taken)
 

@@ -58,7 +58,7 @@ LIMIT = _limit()
 
 
 def cache_folder() -> Path:
-    """Where kernels are kept: in NUMBA_CACHE_DIR, or else the user's cache folder.
+    """The folder of compiled kernels: in NUMBA_CACHE_DIR, or else the user's cache folder.
 
     A relative NUMBA_CACHE_DIR is taken as Numba takes it. The user's folder is to be
     the same wherever a process runs, and its specification says that a relative one
@@ -167,6 +167,6 @@ def _open_at_once(path: str, flags: int) -> int:
 
 
 def _is_trusted(facts: os.stat_result) -> bool:
-    """Whether it is a file of this user's, or of the system's. What others wrote could run anything when unpickled."""
+    """True of files of this user or of the system. What others wrote could run anything when unpickled."""
     owners = {0, os.geteuid()} if hasattr(os, "geteuid") else {facts.st_uid}
     return stat.S_ISREG(facts.st_mode) and facts.st_uid in owners

@@ -77,7 +77,7 @@ def lanes_of(number: types.Type) -> int:
 
 
 def weights_for(narrow: bool) -> tuple[Callable, Callable]:
-    """How elements are weighed: `frame_of` and `weigh` of `online`, or what is good for 16 bits."""
+    """The functions that weigh elements: `frame_of` and `weigh` of `online`, or what is good for 16 bits."""
     return (online.narrow_frame_of, online.narrow_weigh) if narrow else (online.frame_of, online.weigh)
 
 

@@ -214,7 +214,7 @@ class Tile:
         return lane(v, 0) if self.geometry.across == 1 else v
 
     def frame_of(self, m: Value, scale: Scale) -> Any:
-        """What `weigh` needs of the maximum that elements are weighed against."""
+        """The frame that `weigh` takes, of the maximum that elements are weighed against."""
         return (online.narrow_frame_of if self.spec.narrow else online.frame_of)(m, scale)
 
     def weigh(self, v: Value, frame: Any, scale: Scale) -> Any:
