@@ -120,11 +120,11 @@ def top_of(m, error):
 
 @lanewise
 def exp_parts(d, error, top):
-    """The parts of ``up * exp(d + error - m)``, where `top` is `top_of` `m`; all 0 in sum below the format's floor.
+    """The parts of ``up * exp(d + error - m)``, where `top` is `top_of` `m`; of 0 below the format's floor.
 
-    They are ``(power, head, tail)`` and stand for ``power * (1 + head + tail)``,
-    where `d` is NaN, they are NaN in sum. `error` is None or at most half a unit in the last place of
-    `d`. It takes ``d <= m``; where `d` is `m`, `head` and `tail` cancel.
+    They are ``(power, head, tail)`` and stand for ``power * (1 + head + tail)``, which is
+    NaN where `d` is. `error` is None or at most half a unit in the last place of `d`. It
+    takes ``d <= m``; where `d` is `m`, `head` and `tail` cancel.
     """
     short, m_rest, m_error, low = top
     fmt = float_format(d.type)

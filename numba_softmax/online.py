@@ -81,7 +81,8 @@ def shift_of(m):
 #     -> one number                                        1.30           1.16
 #
 # These worst cases do not meet. `python tests/adverse.py` goes through all elements
-# down to 3 below some maxima, and finds at most 0.26 for parts and 1.22 for numbers.
+# down to 3 below some maxima, and finds at most 0.26 for parts and 1.19 for numbers;
+# tests hold samples from farther down to 0.26 and 1.22.
 # Sums take the parts, so equal weights, whose errors do not cancel, are off by that
 # 0.26 at most; compensation, merging and the share add less than 0.01. A result is a
 # number times a share, rounded once: in units in its last place it errs by
@@ -91,7 +92,7 @@ def shift_of(m):
 # By the steps alone it would be 2.08: that their worst cases do not meet is searched, not proved.
 # Were rounded weights summed, that would be 2.9, and rows with 2.7 are easily found
 # (`tests/test_accuracy_adverse.py` looks for them). float64 has the same steps in its
-# own units, and four more terms of q.
+# own units, and five more terms of q.
 
 
 @lanewise

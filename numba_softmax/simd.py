@@ -124,7 +124,7 @@ def larger(a, b):
 
 
 def is_on_cuda(v: Value) -> bool:
-    """Whether code is emitted for CUDA."""
+    """True where code is emitted for CUDA."""
     return v.builder.module.triple.startswith("nvptx")
 
 

@@ -40,7 +40,7 @@ def pytest_collection_modifyitems(items):
 
 
 def pytest_runtest_teardown(item, nextitem):
-    """What a file leaves behind, compiled kernels above all, is not looked through again for cycles."""
+    """Keep what a file leaves behind, compiled kernels above all, out of later searches for cycles."""
     if nextitem is None or nextitem.path != item.path:
         gc.freeze()
 
