@@ -6,9 +6,11 @@ and W. Waite, *Software Manual for the Elementary Functions*, 1980). `q` is a
 minimax fit of the relative error, so its coefficients are not quite Taylor's. In
 float32 that counts six times below -0.285, where roundings weigh most.
 
-Softmax needs ``exp(d - m)`` for the largest `d`, `m`. The rounding error of
-``d - m`` is recovered: `m` is split into a short number, for which that takes
-two operations instead of five, and a rest.
+Softmax needs ``exp(d - m)`` for the largest `d`, `m`. No such difference is
+formed, so nothing is lost to its rounding: `d` is reduced by itself, and the
+integers of `d` and `m` are subtracted. What is left of `m`, ``exp(m)`` over a
+power of two, stays in all exponentials as their `unit`; a shift of less than a
+rounding makes that a float, so that the maximum's own is exact.
 
 An exponential comes in parts, ``power * (1 + head + tail)``: `head` is exact,
 `tail` small, so a sum that takes the parts has a fraction of the error that
@@ -26,7 +28,7 @@ from numba.core import types
 
 from . import kernel_code
 from .lanewise import element, lanewise, with_element
-from .simd import bitcast, fma, is_on_cuda, lane_by_lane, larger, like, maximum, select
+from .simd import bitcast, fma, has_fma, is_on_cuda, lane_by_lane, like, maximum, select
 
 kernel_code.register()
 
@@ -39,31 +41,34 @@ class FloatFormat(NamedTuple):
 
     integer: types.Type
     mantissa_bits: int
-    largest: float
     up: float  # the factor of bulk results
     magic: float  # added to a number, leaves its nearest integer in the low bits, as the exponent of a power times `up`
-    floor: float  # where the power of two is 0: the gap is never taken to be below
-    short: float  # added to a number and taken off again, leaves few enough bits of it
-    ln2_hi: float  # of so few bits that its multiples are exact, without a fused multiply-add too
-    ln2_lo: float
+    floor: int  # of the power of two below which an exponential is taken for 0
+    ln2: tuple[float, float]  # with a fused multiply-add
+    short_ln2: tuple[float, float, float]  # of so few bits, but for the last, that multiples are exact without one
     q: tuple[float, ...]
     wide_terms: int  # how many of WIDE_Q matter
 
 
 FLOAT32 = FloatFormat(
-    types.int32, 23, (2 - 2.0**-23) * 2.0**127, 2.0**64, 1.5 * 2**23 + 127 + 64, -(127 + 64) * LN2, 1.5 * 2**9,
-    0.693145751953125, 1.428606820309417e-06,
+    types.int32, 23, 2.0**64, 1.5 * 2**23 + 127 + 64, -(127 + 64),
+    (0.6931471824645996, -1.9046542121259336e-09),
+    (0.693359375, -0.0002117156982421875, -4.787418106388941e-07),
     (0.4999997615814209, 0.1666652113199234, 0.04167313128709793, 0.008368637412786484, 0.0013529035495594144),
     6,
 )  # fmt: skip
 FLOAT64 = FloatFormat(
-    types.int64, 52, (2 - 2.0**-52) * 2.0**1023, 2.0**64, 1.5 * 2**52 + 1023 + 64, -(1023 + 64) * LN2, 1.5 * 2**12,
-    0.6931471803691238, 1.9082149292705877e-10,
+    types.int64, 52, 2.0**64, 1.5 * 2**52 + 1023 + 64, -(1023 + 64),
+    (0.6931471805599453, 2.3190468138462996e-17),
+    (0.6931471805582987, 1.6465949582866463e-12, 3.061840736018652e-24),
     (0.5000000000000011, 0.1666666666666641, 0.04166666666653003, 0.008333333333496414,
      0.0013888888943686539, 0.0001984126950255551, 2.480149302025785e-05, 2.755758980603078e-06,
      2.763028271297853e-07, 2.499902986850977e-08),
     10,
 )  # fmt: skip
+
+FAR = 2.0**13
+"""Numbers are reduced with all their digits up to here."""
 
 # For results that are then rounded to 16 bits: relative error 2**-23.
 NARROW_FLOOR = -128.0
@@ -107,39 +112,42 @@ def fast_two_sum(a, b):
 
 @lanewise
 def top_of(m, error):
-    """The number ``m + error`` as `exp_parts` takes it; `error` is None or as there.
-
-    `m` is split into a number of few bits and a rest, exactly. An infinite `m` is
-    taken for the largest number, so that what lies below it has a weight of 0.
-    """
+    """What `exp_parts` takes of the number ``m + error``, and the `unit`; `error` is None or as there."""
     fmt = float_format(m.type)
-    m = select(m > fmt.largest, fmt.largest, m)
-    short = select(maximum(m, -m) < fmt.short, (m + fmt.short) - fmt.short, m)
-    return short, m - short, error, m + fmt.floor
+    magic = fmt.magic + fmt.floor
+    n = fma(m, LOG2_E, magic) - magic
+    head, rest = _reduced(m, error, n)
+    unit, lo = _exp_near_0(*two_sum(head, rest), fmt)
+    shift = -lo * polynomial(head, (1.0, -1.0, 0.5, -1 / 6))  # that is lo / unit
+    return ((n + fmt.floor) * LN2, fmt.magic - n, shift), unit
 
 
 @lanewise
 def exp_parts(d, error, top):
-    """The parts of ``up * exp(d + error - m)``, where `top` is `top_of` `m`; of 0 below the format's floor.
+    """The parts of ``up * unit * exp(d + error - m)``, where `top` is from `top_of` `m`; of 0 below the format's floor.
 
     They are ``(power, head, tail)`` and stand for ``power * (1 + head + tail)``, which is
-    NaN where `d` is. `error` is None or at most half a unit in the last place of `d`. It
-    takes ``d <= m``; where `d` is `m`, `head` and `tail` cancel.
+    NaN where `d` is, and rounded is ``up * unit`` where `d` is `m`. `error` is None or at
+    most half a unit in the last place of `d`. Neither `d` above the floor nor `m` is larger than `FAR`.
     """
-    short, m_rest, m_error, low = top
+    low, magic, shift = top
     fmt = float_format(d.type)
     if error is not None:
-        error = select(d < low, 0.0, error - m_error)
-    gap = larger(d - short, like(d, fmt.floor))  # a NaN that this may lose is in `lost`
-    lost = maximum(low, d) - (gap + short)  # the gap's error, exactly: `short` loses no bits beside a `d` that counts
-    if error is not None:
-        lost = lost + error
-    t = fma(gap, LOG2_E, fmt.magic)
-    n = t - fmt.magic
-    head = fma(n, -fmt.ln2_hi, gap)  # exact
-    rest = fma(n, -fmt.ln2_lo, lost - m_rest)
+        error = select(d < low, 0.0, error)
+    d = maximum(low, d)
+    t = fma(d, LOG2_E, magic)
+    head, rest = _reduced(d, shift if error is None else shift + error, t - magic)
     f = head + rest
     return _power(t, fmt), head, fma(f * f, polynomial(f, fmt.q), rest)
+
+
+def _reduced(d, more, n):
+    """``d + more - n ln2`` for the nearest `n`, as a number that is exact and a small one; `more` may be None."""
+    fmt = float_format(d.type)
+    *short, last = fmt.ln2 if has_fma(d) else fmt.short_ln2
+    for part in short:
+        d = fma(n, -part, d)
+    return d, n * -last if more is None else fma(n, -last, more)
 
 
 @lanewise
@@ -181,21 +189,24 @@ def exp_pair(d, error):
     If `error` is None, in one part and None.
     """
     fmt = float_format(d.type)
+    none = d < fmt.floor * LN2
     t = fma(d, LOG2_E, fmt.magic)
-    n = t - fmt.magic
+    head, rest = _reduced(d, error, t - fmt.magic)
+    power = _power(t, fmt)
     if error is None:
-        f = fma(n, -fmt.ln2_lo, fma(n, -fmt.ln2_hi, d))
-        return select(d < fmt.floor, 0.0, polynomial(f, (1.0, 1.0, *fmt.q)) * _power(t, fmt)), None
-    f, f_lo = two_sum(fma(n, -fmt.ln2_hi, d), fma(n, -fmt.ln2_lo, error))
+        return select(none, 0.0, polynomial(head + rest, (1.0, 1.0, *fmt.q)) * power), None
+    hi, lo = _exp_near_0(*two_sum(head, rest), fmt)
+    return select(none, 0.0, hi * power), select(none, 0.0, lo * power)
+
+
+def _exp_near_0(f, f_lo, fmt):
+    """``exp(f + f_lo)`` for ``|f| <= ln2 / 2``, as `exp_pair`."""
     square = f * f
     square_lo = fma(f, f, -square)
     s, s_lo = fast_two_sum(like(f, 1.0), f)
     s, lost = fast_two_sum(s, square * 0.5)
     tail = fma(f_lo, s, fma(square_lo, 0.5, s_lo + lost)) + f * square * polynomial(f, WIDE_Q[: fmt.wide_terms])
-    hi, lo = fast_two_sum(s, tail)
-    power = _power(t, fmt)
-    none = d < fmt.floor
-    return select(none, 0.0, hi * power), select(none, 0.0, lo * power)
+    return fast_two_sum(s, tail)
 
 
 @lanewise

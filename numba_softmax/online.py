@@ -27,16 +27,13 @@ import math
 from numba import float32
 
 from . import kernel_code
-from .expmath import excess, exp_pair, exp_parts, float_format, log1p, narrow_exp, rounded, top_of, two_sum
+from .expmath import FAR, excess, exp_pair, exp_parts, float_format, log1p, narrow_exp, rounded, top_of, two_sum
 from .lanewise import element, lanewise
 from .simd import convert, divide, exchange, fma, halvings, lane, like, maximum, select, splat, widen
 
 kernel_code.register()
 
 INF = math.inf
-
-FAR = 2.0**13
-"""Scaled maxima beyond it are subtracted from the elements: exp takes numbers up to twice as large."""
 
 
 @lanewise
@@ -81,15 +78,16 @@ def shift_of(m):
 #     -> one number                                        1.30           1.16
 #
 # These worst cases do not meet. `python tests/adverse.py` goes through all elements
-# down to 3 below some maxima, and finds at most 0.26 for parts and 1.19 for numbers;
-# tests hold samples from farther down to 0.26 and 1.22.
+# down to 3 below some maxima, and finds at most 0.25 for parts and 1.19 for numbers;
+# tests hold samples from farther down to 0.25 and 1.21.
 # Sums take the parts, so equal weights, whose errors do not cancel, are off by that
-# 0.26 at most; compensation, merging and the share add less than 0.01. A result is a
-# number times a share, rounded once: in units in its last place it errs by
+# 0.25 at most; a block's unit, by which it is merged with others, adds 0.03, and
+# compensation, merging and the share less than 0.01. A result is a number times a
+# share, rounded once: in units in its last place it errs by
 #
-#     0.5 + (1.22 + 0.26 + 0.01) * significand / 2 < 2    for a significand below 2.
+#     0.5 + (1.21 + 0.25 + 0.03 + 0.01) * significand / 2 < 2    for a significand below 2.
 #
-# By the steps alone it would be 2.08: that their worst cases do not meet is searched, not proved.
+# By the steps alone it would be 2.11: that their worst cases do not meet is searched, not proved.
 # Were rounded weights summed, that would be 2.9, and rows with 2.7 are easily found
 # (`tests/test_accuracy_adverse.py` looks for them). float64 has the same steps in its
 # own units, and five more terms of q.
@@ -97,30 +95,29 @@ def shift_of(m):
 
 @lanewise
 def frame_of(m, scale):
-    """The frame that `weigh` takes, of the maximum `m` of a block: ``(base, top)``.
+    """The frame that `weigh` takes, of the maximum `m` of a block: ``(base, top)``; and the weight of `m` over `up`.
 
-    With a scale, `base` is subtracted from the elements: 0 or, beyond `FAR`, the
-    maximum; there, ``x - m`` is exact for every `x` that has a weight.
+    `base` is subtracted from the elements: 0 or, beyond `FAR`, the maximum; there,
+    ``x - m`` is exact for every `x` that has a weight.
     """
     shift = shift_of(m)
-    if scale is None:
-        return None, top_of(shift, None)
-    reach = shift * scale[1]
+    reach = shift if scale is None else shift * scale[1]
     far = maximum(reach, -reach) > FAR
-    return select(far, shift, 0.0), top_of(*_times_scale(select(far, 0.0, shift), None, scale))
+    top, unit = top_of(*_times_scale(select(far, 0.0, shift), None, scale))
+    return (select(far, shift, 0.0), top), unit
 
 
 @lanewise
 def weigh(x, frame, scale):
-    """``up * exp(scale * (x - m))`` for the `frame_of` `m`, in the parts that `add_weight` takes."""
+    """``up * unit * exp(scale * (x - m))`` for the `frame_of` `m`, in the parts that `add_weight` takes."""
     base, top = frame
-    return exp_parts(*_times_scale(x if base is None else x - base, None, scale), top)
+    return exp_parts(*_times_scale(x - base, None, scale), top)
 
 
 @lanewise
 def narrow_frame_of(m, scale):
-    """The frame that `narrow_weigh` takes, of the maximum `m` of a block."""
-    return (shift_of(m),)
+    """The frame that `narrow_weigh` takes, of the maximum `m` of a block, and None for a unit of 1."""
+    return (shift_of(m),), None
 
 
 @lanewise
@@ -235,13 +232,14 @@ def times(pair, power):
 
 
 @lanewise
-def block_state(m, total, less):
+def block_state(m, total, less, unit):
     """The state of a block from the sum of its weights, in two parts or one, less what stands for the maximum's term.
 
     That is 1 where all weights are in the sum. Where the terms of all maxima
-    are left out, it is 1 less than their number, with the sign turned.
+    are left out, it is 1 less than their number, with the sign turned. `unit`
+    comes with the frame that the weights were taken in.
     """
-    return m, *add(*total, -less, None if total[1] is None else like(less, 0.0))
+    return m, *add(*over(total, unit), -less, None if total[1] is None else like(less, 0.0))
 
 
 @lanewise
@@ -319,6 +317,20 @@ def product(a, b):
     return p, None if a_lo is None else fma(a, b, -p) + fma(a, b_lo, a_lo * b)
 
 
+@lanewise
+def over(pair, unit):
+    """A number of two parts or one, divided by a number which may be of a narrower type; by 1 if that is None."""
+    a, a_lo = pair
+    if unit is None:
+        return pair
+    unit = convert(a.type, unit)
+    if a_lo is None:
+        return a * inverse(unit, None)[0], None
+    down = divide(1.0, unit)
+    q = a * down
+    return q, (fma(-q, unit, a) + a_lo) * down
+
+
 def sum_of(rest, rest_lo):
     """``l = 1 + rest``, in as many parts."""
     if rest_lo is None:
@@ -376,7 +388,7 @@ lose digits to underflow."""
 
 @lanewise
 def shared(m_part, state, scale):
-    """Against which maximum to weigh the elements of a part of a row, and what makes softmax of the weights.
+    """The maximum to weigh the elements of a part of a row against, and `unit` times what makes softmax of the weights.
 
     `m_part` is the part's own maximum; the second result has two parts or one.
     """
@@ -396,8 +408,13 @@ def settled(state):
 
 @lanewise
 def share(state):
-    """What makes softmax of weights that were taken against the row's maximum: ``1 / l``, in two parts or one."""
-    l, l_lo = sum_of(state[1], state[2])
+    """What makes softmax of weights that were taken against the row's maximum, times `unit`: ``1 / l``."""
+    return inverse(*sum_of(state[1], state[2]))
+
+
+@lanewise
+def inverse(l, l_lo):
+    """``1 / l`` of a number of two parts or one, in as many."""
     if l_lo is not None:
         q = divide(1.0, l)
         return q, (fma(-q, l, 1.0) - q * l_lo) * q

@@ -91,6 +91,11 @@ def fma(a, b, c):
     return a.emit(a.type, call_llvm(a.builder, f"llvm.fmuladd.{llvm_suffix(a.ir.type)}", a.ir.type, a.ir, b.ir, c.ir))
 
 
+def has_fma(v: Value) -> bool:
+    """Whether `fma` rounds once there where the code of `v` is to run."""
+    return _has(v, "+fma")
+
+
 @lanewise
 def divide(a, b):
     """``a / b`` as IEEE 754 has it, without Python's check for zero."""
@@ -375,8 +380,13 @@ def to_memory(value: Value, stored: Stored) -> Value:
 
 def _has_float16(value: Value) -> bool:
     """Whether the machine converts float16: x86 without F16C would call functions that Numba's kernels cannot find."""
+    return _has(value, "+f16c")
+
+
+def _has(value: Value, feature: str) -> bool:
+    """Whether the machine that code is emitted for has this feature of x86, or is no x86."""
     on_x86 = value.builder.module.triple.startswith(("x86", "i386", "i686"))
-    return not on_x86 or "+f16c" in (config.CPU_FEATURES or get_host_cpu_features())
+    return not on_x86 or feature in (config.CPU_FEATURES or get_host_cpu_features()).split(",")
 
 
 def _float32_from_half(raw: Value) -> Value:

@@ -17,18 +17,20 @@ MAXIMA = (0.0, 1.0, -0.3, 7.77, 0.1, -20.5, 1.9, 90.0, 1000.0)
 
 @numba.njit
 def _parts(d, m, power, head, tail, weight):
-    top = expmath.top_of(m, None)
+    top, unit = expmath.top_of(m, None)
     for i in range(len(d)):
         parts = expmath.exp_parts(d[i], None, top)
         power[i], head[i], tail[i] = parts
         weight[i] = expmath.rounded(parts)
+    return unit
 
 
 def errors_of_weights(d, m):
     """The relative errors of the weights of elements `d`, as parts and rounded, in `UNITS`."""
     power, head, tail, weight = (np.empty_like(d) for _ in range(4))
-    _parts(d, d.dtype.type(m), power, head, tail, weight)
-    exact = np.exp(d.astype(np.longdouble) - d.dtype.type(m)) * expmath.float_format(getattr(numba, d.dtype.name)).up
+    unit = _parts(d, d.dtype.type(m), power, head, tail, weight)
+    up = expmath.float_format(getattr(numba, d.dtype.name)).up
+    exact = np.exp(d.astype(np.longdouble) - d.dtype.type(m)) * unit * up
     of_parts = power * (1 + (head.astype(np.longdouble) + tail))
     unit = UNITS[d.dtype.name]
     return ((of_parts / exact - 1) / unit).astype(float), ((weight / exact - 1) / unit).astype(float)

@@ -20,7 +20,7 @@ from numba_softmax import online
 from numba_softmax.backends.cuda import device
 from numba_softmax.backends.cuda.tiles import Tile
 from numba_softmax.expmath import FLOAT32, LN2, LOG2_E
-from numba_softmax.simd import fma, select
+from numba_softmax.simd import fma, like, select
 
 CASES = [((4096 // n or 1, n), 1) for n in (64, 256, 1024, 4096, 8192, 16_384, 32_768, 1 << 20)]
 CASES += [((4, 1001), 1), ((1, 50_257), 1), ((30, 512), 0), ((128, 512), 0), ((1024, 512), 0)]
@@ -84,7 +84,7 @@ def show_forms(gpu):
         module_of.cache_clear()
         patched = {"weigh": Tile.weigh}
         if weigh is not None:
-            patched = {"weigh": weigh, "frame_of": lambda self, m, scale: (m,)}
+            patched = {"weigh": weigh, "frame_of": lambda self, m, scale: ((m,), like(m, 1.0))}
         with mock.patch.multiple(Tile, **patched):
             errors, work = [], 0
             for deviation in (1, 5, 30):

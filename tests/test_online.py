@@ -48,27 +48,27 @@ def log_sum(state):
 def block_of(x):
     """The state of a row of whole vectors by one fold, as the kernels make it for ops without weights."""
     m = np.max(x)
-    frame = online.frame_of(m, None)
+    frame, unit = online.frame_of(m, None)
     total = lost = ties = simd.splat(VEC, 0.0)
     for i in range(0, len(x), LANES):
         v = simd.load(VEC, FLOAT64, x.ctypes.data + 8 * i)
         w = online.weigh(v, frame, None)
         total, lost, ties = online.add_other(total, lost, ties, w, v, simd.splat(VEC, m))
     sums = online.times(online.sum_lanes(total, lost), 1 / UP)
-    return online.block_state(m, sums, 1.0 - online.sum_lanes(ties, simd.splat(VEC, 0.0))[0])
+    return online.block_state(m, sums, 1.0 - online.sum_lanes(ties, simd.splat(VEC, 0.0))[0], unit)
 
 
 @numba.njit
 def block_of_weights(x):
     """The same, as the kernels make it where all weights are summed."""
     m = np.max(x)
-    frame = online.frame_of(m, None)
-    total, lost = simd.splat(VEC, UP), simd.splat(VEC, 0.0)
+    frame, unit = online.frame_of(m, None)
+    total, lost = simd.splat(VEC, 2 * UP), simd.splat(VEC, 0.0)
     for i in range(0, len(x), LANES):
         w = online.weigh(simd.load(VEC, FLOAT64, x.ctypes.data + 8 * i), frame, None)
         total, lost = online.add_weight(total, lost, w)
-    total, error = expmath.two_sum(total, simd.splat(VEC, -UP))
-    return online.block_state(m, online.times(online.sum_lanes(total, lost + error), 1 / UP), 1.0)
+    total, error = expmath.two_sum(total, simd.splat(VEC, -2 * UP))
+    return online.block_state(m, online.times(online.sum_lanes(total, lost + error), 1 / UP), 1.0, unit)
 
 
 @numba.njit
@@ -250,41 +250,45 @@ def exp_pair(d, error):
 
 
 @numba.njit
-def exps(d, error, m, m_error, out):
+def exps(d, error, m, m_error, out, units):
     for i in range(len(d)):
-        out[i] = expmath.rounded(expmath.exp_parts(d[i], error[i], expmath.top_of(m[i], m_error[i])))
+        top, units[i] = expmath.top_of(m[i], m_error[i])
+        out[i] = expmath.rounded(expmath.exp_parts(d[i], error[i], top))
 
 
 @numba.njit
-def exps_without_errors(d, m, out):
+def exps_without_errors(d, m, out, units):
     for i in range(len(d)):
-        out[i] = expmath.rounded(expmath.exp_parts(d[i], None, expmath.top_of(m[i], None)))
+        top, units[i] = expmath.top_of(m[i], None)
+        out[i] = expmath.rounded(expmath.exp_parts(d[i], None, top))
 
 
 @numba.njit
 def parts_of_exps(d, m, power, head, tail):
     for i in range(len(d)):
-        power[i], head[i], tail[i] = expmath.exp_parts(d[i], None, expmath.top_of(m[i], None))
+        power[i], head[i], tail[i] = expmath.exp_parts(d[i], None, expmath.top_of(m[i], None)[0])
 
 
 @numba.njit
-def narrow_weights(x, m, out):
+def narrow_weights(x, m, out, units):
     for i in range(len(x)):
-        out[i] = online.narrow_weigh(x[i], online.narrow_frame_of(m[i], None), None)
+        out[i] = online.narrow_weigh(x[i], online.narrow_frame_of(m[i], None)[0], None)
 
 
 @numba.njit
-def weights(x, m, out):
+def weights(x, m, out, units):
     for i in range(len(x)):
-        out[i] = expmath.rounded(online.weigh(x[i], online.frame_of(m[i], None), None))
+        frame, units[i] = online.frame_of(m[i], None)
+        out[i] = expmath.rounded(online.weigh(x[i], frame, None))
 
 
 @numba.njit
-def scaled_weights(x, m, factor, factor_lo, out):
+def scaled_weights(x, m, factor, factor_lo, out, units):
     one = factor.dtype.type(1)
     for i in range(len(x)):
         scale = one, factor[i], factor_lo[i]
-        out[i] = expmath.rounded(online.weigh(x[i], online.frame_of(m[i], scale), scale))
+        frame, units[i] = online.frame_of(m[i], scale)
+        out[i] = expmath.rounded(online.weigh(x[i], frame, scale))
 
 
 moderate = st.floats(-1e150, 1e150)
@@ -340,14 +344,14 @@ def test_exp_pair_is_good_to_28_bits_in_float32():
 
 FORMATS = {np.float32: expmath.FLOAT32, np.float64: expmath.FLOAT64}
 UNITS = {np.float32: 2.0**-24, np.float64: 2.0**-53}
-NORMAL_FROM = {kind: fmt.floor + 2 * expmath.LN2 for kind, fmt in FORMATS.items()}
+NORMAL_FROM = {kind: (fmt.floor + 2.5) * expmath.LN2 for kind, fmt in FORMATS.items()}
 """From there on exponentials times `up` are normal numbers; those below have fewer bits, down to none at the floor."""
 each_kind = pytest.mark.parametrize("kind", FORMATS)
 
 
 def tops_and_gaps(kind, count, reach, seed=0):
     """Maxima within `reach` and gaps below them that exp has a value for, small and large ones of both."""
-    rng, floor = np.random.default_rng(seed), FORMATS[kind].floor
+    rng, floor = np.random.default_rng(seed), FORMATS[kind].floor * expmath.LN2
     m = np.concatenate([rng.uniform(-reach, reach, count), reach * 2.0 ** rng.uniform(-45, 0, count)])
     m = rng.permutation(m * rng.choice([-1, 1], 2 * count))
     gaps = np.concatenate([rng.uniform(floor, 0, count), floor * 2.0 ** rng.uniform(-45, 0, count)])
@@ -375,87 +379,87 @@ def assert_good_to_one_unit(out, exact, kind, above):
 
 @each_kind
 def test_exp_is_good_to_one_unit(kind):
-    m, gaps = tops_and_gaps(kind, 200_000, 2 * online.FAR)
+    m, gaps = tops_and_gaps(kind, 200_000, expmath.FAR)
     d = np.minimum((m + gaps).astype(kind), m)
-    out = np.empty_like(d)
-    exps_without_errors(d, m, out)
+    out, units = np.empty_like(d), np.empty_like(d)
+    exps_without_errors(d, m, out, units)
     wide_d, wide_m = d.astype(float), m.astype(float)
-    assert_good_to_one_unit(out, exact_exp(wide_d, -wide_m), kind, d >= m + kind(NORMAL_FROM[kind]))
+    assert_good_to_one_unit(out, exact_exp(wide_d, -wide_m) * units, kind, d >= m + kind(NORMAL_FROM[kind]))
 
 
 @each_kind
 def test_exp_is_good_to_one_unit_with_errors(kind):
-    m, gaps = tops_and_gaps(kind, 200_000, 2 * online.FAR, seed=1)
+    m, gaps = tops_and_gaps(kind, 200_000, expmath.FAR, seed=1)
     d = np.minimum((m + gaps).astype(kind), m)
     rng = np.random.default_rng(2)
     error, m_error = (np.spacing(v) * rng.uniform(-0.5, 0.5, v.shape).astype(kind) for v in (d, m))
     m_error = np.where(d == m, error, m_error)
-    out = np.empty_like(d)
-    exps(d, error, m, m_error, out)
+    out, units = np.empty_like(d), np.empty_like(d)
+    exps(d, error, m, m_error, out, units)
     parts = (v.astype(float) for v in (d, -m, error, -m_error))
-    assert_good_to_one_unit(out, exact_exp(*parts), kind, d >= m + kind(NORMAL_FROM[kind]))
+    assert_good_to_one_unit(out, exact_exp(*parts) * units, kind, d >= m + kind(NORMAL_FROM[kind]))
 
 
 @each_kind
 def test_exp_is_exact_at_the_maximum_and_zero_below_the_floor(kind):
-    fmt = FORMATS[kind]
-    m, _ = tops_and_gaps(kind, 50_000, 2 * online.FAR, seed=3)
-    out = np.empty_like(m)
-    exps_without_errors(m, m, out)
-    assert (out == fmt.up).all()
+    up, floor = FORMATS[kind].up, (FORMATS[kind].floor - 0.5) * expmath.LN2
+    m, _ = tops_and_gaps(kind, 50_000, expmath.FAR, seed=3)
+    out, units = np.empty_like(m), np.empty_like(m)
+    exps_without_errors(m, m, out, units)
+    assert (out == up * units).all()
     m_error = np.spacing(m) / kind(2.5)
-    exps(m, m_error, m, m_error, out)
-    assert (out == fmt.up).all()
-    for d in (m + kind(1.01 * fmt.floor), m - kind(1e6), m - kind(1e30), np.full_like(m, -np.inf)):
-        d = np.where(d < m + kind(fmt.floor), d, m + kind(fmt.floor - 1))
-        exps_without_errors(d, m, out)
+    exps(m, m_error, m, m_error, out, units)
+    assert (out == up * units).all()
+    for d in (m + kind(1.01 * floor), m - kind(1e6), m - kind(1e30), np.full_like(m, -np.inf)):
+        d = np.where(d < m + kind(floor), d, m + kind(floor - 1))
+        exps_without_errors(d, m, out, units)
         assert (out == 0).all()
-        exps(d, np.zeros_like(d), m, np.zeros_like(d), out)
+        exps(d, np.zeros_like(d), m, np.zeros_like(d), out, units)
         assert (out == 0).all()
     for make in (exps_without_errors, narrow_weights) if kind is np.float32 else (exps_without_errors,):
-        make(np.full_like(m, np.nan), m, out)
+        make(np.full_like(m, np.nan), m, out, units)
         assert np.isnan(out).all()
 
 
 def test_narrow_weights_are_good_enough_for_16_bits():
     fmt = expmath.FLOAT32
     floor = expmath.NARROW_FLOOR
-    m, gaps = tops_and_gaps(np.float32, 200_000, 2 * online.FAR, seed=4)
+    m, gaps = tops_and_gaps(np.float32, 200_000, 2 * expmath.FAR, seed=4)
     x = np.minimum((m + gaps).astype(np.float32), m)
     out = np.empty_like(x)
-    narrow_weights(x, m, out)
+    narrow_weights(x, m, out, None)
     d = x.astype(float) - m
     exact = exact_exp(x.astype(float), -m.astype(float))
     error = np.abs(out / np.longdouble(fmt.up) - exact) / exact
     assert error[d >= floor].max() <= 2.0**-17
     assert error[d >= -17.4].max() <= 2.0**-19  # all that float16 can hold
     assert (out[x - m < np.float32(floor)] == 0).all()
-    narrow_weights(m, m, out)
+    narrow_weights(m, m, out, None)
     assert (out == fmt.up).all()
 
 
 @each_kind
-@pytest.mark.parametrize("reach", [1e-3, 10.0, online.FAR, 1.001 * online.FAR, 2 * online.FAR, 1e6, 1e30])
+@pytest.mark.parametrize("reach", [1e-3, 10.0, expmath.FAR, 1.001 * expmath.FAR, 2 * expmath.FAR, 1e6, 1e30])
 def test_weights_are_good_to_one_unit(kind, reach):
     m, gaps = tops_and_gaps(kind, 20_000, reach, seed=5)
     x = np.minimum((m + gaps).astype(kind), m)
     x[::7] = m[::7]
-    out = np.empty_like(x)
-    weights(x, m, out)
-    wide_x, wide_m = x.astype(float), m.astype(float)
-    assert_good_to_one_unit(out, exact_exp(wide_x, -wide_m), kind, x.astype(np.longdouble) - m > NORMAL_FROM[kind])
-    assert (out[::7] == FORMATS[kind].up).all()
+    out, units = np.empty_like(x), np.empty_like(x)
+    weights(x, m, out, units)
+    exact = exact_exp(x.astype(float), -m.astype(float)) * units
+    assert_good_to_one_unit(out, exact, kind, x.astype(np.longdouble) - m > NORMAL_FROM[kind])
+    assert (out[::7] == units[::7] * FORMATS[kind].up).all()
     for far_below in (x - np.abs(m) - kind(800), np.full_like(x, -np.inf), np.full_like(x, np.finfo(kind).min)):
-        weights(far_below, m, out)
+        weights(far_below, m, out, units)
         assert (out == 0).all()
-    weights(np.full_like(x, np.nan), m, out)
+    weights(np.full_like(x, np.nan), m, out, units)
     assert np.isnan(out).all()
-    weights(np.full_like(x, -np.inf), np.full_like(x, -np.inf), out)
+    weights(np.full_like(x, -np.inf), np.full_like(x, -np.inf), out, units)
     assert (out == 0).all()
 
 
 @pytest.mark.parametrize("kind", [np.float32, np.float64])
-@pytest.mark.parametrize("reach", [1e-3, 10.0, online.FAR, 1.001 * online.FAR, 1e6, 1e30])
+@pytest.mark.parametrize("reach", [1e-3, 10.0, expmath.FAR, 1.001 * expmath.FAR, 1e6, 1e30])
 def test_scaled_weights_are_good_to_one_unit(kind, reach):
     m, gaps = tops_and_gaps(kind, 1500, reach, seed=6)
     wide_factor = 10.0 ** np.random.default_rng(7).uniform(-20, 5, m.shape)
@@ -468,17 +472,17 @@ def test_scaled_weights_are_good_to_one_unit(kind, reach):
     m = np.clip(m / wide_factor, -largest, largest).astype(kind)  # so that the scaled maxima are within reach
     x = np.minimum((m + gaps / wide_factor).astype(kind), m)
     x[::7] = m[::7]
-    out = np.empty_like(x)
-    scaled_weights(x, m, factor, factor_lo, out)
-    assert (out[x == m] == FORMATS[kind].up).all()
+    out, units = np.empty_like(x), np.empty_like(x)
+    scaled_weights(x, m, factor, factor_lo, out, units)
+    assert (out[x == m] == units[x == m] * FORMATS[kind].up).all()
     with mpmath.workdps(60):
         for i in range(len(x)):
             scale = mpmath.mpf(float(factor[i])) + mpmath.mpf(float(factor_lo[i]))
             d = scale * (mpmath.mpf(float(x[i])) - mpmath.mpf(float(m[i])))
             if d > NORMAL_FROM[kind]:
-                exact = mpmath.exp(d) * FORMATS[kind].up
+                exact = mpmath.exp(d) * FORMATS[kind].up * float(units[i])
                 assert abs(mpmath.mpf(float(out[i])) / exact - 1) <= 1.3 * UNITS[kind], (x[i], m[i], wide_factor[i])
-    scaled_weights(np.full_like(x, -np.inf), m, factor, factor_lo, out)
+    scaled_weights(np.full_like(x, -np.inf), m, factor, factor_lo, out, units)
     assert (out == 0).all()
-    scaled_weights(np.full_like(x, np.nan), m, factor, factor_lo, out)
+    scaled_weights(np.full_like(x, np.nan), m, factor, factor_lo, out, units)
     assert np.isnan(out).all()

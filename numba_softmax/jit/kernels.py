@@ -22,6 +22,7 @@ from ..backends.cpu.tiles import (
     make_tiles,
     own_format,
     release,
+    weights_for,
 )
 from ..backends.spec import Spec, stored
 from ..lanewise import Value, lanewise
@@ -145,18 +146,22 @@ def _block(spec: Spec) -> Callable:
     uses_weights, reduces, prepare, finish_row = op.uses_weights, op.reduces, op.prepare, op.finish_row
     block_maximum, block_sums, finish_block, _, _ = make_tiles(spec, stored(spec.x))
     y_format, x_size = stored(spec.y), stored(spec.x).bytes
+    frame_of, _ = weights_for(spec.narrow)
 
     @jit
     def block(x, y, weights, n):
         m = block_maximum(x, 0, n, None)
         total, lost, less = block_sums(x, 0, weights, n, m, None, max(AHEAD, n * x_size))
         total = widen(total), (widen(lost) if two_parts else None)
-        state = online.block_state(widen(m), total, widen(less))
-        if reduces:
-            store(y_format, y, finish_row(state, None)[0])
+        if uses_weights:
+            hi, lo = prepare(number, online.inverse(*total))
+            finish_block(weights, 0, y, n, (hi, lo, m), None)
         else:
-            hi, lo = prepare(number, online.share(state) if uses_weights else state)[:2]
-            finish_block(weights if uses_weights else x, 0, y, n, (hi, lo, m), None)
+            state = online.block_state(widen(m), total, widen(less), frame_of(m, None)[1])
+            if reduces:
+                store(y_format, y, finish_row(state, None)[0])
+            else:
+                finish_block(x, 0, y, n, prepare(number, state), None)
 
     return block
 

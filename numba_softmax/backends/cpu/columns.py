@@ -143,7 +143,7 @@ def make_strips(spec: Spec, x_format: Stored, y_format: Stored, masked: bool, ea
     prepare, finish, finish_row = op.prepare, op.finish, op.finish_row
     frame_of, weigh = weights_for(spec.narrow)
     up = float_format(number).up
-    start, down = up if uses_weights else 0.0, 1.0 / up
+    start, down = 2.0 * up if uses_weights else 0.0, 1.0 / up
 
     # What a vector of a strip keeps, by offset: vectors of the compute type, then states in
     # float64, of the row and of a chunk's blocks. Before it all is room for the sums of a block.
@@ -210,8 +210,8 @@ def make_strips(spec: Spec, x_format: Stored, y_format: Stored, masked: bool, ea
 
     @inlined
     def sum_column(tile, step, count, m, sums, ask, ask_step, result, result_step, scale):
-        """Add up the weights of a block in the rows of one vector, into `sums`; return the ties."""
-        frame, shift, ties = frame_of(m, scale), online.shift_of(m), splat(vec, 0.0)
+        """Add up the weights of a block in the rows of one vector, into `sums`; return ties and unit."""
+        (frame, unit), shift, ties = frame_of(m, scale), online.shift_of(m), splat(vec, 0.0)
         for slot in range(min(count, lanes)):
             if uses_weights and count <= lanes:  # a sum of one
                 ask_early(slot, ask, ask_step, result, result_step)
@@ -232,7 +232,7 @@ def make_strips(spec: Spec, x_format: Stored, y_format: Stored, masked: bool, ea
                         total, lost, ties = online.add_other(total, lost, ties, e, v, shift)
                 total, error = two_sum(total, splat(vec, -start))
                 put_pair(sums + 2 * slot * wide_size, online.lane_sums(total, lost + error))
-        return ties
+        return ties, unit
 
     @inlined
     def sum_in_halves(sums, count):
@@ -249,8 +249,9 @@ def make_strips(spec: Spec, x_format: Stored, y_format: Stored, masked: bool, ea
 
     @jit
     def fold_tile(tile, count, vectors, step, room, state_at, ask, ask_step, result, result_step, scale):
-        """Leave the states of a block's rows in scratch memory, and their weights in the tile.
+        """Leave the states of a block's rows in scratch memory.
 
+        Of an op that uses weights, leave maxima and sums in place of states, and the weights in the tile.
         If `early`, cache lines are asked for with each vector of elements: that
         at `ask`, the one `ask_step` further, and so on; and the same from
         `result` on, to write to.
@@ -260,9 +261,12 @@ def make_strips(spec: Spec, x_format: Stored, y_format: Stored, masked: bool, ea
             kept = room + c * kept_size
             m = get(kept + m_at)
             at, asked, results = tile + c * VECTOR_BYTES, ask + c * count * ask_step, result + c * count * result_step
-            ties = sum_column(at, step, count, m, sums, asked, ask_step, results, result_step, scale)
-            less = splat(wide_vec, 1.0) if uses_weights else 1.0 - widen(ties)
-            put_state(kept + state_at, online.block_state(widen(m), sum_in_halves(sums, count), less))
+            ties, unit = sum_column(at, step, count, m, sums, asked, ask_step, results, result_step, scale)
+            total, lost = sum_in_halves(sums, count)
+            if uses_weights:
+                put_state(kept + state_at, (widen(m), total, lost))
+            else:
+                put_state(kept + state_at, online.block_state(widen(m), (total, lost), 1.0 - widen(ties), unit))
 
     @jit
     def merge_blocks(blocks, vectors, room, first, scale):
@@ -270,6 +274,11 @@ def make_strips(spec: Spec, x_format: Stored, y_format: Stored, masked: bool, ea
         wide = online.widen_scale(scale)
         for c in range(vectors):
             at = room + c * kept_size + states_at
+            if uses_weights:
+                for k in range(blocks):
+                    m, total, lost = get_state(at + k * state_size)
+                    unit = frame_of(convert(number, m), scale)[1]
+                    put_state(at + k * state_size, online.block_state(m, (total, lost), splat(wide_vec, 1.0), unit))
             half = GROUP // 2
             while half:
                 for k in range(half):
@@ -295,7 +304,7 @@ def make_strips(spec: Spec, x_format: Stored, y_format: Stored, masked: bool, ea
         for c in range(vectors):
             kept = room + c * kept_size
             state = get_state(kept + row_at)
-            put_prepared(kept, prepare(number, online.share(state) if uses_weights else state))
+            put_prepared(kept, prepare(number, online.inverse(state[1], state[2]) if uses_weights else state))
 
     @jit
     def weigh_block(tile, count, vectors, room, scale):
@@ -306,8 +315,8 @@ def make_strips(spec: Spec, x_format: Stored, y_format: Stored, masked: bool, ea
             state = get_state(kept + row_at)
             if uses_weights:
                 m, share = online.shared(widen(get(kept + m_at)), state, wide)
-                put_prepared(kept, prepare(number, share))
-                frame = frame_of(convert(number, m), scale)
+                frame, unit = frame_of(convert(number, m), scale)
+                put_prepared(kept, prepare(number, online.over(share, unit)))
                 for j in range(count):
                     at = tile + (j * vectors + c) * VECTOR_BYTES
                     put(at, rounded(weigh(get(at), frame, scale)))

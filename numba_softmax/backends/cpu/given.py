@@ -54,16 +54,17 @@ _FLOAT64 = Stored("float64")
 def make_prepare(spec: Spec, v: types.Type) -> Callable:
     """A `lanewise` function: what the results of a row, or of a vector of rows, are made with, from their states.
 
-    It is given the address of the states' first numbers, how many bytes further the second ones are, and
-    the mask of lanes to read, which is of no use for one row. The maximum comes last.
+    It is given the address of the states' first numbers, how many bytes further the second ones are, the
+    mask of lanes to read, which is of no use for one row, and the scale. The maximum comes last.
     """
     op, number, high_only, three = spec.op, spec.number, spec.high_only, spec.state_numbers == 3
+    frame_of, _ = weights_for(spec.narrow)
 
     def read(address, there):
         return load_where(there, v, _FLOAT64, address) if isinstance(v, Vec) else load(v, _FLOAT64, address)
 
     @lanewise
-    def prepare(states, plane, there):
+    def prepare(states, plane, there, scale):
         m, rest = read(states, there), read(states + plane, there)
         rest_lo = like(rest, 0.0) if spec.two_parts else None
         if three:
@@ -71,8 +72,9 @@ def make_prepare(spec: Spec, v: types.Type) -> Callable:
         state = online.settled((m, rest, rest_lo))
         if not op.uses_weights:
             return op.prepare(number, state)
-        hi, lo = op.prepare(number, online.share(state))
-        return hi, None if high_only else lo, convert(number, m)
+        m = convert(number, m)
+        hi, lo = op.prepare(number, online.over(online.share(state), frame_of(m, scale)[1]))
+        return hi, None if high_only else lo, m
 
     return prepare
 
@@ -98,7 +100,7 @@ def make_given_rows(spec: Spec, gathered: bool) -> Callable:
             row, start = task // chunks, task % chunks * CHUNK
             stop = min(n, start + CHUNK)
             x_at, y_at, w_at = row_offsets(layout, row)
-            prepared = prepare(states + 8 * row, 8 * rows, True)
+            prepared = prepare(states + 8 * row, 8 * rows, True, scale)
             xr, yr, wr, m = x + x_at, y + y_at, w + w_at, prepared[2]
             if gathered:
                 for at in range(start, stop, BLOCK):
@@ -130,10 +132,10 @@ def make_given_columns(spec: Spec) -> Callable:
     hi_at, lo_at, m_at, kept_size = 0, VECTOR_BYTES, 2 * VECTOR_BYTES, 3 * VECTOR_BYTES
 
     @jit
-    def prepare_strip(states, rows, begin, end, room):
+    def prepare_strip(states, rows, begin, end, room, scale):
         """Prepare the rows of a strip, the states of whose first row, which need not be one, are at `states`."""
         for c in range(0, end, lanes):
-            prepared = prepare(states + 8 * c, 8 * rows, lanes_between(vec, begin - c, end - c))
+            prepared = prepare(states + 8 * c, 8 * rows, lanes_between(vec, begin - c, end - c), scale)
             kept = room + c // lanes * kept_size
             store(own, kept + hi_at, prepared[0])
             if not high_only:
@@ -148,7 +150,7 @@ def make_given_columns(spec: Spec) -> Callable:
                 kept = room + c // lanes * kept_size
                 m = load(vec, own, kept + m_at)
                 lo = None if high_only else load(vec, own, kept + lo_at)
-                prepared, frame = (load(vec, own, kept + hi_at), lo, m), frame_of(m, scale)
+                prepared, frame = (load(vec, own, kept + hi_at), lo, m), frame_of(m, scale)[0]
                 for j in range(first, last):
                     wj = w + j * w_step + c
                     v = read(x + j * x_step + c * x_size, wj, begin - c, end - c, scale)
@@ -174,7 +176,7 @@ def make_given_columns(spec: Spec) -> Callable:
             if begin < end:
                 xs, ys = x + x_at + row * x_size + start * x_step, y + y_at + row * y_size + start * y_step
                 ws = w + w_at + row + start * w_step
-                prepare_strip(states + 8 * (outer + row), rows, begin, end, room)
+                prepare_strip(states + 8 * (outer + row), rows, begin, end, room, scale)
                 if streaming and ys % (lanes * y_size) == 0 and y_step % (lanes * y_size) == 0:
                     finish_strip(xs, ys, ws, x_step, y_step, w_step, count, begin, end, room, scale, True)
                 else:

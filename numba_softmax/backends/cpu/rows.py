@@ -10,7 +10,7 @@ import numpy as np
 from numba import float64
 
 from ... import kernel_code, online
-from ...simd import Stored, Vec, fence, lane, load, splat, store, widen
+from ...simd import Stored, Vec, convert, fence, lane, load, splat, store, widen
 from ..spec import Spec, stored
 from .layout import ROWS, N, make_gather, make_scatter, make_store_numbers, row_offsets, word
 from .tiles import (
@@ -24,6 +24,7 @@ from .tiles import (
     make_tiles,
     own_format,
     release,
+    weights_for,
 )
 
 kernel_code.register()
@@ -81,6 +82,7 @@ def make_group(spec: Spec) -> Group:
     op, number, two_parts, high_only = spec.op, spec.number, spec.two_parts, spec.high_only
     uses_weights, prepare, finish_row = op.uses_weights, op.prepare, op.finish_row
     y_format, row_numbers = stored(spec.y), spec.row_numbers
+    frame_of, _ = weights_for(spec.narrow)
     y_size = y_format.bytes
     vec = Vec(float64, GROUP)
     m_at, total_at, lost_at, less_at, hi_at, lo_at, last_at = range(0, GROUP_BYTES, 8 * GROUP)
@@ -115,9 +117,17 @@ def make_group(spec: Spec) -> Group:
         keep(at + less_at, sums[2])
 
     @inlined
-    def block_states(room):
-        total = get(room + total_at), (get(room + lost_at) if two_parts else None)
-        return online.block_state(get(room + m_at), total, get(room + less_at))
+    def totals(room):
+        return get(room + total_at), (get(room + lost_at) if two_parts else None)
+
+    @inlined
+    def unit_of(m, scale):
+        return frame_of(convert(number, m), scale)[1]
+
+    @inlined
+    def block_states(room, scale):
+        m = get(room + m_at)
+        return online.block_state(m, totals(room), get(room + less_at), unit_of(m, scale))
 
     @inlined
     def keep_prepared(room, prepared, last):
@@ -126,32 +136,36 @@ def make_group(spec: Spec) -> Group:
         keep(room + last_at, last)
 
     @jit
-    def finish_rows(room):
+    def finish_rows(room, scale):
         """Prepare rows of one block each."""
-        state = block_states(room)
-        keep_prepared(room, prepare(number, online.share(state) if uses_weights else state), state[0])
+        if uses_weights:
+            keep_prepared(room, prepare(number, online.inverse(*totals(room))), get(room + m_at))
+        else:
+            state = block_states(room, scale)
+            keep_prepared(room, prepare(number, state), state[0])
 
     @jit
-    def reduce_rows(room, wide):
+    def reduce_rows(room, scale):
         """The results of rows of one block each, for `store_result`."""
-        numbers = finish_row(block_states(room), wide)
+        numbers = finish_row(block_states(room, scale), online.widen_scale(scale))
         for k in range(row_numbers):
             keep(room + hi_at + k * 8 * GROUP, numbers[k])
 
     @jit
-    def finish_blocks(room, wide):
+    def finish_blocks(room, scale):
         """Prepare the blocks of one row; the last number prepared is the maximum to weigh against."""
-        state = online.merge_lanes(block_states(room), wide)
+        wide = online.widen_scale(scale)
+        state = online.merge_lanes(block_states(room, scale), wide)
         if uses_weights:
             m, share = online.shared(get(room + m_at), state, wide)
-            keep_prepared(room, prepare(number, share), m)
+            keep_prepared(room, prepare(number, online.over(share, unit_of(m, scale))), m)
         else:
             keep_prepared(room, prepare(number, state), state[0])
 
     @jit
-    def state_of_blocks(room, wide):
+    def state_of_blocks(room, scale):
         """The state of one row's blocks."""
-        m, rest, rest_lo = online.merge_lanes(block_states(room), wide)
+        m, rest, rest_lo = online.merge_lanes(block_states(room, scale), online.widen_scale(scale))
         return lane(m, 0), lane(rest, 0), (lane(rest_lo, 0) if two_parts else None)
 
     @inlined
@@ -234,7 +248,6 @@ def make_rows(spec: Spec) -> Callable:
     def rows(x, y, w, states, sign, factor, layout, first, last):
         n = word(layout, N)
         scale = scale_of(sign, factor)
-        wide = online.widen_scale(scale)
         members = max(1, min(GROUP, BLOCK // max(n, 1)))
         ahead = max(AHEAD, min(n, BLOCK) * x_size)
         scratch = np.empty(weights_of(VECTOR_BYTES, n, members if uses_weights else 0, 0), np.uint8)
@@ -262,19 +275,19 @@ def make_rows(spec: Spec) -> Callable:
                     keep_sums(room, i, m, sums)
             if reduces:
                 if n <= BLOCK:
-                    reduce_rows(room, wide)
+                    reduce_rows(room, scale)
                     for row in range(begin, end):
                         store_result(room, row - begin, y + row_offsets(layout, row)[1], layout)
                 else:
-                    numbers = finish_row(state_of_blocks(room, wide), wide)
+                    numbers = finish_row(state_of_blocks(room, scale), online.widen_scale(scale))
                     store_numbers(y + row_offsets(layout, begin)[1], layout, numbers)
             else:
                 if begin > first:
                     write_rows(x, y, w, layout, room, begin - members, end - members, begin, scale)
                 if n <= BLOCK:
-                    finish_rows(room)
+                    finish_rows(room, scale)
                 else:
-                    finish_blocks(room, wide)
+                    finish_blocks(room, scale)
                     if uses_weights:
                         x_at, _, w_at = row_offsets(layout, begin)
                         weigh_again(x + x_at, w + w_at, room, n, scale, ahead)
@@ -301,6 +314,7 @@ def make_chunks(spec: Spec, gathered: bool) -> tuple[int, Callable, Callable]:
     block_maximum, block_sums, _, _, rewrite_block = make_tiles(spec, x_format)
     clear, keep_sums, _, _, _, _, state_of_blocks, _, _ = make_group(spec)
     uses_weights, prepare, high_only = op.uses_weights, op.prepare, spec.high_only
+    frame_of, _ = weights_for(spec.narrow)
     size, x_size, y_size = own.bytes, x_format.bytes, y_format.bytes
     x_block_at = GROUP_BYTES
     w_block_at = x_block_at + BLOCK * size
@@ -324,7 +338,7 @@ def make_chunks(spec: Spec, gathered: bool) -> tuple[int, Callable, Callable]:
             xb, wb = block_at(x, w, layout, room, at, count, False)
             m = block_maximum(xb, wb, count, scale)
             keep_sums(room, (at - start) // BLOCK, m, block_sums(xb, wb, 0, count, m, scale, BLOCK * x_size))
-        return state_of_blocks(room, online.widen_scale(scale))
+        return state_of_blocks(room, scale)
 
     @jit
     def write(x, y, w, layout, room, start, stop, state, scale):
@@ -338,7 +352,7 @@ def make_chunks(spec: Spec, gathered: bool) -> tuple[int, Callable, Callable]:
             if uses_weights:
                 m_block = widen(block_maximum(xb, wb, count, scale))
                 m, share = online.shared(m_block, state, wide)
-                factor = prepare(number, share)
+                factor = prepare(number, online.over(share, frame_of(number(m), scale)[1]))
                 prepared = factor[0], (None if high_only else factor[1]), m
             else:
                 prepared = prepare(number, state)

@@ -106,7 +106,7 @@ def make_tiles(spec: Spec, x_format: Stored) -> Tiles:
     size, x_size, y_size = own.bytes, x_format.bytes, y_format.bytes
     uses_weights, masked_value, finish = op.uses_weights, op.masked, op.finish
     up = float_format(number).up
-    start, down = up if uses_weights else 0.0, 1.0 / up
+    start, down = 2.0 * up if uses_weights else 0.0, 1.0 / up
     frame_of, weigh = weights_for(spec.narrow)
     z_format = own if uses_weights else x_format
     z_size = z_format.bytes
@@ -183,7 +183,7 @@ def make_tiles(spec: Spec, x_format: Stored) -> Tiles:
         The last vector of weights is a whole one.
         """
         m = number(online.shift_of(m))
-        frame = frame_of(m, scale)
+        frame, _ = frame_of(m, scale)
         sums = no_sums()
         whole = count - count % (2 * lanes)
         for j in range(0, whole, 2 * lanes):
@@ -259,7 +259,7 @@ def make_tiles(spec: Spec, x_format: Stored) -> Tiles:
         what `weights` gets.
         """
         m = number(online.shift_of(m))
-        frame = frame_of(m, scale)
+        frame, _ = frame_of(m, scale)
         sums = no_sums()
         head = head_of(y, count)
         if head:
@@ -294,7 +294,7 @@ def make_tiles(spec: Spec, x_format: Stored) -> Tiles:
     @jit
     def rewrite_block(x, w, y, count, m, prepared, scale, ahead):
         """Write a block's results from its elements, when the row's maximum `m` is known."""
-        frame = frame_of(number(m), scale)
+        frame, _ = frame_of(number(m), scale)
         j = head_of(y, count)
         if j:
             rewrite_vector(x, w, y, 0, j, frame, prepared, scale, False)

@@ -18,7 +18,7 @@ from ...simd import from_memory, larger, like, select
 from ..spec import Spec
 from . import device
 from .rows import end_of, make_first_state, make_scale, quotient_up
-from .tiles import STATE_NUMBERS, Geometry, Scale, State, Sums, Tile
+from .tiles import STATE_NUMBERS, Geometry, Part, Scale, State, Sums, Tile
 
 kernel_code.register()
 
@@ -61,6 +61,10 @@ class Strip(Tile):
         end, columns = stop
         position = start + (thread + self.geometry.threads * k).cast(start.type)
         return position, select(position < end, columns, 0)
+
+    def placed_again(self, parts: list[Part]) -> list[Part]:
+        """The parts as they are: here, a count is one of columns."""
+        return parts
 
     def element_offsets(self, dims: tuple[Value, ...], position: Value) -> tuple[Value, Value, Value]:
         """Where an element of a column lies, from the column's beginning on: in x, result and mask."""
@@ -153,16 +157,16 @@ def make_columns(spec: Spec, geometry: Geometry) -> Callable:
         parts = strip.load(x + x_at, w + w_at, dims, rank, like(rank, 0), (n.cast(int32), columns))
         values = [strip.values(part, scale) for part in parts]
         m = strip.maximum_of_ranks(strip.maximum(values), rank, column)
-        sums, weights = strip.sums(values, m, scale)
-        state = strip.state(m, strip.sums_of_ranks(sums, rank, column))
+        sums, weights, unit = strip.sums(values, m, scale)
+        sums = strip.sums_of_ranks(sums, rank, column)
+        if strip.keeps_weights:
+            strip.store_all(y + y_at, dims, rank, parts, strip.results_of_weights(weights, sums))
+            return
+        state = strip.state(m, sums, unit)
         if spec.op.reduces:
             strip.store_columns(y + y_at, rows, state, scale, rank, columns)
-            return
-        if strip.keeps_weights:
-            results = strip.results_of_weights(weights, None, state, scale)
         else:
-            results = strip.results(values, state, scale)
-        strip.store_all(y + y_at, dims, rank, parts, results)
+            strip.store_all(y + y_at, dims, rank, parts, strip.results(values, state, scale))
 
     def columns_kernel(x, y, w, states, sign, factor, rows, n, chunk, dims):
         compute(x, y, w, sign, factor, rows, n, dims)

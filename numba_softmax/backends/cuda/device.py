@@ -77,6 +77,16 @@ def _funnel(assembly: str, low: Value, high: Value, bits: Value) -> Value:
     return low.emit(low.type, low.builder.call(shift, [low.ir, high.ir, bits.ir]))
 
 
+def renewed(v: Value) -> Value:
+    """The same number of 32 or 64 bits, which the compiler does not know to be the same.
+
+    What is computed from it is computed again, instead of being kept in registers since it was computed before.
+    """
+    t, kind = v.ir.type, {32: "r", 64: "l"}[v.ir.type.width]
+    assembly = f"mov.b{t.width} $0, $1;"
+    return v.emit(v.type, v.builder.asm(ir.FunctionType(t, [t]), assembly, f"={kind},{kind}", [v.ir], side_effect=True))
+
+
 # -------------------------------------------------------------------------- lanes
 
 

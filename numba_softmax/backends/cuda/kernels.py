@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from numba import float32, float64, int64, types
@@ -12,6 +13,7 @@ from ... import kernel_code
 from ...building import built
 from .. import disk
 from . import driver, installed
+from .device import WARP
 from .plan import Kernel
 
 with installed.needed():
@@ -46,7 +48,7 @@ def compile_kernel(kernel: Kernel, target: tuple[int, int]) -> Compiled:
     dims = types.UniTuple(int64, 4 * (g.row_dims + g.reduced_dims))
     signature = (int64, int64, int64, int64, float64, float64, int64, int64, int64, dims)
     try:
-        return _compiled(kernel.function, signature, _launch_bounds(kernel), target)
+        return _compiled(kernel.function, signature, kernel.threads, target)
     except Exception as error:
         check_compiler(error)
         raise
@@ -55,30 +57,18 @@ def compile_kernel(kernel: Kernel, target: tuple[int, int]) -> Compiled:
 def check_compiler(found: Exception | None = None) -> None:
     """Raise CudaError if not even an empty kernel can be compiled; what was `found` before says why."""
     try:
-        _compiled(lambda: None, (), (32,), (7, 5))
+        _compiled(lambda: None, (), 32, (7, 5))
     except Exception as error:
         raise installed.unusable(found or error) from error
 
 
-def _launch_bounds(kernel: Kernel) -> tuple[int, ...]:
-    """The threads of a block, and where that does not make a kernel spill, the least number of blocks at once.
-
-    The assembler would give each thread that folds so many registers that a multiprocessor holds 8 warps: of long
-    rows, too little would be on its way from memory.
-    """
-    folds = kernel.regime == "fold_chunks" and kernel.spec.number is float32
-    return (kernel.threads, 512 // kernel.threads) if folds else (kernel.threads,)
-
-
-def _compiled(
-    function: Callable, signature: tuple, launch_bounds: tuple[int, ...], target: tuple[int, int]
-) -> Compiled:
+def _compiled(function: Callable, signature: tuple, threads: int, target: tuple[int, int]) -> Compiled:
     compiled = compile_cuda(function, types.void, signature, nvvm_options=_OPTIONS, cc=target)
     library, name = compiled.library, compiled.fndesc.llvm_func_name
     entry = library.get_function(name)
     library._entry_name = name
     kernel_fixup(entry, False)
-    nvvm.set_launch_bounds(entry, launch_bounds)
+    nvvm.set_launch_bounds(entry, (threads,))
     (ptx,) = library.get_asm_strs(cc=target)
     return Compiled(ptx, name)
 
@@ -91,6 +81,23 @@ class Assembled(NamedTuple):
     report: str
 
 
+def _blocks_at_once(kernel: Kernel, capability: tuple[int, int]) -> Iterator[int]:
+    """The least number of blocks that a multiprocessor should hold, and what to try next if that makes a kernel spill.
+
+    Left alone, the assembler gives a thread of float32 kernels so many registers that a multiprocessor holds 8 or
+    16 warps: too little is on its way from memory then. Before capability 9.0, with 24 most kernels spill.
+    """
+    if kernel.spec.number is float32:
+        for warps in (24, 16) if capability >= (9, 0) else (16,):
+            yield warps * WARP // kernel.threads
+    yield 0
+
+
+def _with_blocks(ptx: str, blocks: int) -> str:
+    """The PTX of a kernel of which a multiprocessor is to hold at least so many blocks, if not 0."""
+    return re.sub(r"\.maxntid.*", rf"\g<0>\n.minnctapersm {blocks}", ptx) if blocks else ptx
+
+
 @built
 def assembled_kernel(kernel: Kernel, capability: tuple[int, int]) -> Assembled:
     """A kernel for a GPU of that capability; from the disk, where it has been kept."""
@@ -101,6 +108,9 @@ def assembled_kernel(kernel: Kernel, capability: tuple[int, int]) -> Assembled:
         head, _, cubin = kept.partition(b"\n")
         return Assembled(cubin, *json.loads(head))
     ptx, entry = compile_kernel(kernel, target_of(capability))
-    cubin, report = driver.assemble(ptx, capability)
+    for blocks in _blocks_at_once(kernel, capability):
+        cubin, report = driver.assemble(_with_blocks(ptx, blocks), capability)
+        if not re.search(r"[1-9]\d* bytes (stack|spill)", report):
+            break
     disk.write(key, json.dumps([entry, report]).encode() + b"\n" + cubin)
     return Assembled(cubin, entry, report)

@@ -58,15 +58,18 @@ def make_rows(spec: Spec, geometry: Geometry) -> Callable:
         parts = tile.load(x + x_at, w + w_at, dims, thread, like(thread, 0), stop)
         values = [tile.values(part, scale) for part in parts]
         m = tile.maximum_of_lanes(tile.maximum(values), lanes)
-        sums, weights = tile.sums(values, m, scale)
-        state = tile.state(m, tile.sums_of_lanes(sums, lanes))
-        state = tile.merge_warps(state, row_in_block, thread, scale)
+        sums, weights, unit = tile.sums(values, m, scale)
+        sums = tile.sums_of_lanes(sums, lanes)
+        if tile.keeps_weights and geometry.warps == 1:
+            tile.store_all(y + y_at, dims, thread, parts, tile.results_of_weights(weights, sums))
+            return
+        state = tile.merge_warps(tile.state(m, sums, unit), row_in_block, thread, scale)
         if spec.op.reduces:
             here = (row < rows) & (thread == 0)
             tile.store_numbers(y + y_at, rows, spec.op.finish_row(state, scale), here)
             return
         if tile.keeps_weights:
-            results = tile.results_of_weights(weights, m if geometry.warps > 1 else None, state, scale)
+            results = tile.rescaled_results(weights, m, unit, state, scale)
         else:
             results = tile.results(values, state, scale)
         tile.store_all(y + y_at, dims, thread, parts, results)
@@ -161,7 +164,7 @@ class Stage(Tile):
         vectors = [device.read_shared(self.kept, room, self._place(k, thread, start)) for k in range(len(parts))]
         if self.keeps_weights:
             m = device.read_shared(self.number, room, self._place_of_maximum(thread, start, stop))
-            return self.results_of_weights(vectors, m, state, scale)
+            return self.rescaled_results(vectors, m, self.frame_of(online.shift_of(m), scale)[1], state, scale)
         parts = [part._replace(raw=raw) for part, raw in zip(parts, vectors, strict=True)]
         return self.results([self.values(part, scale) for part in parts], state, scale)
 

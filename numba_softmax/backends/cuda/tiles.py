@@ -169,6 +169,12 @@ class Tile:
         position = start + ((thread + g.threads * k) * g.elements).cast(start.type)
         return position, (stop - position).cast(int32)
 
+    def placed_again(self, parts: list[Part]) -> list[Part]:
+        """The parts with positions and counts that no registers had to hold since they were loaded."""
+        step = self.geometry.threads * self.geometry.elements
+        position, present = device.renewed(parts[0].position), device.renewed(parts[0].present)
+        return [part._replace(position=position + step * k, present=present - step * k) for k, part in enumerate(parts)]
+
     def _bits_of_minus_infinity(self) -> int | None:
         """What elements that are not there are read as; None if that cannot be minus infinity."""
         if self.spec.scaled or self.spec.masked:
@@ -213,51 +219,55 @@ class Tile:
         """One of the lanes of a vector, if all have the same row's number."""
         return lane(v, 0) if self.geometry.across == 1 else v
 
-    def frame_of(self, m: Value, scale: Scale) -> Any:
-        """The frame that `weigh` takes, of the maximum that elements are weighed against."""
+    def frame_of(self, m: Value, scale: Scale) -> tuple[Any, Value | None]:
+        """The frame that `weigh` takes, of the maximum that elements are weighed against; and the weights' unit."""
         return (online.narrow_frame_of if self.spec.narrow else online.frame_of)(m, scale)
 
     def weigh(self, v: Value, frame: Any, scale: Scale) -> Any:
-        """``up * exp(scale * (v - m))``, in the parts that sums take."""
+        """``up * unit * exp(scale * (v - m))``, in the parts that sums take."""
         if self.spec.narrow:
             return device.exp2(fma(online.narrow_gap(v, frame, scale), LOG2_E, NARROW_LOG2_UP))
         return online.weigh(v, frame, scale)
 
-    def sums(self, values: list[Value], m: Value, scale: Scale) -> tuple[Sums, list[Value]]:
-        """The sums of a thread's elements for the maximum `m` of them and maybe others; and the weights."""
+    def sums(self, values: list[Value], m: Value, scale: Scale) -> tuple[Sums, list[Value], Value | None]:
+        """The sums of a thread's elements for the maximum `m` of them and maybe others; the weights, and their unit."""
         m = online.shift_of(m)
-        frame = self.frame_of(m, scale)
-        weights = [self.weigh(v, frame, scale) for v in values]
-        total = lost = splat(self.vec, like(m, 0.0))
-        ties = None
-        if not self.spec.op.uses_weights:
-            ties = total
-            for v, w in zip(values, weights, strict=True):
+        frame, unit = self.frame_of(m, scale)
+        start = 0.0 if self.spec.narrow or not self.spec.op.uses_weights else 2.0 * self.up  # no weight is larger
+        total, lost = splat(self.vec, like(m, start)), splat(self.vec, like(m, 0.0))
+        ties = None if self.spec.op.uses_weights else lost
+        weights = []
+        for v in values:  # one after the other, so that few registers hold parts
+            w = self.weigh(v, frame, scale)
+            if ties is not None:
                 total, lost, ties = online.add_other(total, lost, ties, w, v, m)
-        elif self.spec.narrow:
-            for w in weights:
+            elif self.spec.narrow:
                 total = total + w
-        else:
-            total = total + self.up  # no weight is larger
-            for w in weights:
+            else:
                 total, lost = online.add_weight(total, lost, w)
-            total, error = two_sum(total, like(total, -self.up))
+            weights.append(rounded(w))
+        if start:
+            total, error = two_sum(total, like(total, -start))
             lost = lost + error
         if not self.two_parts:  # a few dozen additions, for results of 11 bits
             lost = None
-        return _added(Sums(total, lost, ties), exchange_lanes, self.summed, self._of_lanes), [*map(rounded, weights)]
+        sums = _added(Sums(total, lost, ties), exchange_lanes, self.summed, self._of_lanes)
+        return sums, weights, unit
 
-    def state(self, m: Value, sums: Sums) -> State:
+    def total(self, sums: Sums) -> tuple[Value, Value | None]:
+        """What `sums` come to, without `up`."""
+        return online.times((sums.total, sums.lost), 1.0 / self.up)
+
+    def state(self, m: Value, sums: Sums, unit: Value | None) -> State:
         """The state of what has these sums."""
-        pair = online.times((sums.total, sums.lost), 1.0 / self.up)
-        return online.block_state(m, pair, like(m, 1.0) if sums.ones is None else 1.0 - sums.ones)
+        return online.block_state(m, self.total(sums), like(m, 1.0) if sums.ones is None else 1.0 - sums.ones, unit)
 
     def fold(self, state: State, parts: list[Part], scale: Scale) -> tuple[State, list[Value], Value]:
         """A thread's state with the elements of its parts; their weights, and the maximum these are taken against."""
         values = [self.values(part, scale) for part in parts]
         m = self.maximum(values)
-        sums, weights = self.sums(values, m, scale)
-        return online.merge(state, self.state(m, sums), scale), weights, m
+        sums, weights, unit = self.sums(values, m, scale)
+        return online.merge(state, self.state(m, sums, unit), scale), weights, m
 
     # ---------------------------------------------------------- threads of a row
 
@@ -342,9 +352,9 @@ class Tile:
         if not op.uses_weights:
             prepared = op.prepare(number, state)
             return [op.finish(v, prepared, scale) for v in values]
-        share = online.times(online.share(state), float_format(number).up / self.up)
+        frame, unit = self.frame_of(online.shift_of(state[0]), scale)
+        share = online.times(online.over(online.share(state), unit), float_format(number).up / self.up)
         prepared = self._prepared(share)
-        frame = self.frame_of(online.shift_of(state[0]), scale)
         return [op.finish(rounded(self.weigh(v, frame, scale)), prepared, scale) for v in values]
 
     def store_results(
@@ -358,22 +368,20 @@ class Tile:
         self, y: Value, dims: tuple[Value, ...], thread: Value, parts: list[Part], results: list[Value]
     ) -> None:
         """Write the results of a thread's parts."""
-        for part, result in zip(parts, results, strict=True):
+        for part, result in zip(self.placed_again(parts), results, strict=True):
             self.store(y, dims, thread, part, result)
 
-    def results_of_weights(self, weights: list[Value], own: Value | None, state: State, scale: Scale) -> list[Value]:
-        """The results of a thread's weights from the row's state.
+    def results_of_weights(self, weights: list[Value], sums: Sums) -> list[Value]:
+        """The results of a thread's weights, which were taken against the row's maximum, from the row's sums."""
+        prepared = self._prepared(online.inverse(*self.total(sums)))
+        return [self.spec.op.finish(w, prepared, None) for w in weights]
 
-        The weights were taken against the maximum `own`, or against the row's if that is None.
-        """
-        op, share = self.spec.op, online.share(state)
-        if own is None:
-            prepared = self._prepared(share)
-            return [op.finish(w, prepared, scale) for w in weights]
+    def rescaled_results(self, weights: list[Value], m: Value, unit: Value, state: State, scale: Scale) -> list[Value]:
+        """The results of a thread's weights, which were taken against `m`, from the row's state."""
         # A small factor takes weights below the normal numbers only with the second multiplication.
-        factor = online.shrinkage(own, state[0], scale, state[2])
-        prepared = self._prepared(online.product(factor, share))
-        return [op.finish(w, prepared, scale) * (1.0 / self.up) for w in weights]
+        factor = online.shrinkage(m, state[0], scale, state[2])
+        prepared = self._prepared(online.over(online.product(factor, online.share(state)), unit))
+        return [self.spec.op.finish(w, prepared, scale) * (1.0 / self.up) for w in weights]
 
     def _prepared(self, share: tuple[Value, Value]) -> Any:
         hi, lo = self.spec.op.prepare(self.number, share)
