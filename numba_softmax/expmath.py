@@ -22,18 +22,21 @@ the smallest subnormal is then a normal number, at no cost; who multiplies the
 result on takes the factor off.
 """
 
+import math
 from typing import NamedTuple
 
 from numba.core import types
 
 from . import kernel_code
 from .lanewise import element, lanewise, with_element
+from .pairs import fast_two_sum, two_sum
 from .simd import bitcast, fma, has_fma, is_on_cuda, lane_by_lane, like, maximum, select
 
 kernel_code.register()
 
 LOG2_E = 1.4426950408889634
 LN2 = 0.6931471805599453
+INF = math.inf
 
 
 class FloatFormat(NamedTuple):
@@ -93,21 +96,6 @@ def polynomial(x, coefficients):
     for c in coefficients[-2::-1]:
         result = fma(result, x, c)
     return result
-
-
-@lanewise
-def two_sum(a, b):
-    """``a + b`` and the error of its rounding (D. E. Knuth)."""
-    s = a + b
-    v = s - a
-    return s, (a - (s - v)) + (b - v)
-
-
-@lanewise
-def fast_two_sum(a, b):
-    """`two_sum` for ``|a| >= |b|`` (T. J. Dekker)."""
-    s = a + b
-    return s, b - (s - a)
 
 
 @lanewise

@@ -15,9 +15,11 @@ from typing import Any, NamedTuple
 from numba import float32
 
 from . import kernel_code, online
-from .expmath import float_format
+from .expmath import INF, float_format
 from .lanewise import element, lanewise
+from .pairs import in_two_parts, times
 from .simd import convert, divide, fma, like, select, widen
+from .weights import ALL, OTHERS, Fold, gap
 
 kernel_code.register()
 
@@ -25,7 +27,7 @@ kernel_code.register()
 @lanewise
 def prepare_softmax(number, share):
     """What weights are multiplied by, in two parts: it takes off their `up` as well."""
-    return online.in_two_parts(number, online.times(share, 1.0 / float_format(number).up))
+    return in_two_parts(number, times(share, 1.0 / float_format(number).up))
 
 
 @lanewise
@@ -40,15 +42,15 @@ def prepare_log_softmax(number, state):
     """``log l`` in two parts, and the maximum."""
     m = state[0]
     log_l = online.log_sum(state) + (m - m)  # an infinite maximum makes NaN of the row
-    return *online.in_two_parts(number, (log_l, None)), convert(number, m)
+    return *in_two_parts(number, (log_l, None)), convert(number, m)
 
 
 @lanewise
 def finish_log_softmax(x, prepared, scale):
     """``(x - m) - log l``: both terms have the same sign, so nothing cancels."""
     hi, lo, m = prepared
-    d, error = online.gap(x, m, scale)
-    return d - (hi - (select(d > -online.INF, error, 0.0) - lo))
+    d, error = gap(x, m, scale)
+    return d - (hi - (select(d > -INF, error, 0.0) - lo))
 
 
 @lanewise
@@ -61,7 +63,7 @@ def finish_logsumexp(state, scale):
         scaled = m * scale[1]
         error = fma(m, scale[2], fma(m, scale[1], -scaled))
         result = scaled + log_l + select(scaled - scaled == 0.0, error, 0.0)
-    return (select(rest == -1.0, -online.INF, result),)  # no terms at all: whatever the scale
+    return (select(rest == -1.0, -INF, result),)  # no terms at all: whatever the scale
 
 
 @lanewise
@@ -112,6 +114,11 @@ class Op(NamedTuple):
     merges: bool = False  # with the state that is there already
     reads: int = 3  # how many of the numbers of a state, at most; that is their first ones
     takes_scale: bool = True  # whether the scale changes anything
+
+    @property
+    def fold(self) -> Fold:
+        """How weights are summed."""
+        return ALL if self.uses_weights else OTHERS
 
     @property
     def reduces(self) -> bool:

@@ -16,11 +16,11 @@ import pytest
 from gpus import Interpreter, module_of
 from naive import FLOATS, NAMES, naive, ulp_error
 
-from numba_softmax import online
 from numba_softmax.backends.cuda import device
 from numba_softmax.backends.cuda.tiles import Tile
 from numba_softmax.expmath import FLOAT32, LN2, LOG2_E
 from numba_softmax.simd import fma, like, select
+from numba_softmax.weights import gap
 
 CASES = [((4096 // n or 1, n), 1) for n in (64, 256, 1024, 4096, 8192, 16_384, 32_768, 1 << 20)]
 CASES += [((4, 1001), 1), ((1, 50_257), 1), ((30, 512), 0), ((128, 512), 0), ((1024, 512), 0)]
@@ -68,7 +68,7 @@ def approximate(self, v, frame, scale):
 
 def compensated(self, v, frame, scale):
     """The same, and then times what was lost to rounding in the exponent."""
-    d, error = online.gap(v, frame[0], scale)
+    d, error = gap(v, frame[0], scale)
     t = d * LOG2_E
     lost = select(d > -1e30, fma(d, LOG2_E, -t) + (d * LOG2_E_LOW + error * LOG2_E), 0.0)
     w = device.exp2(t)

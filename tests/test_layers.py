@@ -11,7 +11,7 @@ import numba_softmax
 
 PACKAGE = Path(numba_softmax.__file__).parent
 NUMBA, NUMPY = {"numba"}, {"numpy"}
-MATH = {"lanewise", "simd", "expmath", "online"}
+MATH = {"lanewise", "simd", "expmath", "pairs", "weights", "online"}
 HOST_SIDE = {"backends.cuda.driver", "backends.cuda.libraries"}
 
 # A module or a folder: what it may import of the package, and of other libraries.
@@ -36,8 +36,10 @@ ALLOWED = {
         NUMPY,
     ),
     "ops": (MATH, NUMBA),
-    "online": ({"lanewise", "simd", "expmath"}, NUMBA),
-    "expmath": ({"lanewise", "simd"}, NUMBA),
+    "online": (MATH - {"online"}, NUMBA),
+    "weights": ({"lanewise", "simd", "pairs", "expmath"}, NUMBA),
+    "pairs": ({"lanewise", "simd"}, NUMBA),
+    "expmath": ({"lanewise", "simd", "pairs"}, NUMBA),
     "simd": ({"lanewise"}, {"numba", "llvmlite"}),
     "lanewise": (set(), {"numba", "llvmlite"}),
     "kernel_code": (set(), set()),

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from numba_softmax import expmath, online, simd
+from numba_softmax import expmath, online, pairs, simd, weights
 
 LANES, UP = 8, expmath.FLOAT64.up
 VEC, FLOAT64 = simd.Vec(numba.float64, LANES), simd.Stored("float64")
@@ -44,31 +44,29 @@ def log_sum(state):
     return state[0] + online.log_sum(state)
 
 
-@numba.njit
-def block_of(x):
-    """The state of a row of whole vectors by one fold, as the kernels make it for ops without weights."""
-    m = np.max(x)
-    frame, unit = online.frame_of(m, None)
-    total = lost = ties = simd.splat(VEC, 0.0)
-    for i in range(0, len(x), LANES):
-        v = simd.load(VEC, FLOAT64, x.ctypes.data + 8 * i)
-        w = online.weigh(v, frame, None)
-        total, lost, ties = online.add_other(total, lost, ties, w, v, simd.splat(VEC, m))
-    sums = online.times(online.sum_lanes(total, lost), 1 / UP)
-    return online.block_state(m, sums, 1.0 - online.sum_lanes(ties, simd.splat(VEC, 0.0))[0], unit)
+def block_by(fold):
+    """A jitted function: the state of a row of whole vectors by one fold, as the kernels make it."""
+    zero, add, closed, less = fold
+    counts_ties = fold is weights.OTHERS
+
+    @numba.njit
+    def block_of(x):
+        m = np.max(x)
+        frame, unit = weights.frame_of(m, None)
+        sums = zero(VEC, m)
+        for i in range(0, len(x), LANES):
+            v = simd.load(VEC, FLOAT64, x.ctypes.data + 8 * i)
+            sums = add(sums, weights.weigh(v, frame, None), v, simd.splat(VEC, m))
+        total, lost, ties = closed(sums)
+        total = pairs.times(pairs.sum_lanes(total, lost), 1 / UP)
+        if counts_ties:
+            return weights.block_state(m, total, less(m, pairs.sum_lanes(ties, simd.splat(VEC, 0.0))[0]), unit)
+        return weights.block_state(m, total, less(m, None), unit)
+
+    return block_of
 
 
-@numba.njit
-def block_of_weights(x):
-    """The same, as the kernels make it where all weights are summed."""
-    m = np.max(x)
-    frame, unit = online.frame_of(m, None)
-    total, lost = simd.splat(VEC, 2 * UP), simd.splat(VEC, 0.0)
-    for i in range(0, len(x), LANES):
-        w = online.weigh(simd.load(VEC, FLOAT64, x.ctypes.data + 8 * i), frame, None)
-        total, lost = online.add_weight(total, lost, w)
-    total, error = expmath.two_sum(total, simd.splat(VEC, -2 * UP))
-    return online.block_state(m, online.times(online.sum_lanes(total, lost + error), 1 / UP), 1.0, unit)
+FOLDS = [block_by(fold) for fold in (weights.ALL, weights.OTHERS)]
 
 
 @numba.njit
@@ -183,8 +181,8 @@ def test_pushes_give_what_one_fold_gives(deviation, offset):
         x[::5] = x[0]  # ties
         m, *pushed = state_of(x)
         assert m == x.max()
-        for fold in (block_of, block_of_weights):
-            m_folded, *folded = fold(x)
+        for block_of in FOLDS:
+            m_folded, *folded = block_of(x)
             assert m == m_folded
             assert 1 + sum(folded) == pytest.approx(1 + sum(pushed), rel=4e-16)
         m_one_part, rest, _ = state_in_one_part(x)
@@ -231,17 +229,17 @@ def test_lanes_are_merged_in_halves(rows):
 
 @numba.njit
 def two_sum(a, b):
-    return expmath.two_sum(a, b)
+    return pairs.two_sum(a, b)
 
 
 @numba.njit
 def fast_two_sum(a, b):
-    return expmath.fast_two_sum(a, b)
+    return pairs.fast_two_sum(a, b)
 
 
 @numba.njit
 def gap(x, m):
-    return online.gap(x, m, None)
+    return weights.gap(x, m, None)
 
 
 @numba.njit
@@ -270,25 +268,25 @@ def parts_of_exps(d, m, power, head, tail):
 
 
 @numba.njit
-def narrow_weights(x, m, out, units):
+def narrow_weights_of(x, m, out, units):
     for i in range(len(x)):
-        out[i] = online.narrow_weigh(x[i], online.narrow_frame_of(m[i], None)[0], None)
+        out[i] = weights.narrow_weigh(x[i], weights.narrow_frame_of(m[i], None)[0], None)
 
 
 @numba.njit
-def weights(x, m, out, units):
+def weights_of(x, m, out, units):
     for i in range(len(x)):
-        frame, units[i] = online.frame_of(m[i], None)
-        out[i] = expmath.rounded(online.weigh(x[i], frame, None))
+        frame, units[i] = weights.frame_of(m[i], None)
+        out[i] = expmath.rounded(weights.weigh(x[i], frame, None))
 
 
 @numba.njit
-def scaled_weights(x, m, factor, factor_lo, out, units):
+def scaled_weights_of(x, m, factor, factor_lo, out, units):
     one = factor.dtype.type(1)
     for i in range(len(x)):
         scale = one, factor[i], factor_lo[i]
-        frame, units[i] = online.frame_of(m[i], scale)
-        out[i] = expmath.rounded(online.weigh(x[i], frame, scale))
+        frame, units[i] = weights.frame_of(m[i], scale)
+        out[i] = expmath.rounded(weights.weigh(x[i], frame, scale))
 
 
 moderate = st.floats(-1e150, 1e150)
@@ -416,7 +414,7 @@ def test_exp_is_exact_at_the_maximum_and_zero_below_the_floor(kind):
         assert (out == 0).all()
         exps(d, np.zeros_like(d), m, np.zeros_like(d), out, units)
         assert (out == 0).all()
-    for make in (exps_without_errors, narrow_weights) if kind is np.float32 else (exps_without_errors,):
+    for make in (exps_without_errors, narrow_weights_of) if kind is np.float32 else (exps_without_errors,):
         make(np.full_like(m, np.nan), m, out, units)
         assert np.isnan(out).all()
 
@@ -427,14 +425,14 @@ def test_narrow_weights_are_good_enough_for_16_bits():
     m, gaps = tops_and_gaps(np.float32, 200_000, 2 * expmath.FAR, seed=4)
     x = np.minimum((m + gaps).astype(np.float32), m)
     out = np.empty_like(x)
-    narrow_weights(x, m, out, None)
+    narrow_weights_of(x, m, out, None)
     d = x.astype(float) - m
     exact = exact_exp(x.astype(float), -m.astype(float))
     error = np.abs(out / np.longdouble(fmt.up) - exact) / exact
     assert error[d >= floor].max() <= 2.0**-17
     assert error[d >= -17.4].max() <= 2.0**-19  # all that float16 can hold
     assert (out[x - m < np.float32(floor)] == 0).all()
-    narrow_weights(m, m, out, None)
+    narrow_weights_of(m, m, out, None)
     assert (out == fmt.up).all()
 
 
@@ -445,16 +443,16 @@ def test_weights_are_good_to_one_unit(kind, reach):
     x = np.minimum((m + gaps).astype(kind), m)
     x[::7] = m[::7]
     out, units = np.empty_like(x), np.empty_like(x)
-    weights(x, m, out, units)
+    weights_of(x, m, out, units)
     exact = exact_exp(x.astype(float), -m.astype(float)) * units
     assert_good_to_one_unit(out, exact, kind, x.astype(np.longdouble) - m > NORMAL_FROM[kind])
     assert (out[::7] == units[::7] * FORMATS[kind].up).all()
     for far_below in (x - np.abs(m) - kind(800), np.full_like(x, -np.inf), np.full_like(x, np.finfo(kind).min)):
-        weights(far_below, m, out, units)
+        weights_of(far_below, m, out, units)
         assert (out == 0).all()
-    weights(np.full_like(x, np.nan), m, out, units)
+    weights_of(np.full_like(x, np.nan), m, out, units)
     assert np.isnan(out).all()
-    weights(np.full_like(x, -np.inf), np.full_like(x, -np.inf), out, units)
+    weights_of(np.full_like(x, -np.inf), np.full_like(x, -np.inf), out, units)
     assert (out == 0).all()
 
 
@@ -473,7 +471,7 @@ def test_scaled_weights_are_good_to_one_unit(kind, reach):
     x = np.minimum((m + gaps / wide_factor).astype(kind), m)
     x[::7] = m[::7]
     out, units = np.empty_like(x), np.empty_like(x)
-    scaled_weights(x, m, factor, factor_lo, out, units)
+    scaled_weights_of(x, m, factor, factor_lo, out, units)
     assert (out[x == m] == units[x == m] * FORMATS[kind].up).all()
     with mpmath.workdps(60):
         for i in range(len(x)):
@@ -482,7 +480,7 @@ def test_scaled_weights_are_good_to_one_unit(kind, reach):
             if d > NORMAL_FROM[kind]:
                 exact = mpmath.exp(d) * FORMATS[kind].up * float(units[i])
                 assert abs(mpmath.mpf(float(out[i])) / exact - 1) <= 1.3 * UNITS[kind], (x[i], m[i], wide_factor[i])
-    scaled_weights(np.full_like(x, -np.inf), m, factor, factor_lo, out, units)
+    scaled_weights_of(np.full_like(x, -np.inf), m, factor, factor_lo, out, units)
     assert (out == 0).all()
-    scaled_weights(np.full_like(x, np.nan), m, factor, factor_lo, out, units)
+    scaled_weights_of(np.full_like(x, np.nan), m, factor, factor_lo, out, units)
     assert np.isnan(out).all()

@@ -6,7 +6,6 @@ import functools
 from collections.abc import Callable
 from typing import Literal
 
-from .. import online
 from ..backends.cpu import STRIP_BYTES, WIDEST_STRIP
 from ..backends.cpu.layout import (
     DIM,
@@ -23,6 +22,7 @@ from ..backends.cpu.layout import (
 )
 from ..backends.cpu.tiles import BLOCK, VECTOR_BYTES, inlined, jit, lanes_of
 from ..backends.spec import Spec, stored
+from ..expmath import INF
 from ..lanewise import lanewise
 from ..simd import Stored, store
 from .kernels import body_of, contiguous_row
@@ -159,7 +159,7 @@ def _make_rows_across(spec: Spec) -> Callable:
         rows, n, inner = word(layout, ROWS), word(layout, N), last_row_dim(layout)
         if rows == 0 or n == 0:  # of no elements there is nothing but a sum
             for i in range(rows):
-                store(y_format, y + i * y_size, -online.INF)
+                store(y_format, y + i * y_size, -INF)
             return
         vectors = -(-inner // lanes)
         widest = min(WIDEST_STRIP, max(1, STRIP_BYTES // (min(n, BLOCK) * VECTOR_BYTES)))

@@ -8,7 +8,6 @@ from collections.abc import Callable
 import numpy as np
 from llvmlite import ir
 
-from .. import online
 from ..backends.cpu.kernels import REGIMES
 from ..backends.cpu.layout import words_of_one_row
 from ..backends.cpu.rows import CHUNK, GROUP_BYTES, make_group
@@ -27,7 +26,9 @@ from ..backends.cpu.tiles import (
 from ..backends.spec import Spec, stored
 from ..lanewise import Value, lanewise
 from ..ops import OPS
+from ..pairs import inverse
 from ..simd import store, widen
+from ..weights import block_state
 
 STACK = 1 << 13
 """Bytes of weights that have room on the stack. From the heap it takes as long as the softmax of 100 elements."""
@@ -154,10 +155,10 @@ def _block(spec: Spec) -> Callable:
         total, lost, less = block_sums(x, 0, weights, n, m, None, max(AHEAD, n * x_size))
         total = widen(total), (widen(lost) if two_parts else None)
         if uses_weights:
-            hi, lo = prepare(number, online.inverse(*total))
+            hi, lo = prepare(number, inverse(*total))
             finish_block(weights, 0, y, n, (hi, lo, m), None)
         else:
-            state = online.block_state(widen(m), total, widen(less), frame_of(m, None)[1])
+            state = block_state(widen(m), total, widen(less), frame_of(m, None)[1])
             if reduces:
                 store(y_format, y, finish_row(state, None)[0])
             else:

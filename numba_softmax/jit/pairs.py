@@ -7,9 +7,9 @@ from math import factorial
 
 from numba.core import types
 
-from ..expmath import FLOAT64, LOG2_E, fast_two_sum, log1p, polynomial, two_sum
+from ..expmath import FLOAT64, INF, LOG2_E, log1p, polynomial
 from ..lanewise import call_llvm, lanewise, llvm_suffix, with_element
-from ..online import INF
+from ..pairs import fast_two_sum, two_sum
 from ..simd import bitcast, convert, divide, fma, like, maximum, select
 
 LN2 = 0.6931471805582987, 1.6465949582866463e-12, 3.061840736018652e-24

@@ -26,8 +26,8 @@ from numba.core.errors import TypingError
 from numba.cpython.unsafe.tuple import tuple_setitem
 from numpy.exceptions import AxisError
 
-from .. import online
 from ..backends.cpu.tiles import jit
+from ..expmath import INF
 from ..simd import Stored, store
 from .axes import Arrangement, are_axes, is_among, make_rows_along_axes, put_layout, words_for
 from .kernels import spec_of, words_on_stack
@@ -199,7 +199,7 @@ def _signs_of_sums(results):
     signs = results - results  # NaN stays
     for i in range(len(results)):
         if results[i] == results[i]:
-            signs[i] = 0.0 if results[i] == -online.INF else 1.0
+            signs[i] = 0.0 if results[i] == -INF else 1.0
     return signs
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from numba.core.errors import TypingError, UnsupportedError
 
 from .. import online
+from ..expmath import INF
 from ..lanewise import Value, Vec, lanewise
 from ..simd import halvings, larger, select
 from .scalars import in_one_type
@@ -150,4 +151,4 @@ def _over_warps(m: Value, l: Value) -> tuple[Value, Value]:
     mine = select(there, lane, 0)
     m, l = (device.read_shared(m.type, slot, mine) for slot in slots)
     device.barrier(m)  # the slots are free again
-    return _over_lanes(select(there, m, -online.INF), select(there, l, 0.0))
+    return _over_lanes(select(there, m, -INF), select(there, l, 0.0))

@@ -28,9 +28,9 @@ from numba import float64
 from ..backends.cpu.layout import ROWS, N, row_offsets, run_at, word
 from ..backends.cpu.tiles import VECTOR_BYTES, jit, release
 from ..backends.spec import stored
-from ..expmath import LOG2_E, two_sum
+from ..expmath import INF, LOG2_E
 from ..lanewise import Vec, lanewise
-from ..online import INF
+from ..pairs import two_sum
 from ..simd import Stored, exchange, fma, halvings, lane, like, load, maximum, select, splat, store
 from .kernels import STACK, weights_on_stack
 from .pairs import FAR, exp_of_pair, log_of_pair, magnitude, nearest, power, split, two_product

@@ -22,9 +22,9 @@ from numba import float64, int64
 
 from ..backends.cpu.layout import word
 from ..backends.cpu.tiles import jit, release
-from ..expmath import two_sum
+from ..expmath import INF
 from ..lanewise import lanewise
-from ..online import INF
+from ..pairs import two_sum
 from ..simd import Stored, load, maximum, store
 from .axes import put
 from .pairs import FAR, LN2, log_of_pair, nearest, split

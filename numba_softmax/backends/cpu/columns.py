@@ -17,7 +17,8 @@ import numpy as np
 from numba import float64, types
 
 from ... import kernel_code, online
-from ...expmath import float_format, rounded, two_sum
+from ...expmath import INF, float_format, rounded
+from ...pairs import add_sums, inverse, lane_sums, over, times
 from ...simd import (
     Stored,
     Vec,
@@ -36,6 +37,7 @@ from ...simd import (
     stream,
     widen,
 )
+from ...weights import block_state, shift_of, single_of_all, widen_scale
 from ..spec import Spec, stored
 from .layout import ROWS, STRIP, N, last_row_dim, row_offsets, run_at, word
 from .rows import CHUNK, GROUP, make_scales
@@ -88,7 +90,7 @@ def make_edges(spec: Spec, x_format: Stored, y_format: Stored, masked: bool) -> 
         if scaled:
             v = v * scale[0]
         if masked:
-            v = select(mask_at(w, begin, end), v, -online.INF)
+            v = select(mask_at(w, begin, end), v, -INF)
         return v
 
     @inlined
@@ -142,8 +144,7 @@ def make_strips(spec: Spec, x_format: Stored, y_format: Stored, masked: bool, ea
     uses_weights, reduces, row_numbers = op.uses_weights, op.reduces, spec.row_numbers
     prepare, finish, finish_row = op.prepare, op.finish, op.finish_row
     frame_of, weigh = weights_for(spec.narrow)
-    up = float_format(number).up
-    start, down = 2.0 * up if uses_weights else 0.0, 1.0 / up
+    down, (zero, add, closed, less) = 1.0 / float_format(number).up, op.fold
 
     # What a vector of a strip keeps, by offset: vectors of the compute type, then states in
     # float64, of the row and of a chunk's blocks. Before it all is room for the sums of a block.
@@ -190,7 +191,7 @@ def make_strips(spec: Spec, x_format: Stored, y_format: Stored, masked: bool, ea
     def load_block(x, w, x_step, w_step, count, begin, end, tile, room, scale):
         """Bring a block of a strip to the tile, -inf where masked, and find the maximum of each row."""
         for c in range(0, end, lanes):
-            put(room + c // lanes * kept_size + m_at, splat(vec, -online.INF))
+            put(room + c // lanes * kept_size + m_at, splat(vec, -INF))
         for j in range(count):
             xj, wj = x + j * x_step, w + j * w_step
             for c in range(0, end, lanes):
@@ -211,27 +212,27 @@ def make_strips(spec: Spec, x_format: Stored, y_format: Stored, masked: bool, ea
     @inlined
     def sum_column(tile, step, count, m, sums, ask, ask_step, result, result_step, scale):
         """Add up the weights of a block in the rows of one vector, into `sums`; return ties and unit."""
-        (frame, unit), shift, ties = frame_of(m, scale), online.shift_of(m), splat(vec, 0.0)
+        (frame, unit), shift, ties = frame_of(m, scale), shift_of(m), splat(vec, 0.0)
         for slot in range(min(count, lanes)):
             if uses_weights and count <= lanes:  # a sum of one
                 ask_early(slot, ask, ask_step, result, result_step)
                 at = tile + slot * step
                 e = weigh(get(at), frame, scale)
                 put(at, rounded(e))
-                put_pair(sums + 2 * slot * wide_size, online.lane_sums(*online.single_weight(e, splat(vec, start))))
+                total, lost, _ = single_of_all(e)
             else:
-                total, lost = splat(vec, start), splat(vec, 0.0)
+                column = zero(vec, number(0.0))
                 for j in range(slot, count, lanes):
                     ask_early(j, ask, ask_step, result, result_step)
                     v = get(tile + j * step)
                     e = weigh(v, frame, scale)
                     if uses_weights:
                         put(tile + j * step, rounded(e))
-                        total, lost = online.add_weight(total, lost, e)
-                    else:
-                        total, lost, ties = online.add_other(total, lost, ties, e, v, shift)
-                total, error = two_sum(total, splat(vec, -start))
-                put_pair(sums + 2 * slot * wide_size, online.lane_sums(total, lost + error))
+                    column = add(column, e, v, shift)
+                total, lost, more = closed(column)
+                if not uses_weights:
+                    ties = ties + more
+            put_pair(sums + 2 * slot * wide_size, lane_sums(total, lost))
         return ties, unit
 
     @inlined
@@ -242,10 +243,10 @@ def make_strips(spec: Spec, x_format: Stored, y_format: Stored, masked: bool, ea
             for k in range(there - half):
                 at = sums + 2 * k * wide_size
                 a, b = get_pair(at), get_pair(at + 2 * half * wide_size)
-                put_pair(at, online.add_sums(a[0], a[1], b[0], b[1]))
+                put_pair(at, add_sums(a[0], a[1], b[0], b[1]))
             there = min(there, half)
             half //= 2
-        return online.times(get_pair(sums), down)
+        return times(get_pair(sums), down)
 
     @jit
     def fold_tile(tile, count, vectors, step, room, state_at, ask, ask_step, result, result_step, scale):
@@ -266,19 +267,19 @@ def make_strips(spec: Spec, x_format: Stored, y_format: Stored, masked: bool, ea
             if uses_weights:
                 put_state(kept + state_at, (widen(m), total, lost))
             else:
-                put_state(kept + state_at, online.block_state(widen(m), (total, lost), 1.0 - widen(ties), unit))
+                put_state(kept + state_at, block_state(widen(m), (total, lost), less(m, widen(ties)), unit))
 
     @jit
     def merge_blocks(blocks, vectors, room, first, scale):
         """The states of a chunk's blocks together, and with what came before the chunk."""
-        wide = online.widen_scale(scale)
+        wide = widen_scale(scale)
         for c in range(vectors):
             at = room + c * kept_size + states_at
             if uses_weights:
                 for k in range(blocks):
                     m, total, lost = get_state(at + k * state_size)
                     unit = frame_of(convert(number, m), scale)[1]
-                    put_state(at + k * state_size, online.block_state(m, (total, lost), splat(wide_vec, 1.0), unit))
+                    put_state(at + k * state_size, block_state(m, (total, lost), less(m, None), unit))
             half = GROUP // 2
             while half:
                 for k in range(half):
@@ -304,19 +305,19 @@ def make_strips(spec: Spec, x_format: Stored, y_format: Stored, masked: bool, ea
         for c in range(vectors):
             kept = room + c * kept_size
             state = get_state(kept + row_at)
-            put_prepared(kept, prepare(number, online.inverse(state[1], state[2]) if uses_weights else state))
+            put_prepared(kept, prepare(number, inverse(state[1], state[2]) if uses_weights else state))
 
     @jit
     def weigh_block(tile, count, vectors, room, scale):
         """Prepare one of several blocks of a strip, and weigh the elements in the tile."""
-        wide = online.widen_scale(scale)
+        wide = widen_scale(scale)
         for c in range(vectors):
             kept = room + c * kept_size
             state = get_state(kept + row_at)
             if uses_weights:
                 m, share = online.shared(widen(get(kept + m_at)), state, wide)
                 frame, unit = frame_of(convert(number, m), scale)
-                put_prepared(kept, prepare(number, online.over(share, unit)))
+                put_prepared(kept, prepare(number, over(share, unit)))
                 for j in range(count):
                     at = tile + (j * vectors + c) * VECTOR_BYTES
                     put(at, rounded(weigh(get(at), frame, scale)))
@@ -368,7 +369,7 @@ def make_strips(spec: Spec, x_format: Stored, y_format: Stored, masked: bool, ea
 
     @jit
     def strip(x, y, w, x_step, y_step, w_step, rows, n, begin, end, tile, room, scale):
-        wide = online.widen_scale(scale)
+        wide = widen_scale(scale)
         vectors = -(-end // lanes)
         for at in range(0, n, BLOCK):
             count = min(BLOCK, n - at)

@@ -10,6 +10,7 @@ from numba import float64, types
 from ... import kernel_code, online
 from ...expmath import rounded
 from ...lanewise import Vec, lanewise
+from ...pairs import over
 from ...simd import Stored, convert, fence, lane, lanes_between, like, load, load_where, select, splat, store, with_lane
 from ..spec import Spec, stored
 from .columns import make_edges, strips_in
@@ -73,7 +74,7 @@ def make_prepare(spec: Spec, v: types.Type) -> Callable:
         if not op.uses_weights:
             return op.prepare(number, state)
         m = convert(number, m)
-        hi, lo = op.prepare(number, online.over(online.share(state), frame_of(m, scale)[1]))
+        hi, lo = op.prepare(number, over(online.share(state), frame_of(m, scale)[1]))
         return hi, None if high_only else lo, m
 
     return prepare

@@ -10,7 +10,10 @@ import numpy as np
 from numba import float64
 
 from ... import kernel_code, online
+from ...expmath import INF
+from ...pairs import inverse, over
 from ...simd import Stored, Vec, convert, fence, lane, load, splat, store, widen
+from ...weights import block_state, widen_scale
 from ..spec import Spec, stored
 from .layout import ROWS, N, make_gather, make_scatter, make_store_numbers, row_offsets, word
 from .tiles import (
@@ -104,7 +107,7 @@ def make_group(spec: Spec) -> Group:
         """All blocks empty."""
         store(_FLOAT64, room + total_at, splat(vec, 0.0))
         store(_FLOAT64, room + lost_at, splat(vec, 0.0))
-        store(_FLOAT64, room + m_at, splat(vec, -online.INF))
+        store(_FLOAT64, room + m_at, splat(vec, -INF))
         store(_FLOAT64, room + less_at, splat(vec, 1.0))
 
     @inlined
@@ -127,7 +130,7 @@ def make_group(spec: Spec) -> Group:
     @inlined
     def block_states(room, scale):
         m = get(room + m_at)
-        return online.block_state(m, totals(room), get(room + less_at), unit_of(m, scale))
+        return block_state(m, totals(room), get(room + less_at), unit_of(m, scale))
 
     @inlined
     def keep_prepared(room, prepared, last):
@@ -139,7 +142,7 @@ def make_group(spec: Spec) -> Group:
     def finish_rows(room, scale):
         """Prepare rows of one block each."""
         if uses_weights:
-            keep_prepared(room, prepare(number, online.inverse(*totals(room))), get(room + m_at))
+            keep_prepared(room, prepare(number, inverse(*totals(room))), get(room + m_at))
         else:
             state = block_states(room, scale)
             keep_prepared(room, prepare(number, state), state[0])
@@ -147,25 +150,25 @@ def make_group(spec: Spec) -> Group:
     @jit
     def reduce_rows(room, scale):
         """The results of rows of one block each, for `store_result`."""
-        numbers = finish_row(block_states(room, scale), online.widen_scale(scale))
+        numbers = finish_row(block_states(room, scale), widen_scale(scale))
         for k in range(row_numbers):
             keep(room + hi_at + k * 8 * GROUP, numbers[k])
 
     @jit
     def finish_blocks(room, scale):
         """Prepare the blocks of one row; the last number prepared is the maximum to weigh against."""
-        wide = online.widen_scale(scale)
+        wide = widen_scale(scale)
         state = online.merge_lanes(block_states(room, scale), wide)
         if uses_weights:
             m, share = online.shared(get(room + m_at), state, wide)
-            keep_prepared(room, prepare(number, online.over(share, unit_of(m, scale))), m)
+            keep_prepared(room, prepare(number, over(share, unit_of(m, scale))), m)
         else:
             keep_prepared(room, prepare(number, state), state[0])
 
     @jit
     def state_of_blocks(room, scale):
         """The state of one row's blocks."""
-        m, rest, rest_lo = online.merge_lanes(block_states(room, scale), online.widen_scale(scale))
+        m, rest, rest_lo = online.merge_lanes(block_states(room, scale), widen_scale(scale))
         return lane(m, 0), lane(rest, 0), (lane(rest_lo, 0) if two_parts else None)
 
     @inlined
@@ -279,7 +282,7 @@ def make_rows(spec: Spec) -> Callable:
                     for row in range(begin, end):
                         store_result(room, row - begin, y + row_offsets(layout, row)[1], layout)
                 else:
-                    numbers = finish_row(state_of_blocks(room, scale), online.widen_scale(scale))
+                    numbers = finish_row(state_of_blocks(room, scale), widen_scale(scale))
                     store_numbers(y + row_offsets(layout, begin)[1], layout, numbers)
             else:
                 if begin > first:
@@ -343,7 +346,7 @@ def make_chunks(spec: Spec, gathered: bool) -> tuple[int, Callable, Callable]:
     @jit
     def write(x, y, w, layout, room, start, stop, state, scale):
         """The results of elements start to stop."""
-        wide = online.widen_scale(scale)
+        wide = widen_scale(scale)
         there = word(layout, N) <= BLOCK  # where `fold` has just gathered it: such rows are not split
         for at in range(start, stop, BLOCK):
             count = min(BLOCK, stop - at)
@@ -352,7 +355,7 @@ def make_chunks(spec: Spec, gathered: bool) -> tuple[int, Callable, Callable]:
             if uses_weights:
                 m_block = widen(block_maximum(xb, wb, count, scale))
                 m, share = online.shared(m_block, state, wide)
-                factor = prepare(number, online.over(share, frame_of(number(m), scale)[1]))
+                factor = prepare(number, over(share, frame_of(number(m), scale)[1]))
                 prepared = factor[0], (None if high_only else factor[1]), m
             else:
                 prepared = prepare(number, state)
@@ -375,7 +378,7 @@ def make_long_rows(spec: Spec, gathered: bool) -> Callable:
     def long_rows(x, y, w, states, sign, factor, layout, first, last):
         n = word(layout, N)
         scale = scale_of(sign, factor)
-        wide = online.widen_scale(scale)
+        wide = widen_scale(scale)
         scratch = np.empty(scratch_size, np.uint8)
         room = aligned_address(scratch)
         for row in range(first, last):
@@ -430,7 +433,7 @@ def make_split_rows(spec: Spec, gathered: bool) -> tuple[Callable, Callable, Cal
     def merge_chunks(y, sign, factor, layout, states):
         """Leaves the state of each row with its first chunk."""
         rows, chunks = word(layout, ROWS), -(-word(layout, N) // CHUNK)
-        wide = online.widen_scale(scale_of(sign, factor))
+        wide = widen_scale(scale_of(sign, factor))
         for row in range(rows):
             state = state_at(states, row * chunks)
             for c in range(row * chunks + 1, (row + 1) * chunks):

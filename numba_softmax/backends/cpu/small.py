@@ -11,7 +11,8 @@ from collections.abc import Callable
 import numpy as np
 from numba import types
 
-from ... import kernel_code, online
+from ... import kernel_code
+from ...expmath import INF
 from ...lanewise import Vec, lanewise
 from ...simd import (
     convert,
@@ -26,6 +27,7 @@ from ...simd import (
     store_first,
     transpose,
 )
+from ...weights import widen_scale
 from ..spec import Spec, stored
 from .columns import make_strips
 from .layout import ROWS, STRIP, N, last_row_dim, last_row_steps, row_offsets, run_at, word
@@ -49,7 +51,7 @@ def load_square(v, stored, x, x_step, w, w_step, rows, count, sign):
         keep = first_lanes(v, count)
         if w is not None:
             keep = load_first(v.of(types.boolean), BOOL, w + select(there, w_step * i, 0), count)
-        vectors.append(select(keep, row if sign is None else row * sign, -online.INF))
+        vectors.append(select(keep, row if sign is None else row * sign, -INF))
     return transpose(tuple(vectors))
 
 
@@ -100,7 +102,7 @@ def make_short_rows(spec: Spec) -> Callable:
         """Bring rows to the tile, lanes across them, and find the maximum of each."""
         sign = scale[0] if scaled else None
         for c in range(0, width, lanes):
-            at, m = tile + c // lanes * VECTOR_BYTES, splat(vec, -online.INF)
+            at, m = tile + c // lanes * VECTOR_BYTES, splat(vec, -INF)
             for j in range(0, n, lanes):
                 mask = w + c * w_step + j if masked else None
                 xj, count = x + c * x_step + j * x_size, min(lanes, n - j)
@@ -127,7 +129,7 @@ def make_short_rows(spec: Spec) -> Callable:
         most = vectors * lanes
         strips = -(-inner // most)
         scale = scale_of(sign, factor)
-        wide = online.widen_scale(scale)
+        wide = widen_scale(scale)
         tile_size = -(-n // lanes) * most * VECTOR_BYTES
         scratch = np.empty(VECTOR_BYTES + sums_size + vectors * kept_size + tile_size, np.uint8)
         room = aligned_address(scratch) + sums_size
@@ -176,7 +178,7 @@ def make_packed_columns(spec: Spec) -> Callable:
                 if scaled:
                     v = v * scale[0]
                 if masked:
-                    v = select(load_first(mask_vec, BOOL, w + j * w_step + c, count), v, -online.INF)
+                    v = select(load_first(mask_vec, BOOL, w + j * w_step + c, count), v, -INF)
                 store_first(own, tile + j * step + c * size, v, count)
 
     @jit
@@ -193,7 +195,7 @@ def make_packed_columns(spec: Spec) -> Callable:
     @jit
     def find_maxima(tile, step, n, vectors, room):
         for c in range(vectors):
-            m = splat(vec, -online.INF)
+            m = splat(vec, -INF)
             for j in range(n):
                 m = maximum(load(vec, own, tile + c * VECTOR_BYTES + j * step), m)
             store(own, room + c * kept_size, m)
@@ -204,7 +206,7 @@ def make_packed_columns(spec: Spec) -> Callable:
         _, (x_step, y_step, w_step), _ = run_at(layout, 0)
         most = vectors * lanes // inner
         scale = scale_of(sign, factor)
-        wide = online.widen_scale(scale)
+        wide = widen_scale(scale)
         scratch = np.empty(VECTOR_BYTES + sums_size + vectors * (kept_size + n * VECTOR_BYTES), np.uint8)
         room = aligned_address(scratch) + sums_size
         tile, step = room + vectors * kept_size, vectors * VECTOR_BYTES

@@ -8,8 +8,9 @@ from typing import NamedTuple
 
 from numba import int64, njit, types
 
-from ... import kernel_code, online
-from ...expmath import float_format, rounded, two_sum
+from ... import kernel_code
+from ...expmath import INF, float_format, rounded
+from ...pairs import sum_lanes, times
 from ...simd import (
     Stored,
     Vec,
@@ -26,6 +27,7 @@ from ...simd import (
     store_first,
     stream,
 )
+from ...weights import frame_of, narrow_frame_of, narrow_weigh, shift_of, weigh
 from ..spec import Spec, stored
 
 kernel_code.register()
@@ -77,8 +79,8 @@ def lanes_of(number: types.Type) -> int:
 
 
 def weights_for(narrow: bool) -> tuple[Callable, Callable]:
-    """The functions that weigh elements: `frame_of` and `weigh` of `online`, or what is good for 16 bits."""
-    return (online.narrow_frame_of, online.narrow_weigh) if narrow else (online.frame_of, online.weigh)
+    """The functions that weigh elements: `frame_of` and `weigh` of `weights`, or what is good for 16 bits."""
+    return (narrow_frame_of, narrow_weigh) if narrow else (frame_of, weigh)
 
 
 class Tiles(NamedTuple):
@@ -96,7 +98,7 @@ def make_tiles(spec: Spec, x_format: Stored) -> Tiles:
     """The block functions for elements stored as `x_format`.
 
     Addresses are integers; `w` is the address of the mask's bytes, unused where
-    the spec has none. Sums are ``(total, lost, less)``: what `online.block_state` takes.
+    the spec has none. Sums are ``(total, lost, less)``: what `block_state` takes.
     """
     op, number, masked, scaled, streaming = spec.op, spec.number, spec.masked, spec.scaled, spec.streaming
     own, lanes = own_format(number), lanes_of(number)
@@ -105,8 +107,7 @@ def make_tiles(spec: Spec, x_format: Stored) -> Tiles:
     y_format = stored(spec.y)
     size, x_size, y_size = own.bytes, x_format.bytes, y_format.bytes
     uses_weights, masked_value, finish = op.uses_weights, op.masked, op.finish
-    up = float_format(number).up
-    start, down = 2.0 * up if uses_weights else 0.0, 1.0 / up
+    down, (zero, add, closed, less) = 1.0 / float_format(number).up, op.fold
     frame_of, weigh = weights_for(spec.narrow)
     z_format = own if uses_weights else x_format
     z_size = z_format.bytes
@@ -123,11 +124,11 @@ def make_tiles(spec: Spec, x_format: Stored) -> Tiles:
             keep = load_first(mask_vec, BOOL, w + j, width) if masked else first_lanes(vec, width)
         if scaled:
             v = v * scale[0]
-        return select(keep, v, -online.INF)
+        return select(keep, v, -INF)
 
     @jit
     def block_maximum(x, w, count, scale):
-        a = splat(vec, -online.INF)
+        a = splat(vec, -INF)
         b, c, d = a, a, a
         j = 0
         while j + 4 * lanes <= count:
@@ -145,13 +146,9 @@ def make_tiles(spec: Spec, x_format: Stored) -> Tiles:
     def add_vector(v, weights, j, m, frame, scale, sums):
         """Add the weights of a vector, the elements from j on, to the sums in each lane."""
         e = weigh(v, frame, scale)
-        total, lost, ties = sums
-        if not uses_weights:
-            return online.add_other(total, lost, ties, e, v, m)
-        if weights != 0:
+        if uses_weights and weights != 0:
             store(own, weights + j * size, rounded(e))
-        total, lost = online.add_weight(total, lost, e)
-        return total, lost, ties
+        return add(sums, e, v, m)
 
     @inlined
     def add_rest(x, w, weights, j, count, m, frame, scale, sums):
@@ -164,17 +161,12 @@ def make_tiles(spec: Spec, x_format: Stored) -> Tiles:
         return sums
 
     @inlined
-    def no_sums():
-        return splat(vec, start), splat(vec, 0.0), splat(vec, 0.0)
-
-    @inlined
-    def sums_of_lanes(sums):
-        total, lost, ties = sums
-        total, error = two_sum(total, splat(vec, -start))
-        total, lost = online.times(online.sum_lanes(total, lost + error), down)
+    def sums_of_lanes(sums, m):
+        total, lost, ties = closed(sums)
+        total, lost = times(sum_lanes(total, lost), down)
         if uses_weights:
-            return total, lost, 1.0
-        return total, lost, 1.0 - online.sum_lanes(ties, splat(vec, 0.0))[0]
+            return total, lost, less(m, None)
+        return total, lost, less(m, sum_lanes(ties, splat(vec, 0.0))[0])
 
     @jit
     def block_sums(x, w, weights, count, m, scale, ahead):
@@ -182,16 +174,16 @@ def make_tiles(spec: Spec, x_format: Stored) -> Tiles:
 
         The last vector of weights is a whole one.
         """
-        m = number(online.shift_of(m))
+        m = number(shift_of(m))
         frame, _ = frame_of(m, scale)
-        sums = no_sums()
+        sums = zero(vec, m)
         whole = count - count % (2 * lanes)
         for j in range(0, whole, 2 * lanes):
             ask_ahead(x, j, ahead)
             a, b = read(x, w, j, lanes, scale), read(x, w, j + lanes, lanes, scale)
             sums = add_vector(a, weights, j, m, frame, scale, sums)
             sums = add_vector(b, weights, j + lanes, m, frame, scale, sums)
-        return sums_of_lanes(add_rest(x, w, weights, whole, count, m, frame, scale, sums))
+        return sums_of_lanes(add_rest(x, w, weights, whole, count, m, frame, scale, sums), m)
 
     @inlined
     def ask_ahead(x, j, ahead):
@@ -258,9 +250,9 @@ def make_tiles(spec: Spec, x_format: Stored) -> Tiles:
         The weights of both blocks may lie in the same place: `z` is read ahead of
         what `weights` gets.
         """
-        m = number(online.shift_of(m))
+        m = number(shift_of(m))
         frame, _ = frame_of(m, scale)
-        sums = no_sums()
+        sums = zero(vec, m)
         head = head_of(y, count)
         if head:
             finish_vector(z, wz, y, 0, head, prepared, scale, False)
@@ -282,7 +274,7 @@ def make_tiles(spec: Spec, x_format: Stored) -> Tiles:
         if j < count:
             finish_vector(z, wz, y, j, count - j, prepared, scale, False)
         mask_results(y, wz, count, prepared)
-        return sums_of_lanes(add_rest(x, w, weights, both, count, m, frame, scale, sums))
+        return sums_of_lanes(add_rest(x, w, weights, both, count, m, frame, scale, sums), m)
 
     @inlined
     def rewrite_vector(x, w, y, j, width, frame, prepared, scale, stream_now):

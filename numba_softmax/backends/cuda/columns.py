@@ -14,6 +14,7 @@ from numba import int32, int64
 
 from ... import kernel_code, online
 from ...lanewise import Value, Vec, lanewise
+from ...pairs import add_sums
 from ...simd import from_memory, larger, like, select
 from ..spec import Spec
 from . import device
@@ -108,7 +109,7 @@ class Strip(Tile):
             first, *others = (dict(zip(vectors, vs, strict=True)) for vs in self._of_all_ranks(vectors, rank, column))
             sums = Sums(first["total"], first.get("lost"), first.get("ones"))
             for other in others:
-                total, lost = online.add_sums(sums.total, sums.lost, other["total"], other.get("lost"))
+                total, lost = add_sums(sums.total, sums.lost, other["total"], other.get("lost"))
                 sums = Sums(total, lost, None if sums.ones is None else sums.ones + other["ones"])
         return sums
 

@@ -11,6 +11,7 @@ from numba import float64, int32, int64
 
 from ... import kernel_code, online
 from ...lanewise import Value, Vec, lanewise
+from ...pairs import in_two_parts
 from ...simd import Stored, convert, from_memory, lane, like, select
 from ..spec import Spec
 from . import device
@@ -37,7 +38,7 @@ def load_numbers(
 def state_to_finish(tile: Tile, numbers: list[Value]) -> State:
     """The state with these numbers, in the type to compute in, as results are made from it."""
     m, rest, *rest_lo = numbers if tile.geometry.across > 1 else [lane(number, 0) for number in numbers]
-    hi, lo = online.in_two_parts(tile.number, (rest, rest_lo[0] if rest_lo else None))
+    hi, lo = in_two_parts(tile.number, (rest, rest_lo[0] if rest_lo else None))
     return online.settled((convert(tile.number, m), hi, lo if tile.two_parts else None))
 
 

@@ -14,6 +14,7 @@ from numba import float64, int32, int64
 from ... import kernel_code, online
 from ...lanewise import Value, lanewise
 from ...simd import convert, like, raw_type, select
+from ...weights import shift_of
 from ..spec import Spec
 from . import device
 from .tiles import Geometry, Part, Scale, State, Tile
@@ -164,7 +165,7 @@ class Stage(Tile):
         vectors = [device.read_shared(self.kept, room, self._place(k, thread, start)) for k in range(len(parts))]
         if self.keeps_weights:
             m = device.read_shared(self.number, room, self._place_of_maximum(thread, start, stop))
-            return self.rescaled_results(vectors, m, self.frame_of(online.shift_of(m), scale)[1], state, scale)
+            return self.rescaled_results(vectors, m, self.frame_of(shift_of(m), scale)[1], state, scale)
         parts = [part._replace(raw=raw) for part, raw in zip(parts, vectors, strict=True)]
         return self.results([self.values(part, scale) for part in parts], state, scale)
 

@@ -16,10 +16,12 @@ from typing import Any, NamedTuple
 from numba import int32, int64
 
 from ... import kernel_code, online
-from ...expmath import LOG2_E, float_format, rounded, two_sum
+from ...expmath import INF, LOG2_E, float_format, rounded
 from ...lanewise import Value, Vec
+from ...pairs import add_sums, inverse, over, product, times
 from ...simd import Stored, convert, first_lanes, fma, from_memory, halvings, lane, larger, like, select, splat
 from ...simd import exchange as exchange_lanes
+from ...weights import FEW, block_state, frame_of, narrow_frame_of, narrow_gap, shift_of, weigh
 from ..spec import Spec, stored
 from . import device
 from .shifts import load_shifted, store_shifted
@@ -106,6 +108,7 @@ class Tile:
         self.up = 2.0**NARROW_LOG2_UP if spec.narrow else float_format(spec.number).up
         self.keeps_weights = spec.op.uses_weights and not spec.narrow
         self.two_parts = not spec.narrow  # of the sums of states
+        self.block_fold = FEW if spec.narrow and spec.op.uses_weights else spec.op.fold
         self.summed = geometry.elements  # lanes of a vector that belong to one row
 
     # -------------------------------------------------------------- memory
@@ -187,10 +190,10 @@ class Tile:
         if self.spec.scaled:
             v = v * scale[0]
         if self.spec.masked:  # where nothing was read, the mask is 0
-            return select(part.keep != 0, v, -online.INF)
+            return select(part.keep != 0, v, -INF)
         if self._bits_of_minus_infinity() is not None:
             return v
-        return select(first_lanes(self.vec, part.present), v, -online.INF)
+        return select(first_lanes(self.vec, part.present), v, -INF)
 
     def store(self, y: Value, dims: tuple[Value, ...], thread: Value, part: Part, results: Value) -> None:
         """Write the results of a part, for masked elements what the op has for those."""
@@ -221,46 +224,36 @@ class Tile:
 
     def frame_of(self, m: Value, scale: Scale) -> tuple[Any, Value | None]:
         """The frame that `weigh` takes, of the maximum that elements are weighed against; and the weights' unit."""
-        return (online.narrow_frame_of if self.spec.narrow else online.frame_of)(m, scale)
+        return (narrow_frame_of if self.spec.narrow else frame_of)(m, scale)
 
     def weigh(self, v: Value, frame: Any, scale: Scale) -> Any:
         """``up * unit * exp(scale * (v - m))``, in the parts that sums take."""
         if self.spec.narrow:
-            return device.exp2(fma(online.narrow_gap(v, frame, scale), LOG2_E, NARROW_LOG2_UP))
-        return online.weigh(v, frame, scale)
+            return device.exp2(fma(narrow_gap(v, frame, scale), LOG2_E, NARROW_LOG2_UP))
+        return weigh(v, frame, scale)
 
     def sums(self, values: list[Value], m: Value, scale: Scale) -> tuple[Sums, list[Value], Value | None]:
         """The sums of a thread's elements for the maximum `m` of them and maybe others; the weights, and their unit."""
-        m = online.shift_of(m)
+        m = shift_of(m)
         frame, unit = self.frame_of(m, scale)
-        start = 0.0 if self.spec.narrow or not self.spec.op.uses_weights else 2.0 * self.up  # no weight is larger
-        total, lost = splat(self.vec, like(m, start)), splat(self.vec, like(m, 0.0))
-        ties = None if self.spec.op.uses_weights else lost
-        weights = []
+        kept, sums = [], self.block_fold.zero(self.vec, m)
         for v in values:  # one after the other, so that few registers hold parts
             w = self.weigh(v, frame, scale)
-            if ties is not None:
-                total, lost, ties = online.add_other(total, lost, ties, w, v, m)
-            elif self.spec.narrow:
-                total = total + w
-            else:
-                total, lost = online.add_weight(total, lost, w)
-            weights.append(rounded(w))
-        if start:
-            total, error = two_sum(total, like(total, -start))
-            lost = lost + error
+            sums = self.block_fold.add(sums, w, v, m)
+            kept.append(rounded(w))
+        total, lost, ties = self.block_fold.closed(sums)
         if not self.two_parts:  # a few dozen additions, for results of 11 bits
             lost = None
         sums = _added(Sums(total, lost, ties), exchange_lanes, self.summed, self._of_lanes)
-        return sums, weights, unit
+        return sums, kept, unit
 
     def total(self, sums: Sums) -> tuple[Value, Value | None]:
         """What `sums` come to, without `up`."""
-        return online.times((sums.total, sums.lost), 1.0 / self.up)
+        return times((sums.total, sums.lost), 1.0 / self.up)
 
     def state(self, m: Value, sums: Sums, unit: Value | None) -> State:
         """The state of what has these sums."""
-        return online.block_state(m, self.total(sums), like(m, 1.0) if sums.ones is None else 1.0 - sums.ones, unit)
+        return block_state(m, self.total(sums), self.block_fold.less(m, sums.ones), unit)
 
     def fold(self, state: State, parts: list[Part], scale: Scale) -> tuple[State, list[Value], Value]:
         """A thread's state with the elements of its parts; their weights, and the maximum these are taken against."""
@@ -352,8 +345,8 @@ class Tile:
         if not op.uses_weights:
             prepared = op.prepare(number, state)
             return [op.finish(v, prepared, scale) for v in values]
-        frame, unit = self.frame_of(online.shift_of(state[0]), scale)
-        share = online.times(online.over(online.share(state), unit), float_format(number).up / self.up)
+        frame, unit = self.frame_of(shift_of(state[0]), scale)
+        share = times(over(online.share(state), unit), float_format(number).up / self.up)
         prepared = self._prepared(share)
         return [op.finish(rounded(self.weigh(v, frame, scale)), prepared, scale) for v in values]
 
@@ -373,14 +366,16 @@ class Tile:
 
     def results_of_weights(self, weights: list[Value], sums: Sums) -> list[Value]:
         """The results of a thread's weights, which were taken against the row's maximum, from the row's sums."""
-        prepared = self._prepared(online.inverse(*self.total(sums)))
+        prepared = self._prepared(inverse(*self.total(sums)))
         return [self.spec.op.finish(w, prepared, None) for w in weights]
 
-    def rescaled_results(self, weights: list[Value], m: Value, unit: Value, state: State, scale: Scale) -> list[Value]:
+    def rescaled_results(
+        self, weights: list[Value], m: Value, unit: Value | None, state: State, scale: Scale
+    ) -> list[Value]:
         """The results of a thread's weights, which were taken against `m`, from the row's state."""
         # A small factor takes weights below the normal numbers only with the second multiplication.
         factor = online.shrinkage(m, state[0], scale, state[2])
-        prepared = self._prepared(online.over(online.product(factor, online.share(state)), unit))
+        prepared = self._prepared(over(product(factor, online.share(state)), unit))
         return [self.spec.op.finish(w, prepared, scale) * (1.0 / self.up) for w in weights]
 
     def _prepared(self, share: tuple[Value, Value]) -> Any:
@@ -399,8 +394,6 @@ def _added(sums: Sums, exchange: Callable, lanes: int, of: Callable = lambda v: 
     """Sums over lanes that `exchange` can reach, added in halves: both sides of an addition get the same."""
     total, lost, ones = sums
     for step in halvings(lanes):
-        total, lost = online.add_sums(
-            total, lost, exchange(total, step), None if lost is None else exchange(lost, step)
-        )
+        total, lost = add_sums(total, lost, exchange(total, step), None if lost is None else exchange(lost, step))
         ones = None if ones is None else ones + exchange(ones, step)
     return Sums(of(total), None if lost is None else of(lost), None if ones is None else of(ones))

@@ -1,0 +1,112 @@
+"""Numbers of two parts, the second one too small to be seen beside the first; or of one part and None.
+
+The functions take floats and `Vec` alike, on the CPU and on CUDA.
+"""
+
+from numba import float32
+
+from . import kernel_code
+from .lanewise import element, lanewise
+from .simd import convert, divide, exchange, fma, halvings, lane, like, widen
+
+kernel_code.register()
+
+
+@lanewise
+def two_sum(a, b):
+    """``a + b`` and the error of its rounding (D. E. Knuth)."""
+    s = a + b
+    v = s - a
+    return s, (a - (s - v)) + (b - v)
+
+
+@lanewise
+def fast_two_sum(a, b):
+    """`two_sum` for ``|a| >= |b|`` (T. J. Dekker)."""
+    s = a + b
+    return s, b - (s - a)
+
+
+def add(a, a_lo, b, b_lo):
+    """The sum of two numbers of two parts each or, with None for the low ones, of one."""
+    if a_lo is None:
+        return a + b, None
+    s, error = two_sum(a, b)
+    return two_sum(s, a_lo + error + b_lo)
+
+
+def product(a, b):
+    """The product of two numbers of two parts each or, with None for the low ones, of one."""
+    (a, a_lo), (b, b_lo) = a, b
+    p = a * b
+    return p, None if a_lo is None else fma(a, b, -p) + fma(a, b_lo, a_lo * b)
+
+
+@lanewise
+def inverse(l, l_lo):
+    """``1 / l`` of a number of two parts or one, in as many."""
+    if l_lo is not None:
+        q = divide(1.0, l)
+        return q, (fma(-q, l, 1.0) - q * l_lo) * q
+    if element(l.type) == float32:
+        return divide(1.0, l), None
+    # A division in float32 and a step of Newton's: float64 divisions take several times as long, and 2**-46 will do.
+    q = widen(divide(1.0, convert(float32, l)))
+    return fma(q, fma(-q, l, 1.0), q), None
+
+
+@lanewise
+def over(pair, unit):
+    """A number of two parts or one, divided by a number which may be of a narrower type; by 1 if that is None."""
+    a, a_lo = pair
+    if unit is None:
+        return pair
+    unit = convert(a.type, unit)
+    if a_lo is None:
+        return a * inverse(unit, None)[0], None
+    down = divide(1.0, unit)
+    q = a * down
+    return q, (fma(-q, unit, a) + a_lo) * down
+
+
+@lanewise
+def times(pair, power):
+    """A number of two parts or one, times a power of two."""
+    return tuple(None if part is None else part * power for part in pair)
+
+
+@lanewise
+def in_two_parts(number, pair):
+    """A number of one or two parts as two numbers of the same type, or of a narrower one."""
+    q, q_lo = pair
+    if element(q.type) == element(number):
+        return q, like(q, 0.0) if q_lo is None else q_lo
+    hi = convert(number, q)
+    rest = q - widen(hi)
+    return hi, convert(number, rest if q_lo is None else rest + q_lo)
+
+
+@lanewise
+def lane_sums(total, lost):
+    """A compensated sum in float64, which holds the errors of a float32 sum as well: None is left of those."""
+    if element(total.type) == float32:
+        return widen(total) + widen(lost), None
+    return total, lost
+
+
+@lanewise
+def add_sums(total, lost, other, other_lost):
+    """The sum of two numbers from `lane_sums`, whose second parts may be as large as the first."""
+    if lost is None:
+        return total + other, None
+    total, error = two_sum(total, other)
+    return total, lost + other_lost + error
+
+
+@lanewise
+def sum_lanes(total, lost):
+    """The sum over all lanes of a compensated sum, added in halves; in float64, in two parts or one."""
+    total, lost = lane_sums(total, lost)
+    for step in halvings(total.type.lanes):
+        total, lost = add_sums(total, lost, exchange(total, step), None if lost is None else exchange(lost, step))
+    return lane(total, 0), None if lost is None else lane(lost, 0)
