@@ -10,7 +10,7 @@ Softmax needs ``exp(d - m)`` for the largest `d`, `m`. No such difference is
 formed, so nothing is lost to its rounding: `d` is reduced by itself, and the
 integers of `d` and `m` are subtracted. What is left of `m`, ``exp(m)`` over a
 power of two, stays in all exponentials as their `unit`; a shift of less than a
-rounding makes that a float, so that the maximum's own is exact.
+rounding makes that a float, which the maximum's own exponential then is, exactly.
 
 An exponential comes in parts, ``power * (1 + head + tail)``: `head` is exact,
 `tail` small, so a sum that takes the parts has a fraction of the error that
@@ -100,14 +100,17 @@ def polynomial(x, coefficients):
 
 @lanewise
 def top_of(m, error):
-    """What `exp_parts` takes of the number ``m + error``, and the `unit`; `error` is None or as there."""
+    """What `exp_parts` takes of the number ``m + error``, and the `unit`; `error` is None or as there.
+
+    Where no `d` is `m`, or the exponential of that does not matter, the last number may be None.
+    """
     fmt = float_format(m.type)
     magic = fmt.magic + fmt.floor
     n = fma(m, LOG2_E, magic) - magic
     head, rest = _reduced(m, error, n)
     unit, lo = _exp_near_0(*two_sum(head, rest), fmt)
     shift = -lo * polynomial(head, (1.0, -1.0, 0.5, -1 / 6))  # that is lo / unit
-    return ((n + fmt.floor) * LN2, fmt.magic - n, shift), unit
+    return ((n + fmt.floor) * LN2, fmt.magic - n, shift, m, error, (unit - 1.0) - head), unit
 
 
 @lanewise
@@ -115,18 +118,20 @@ def exp_parts(d, error, top):
     """The parts of ``up * unit * exp(d + error - m)``, where `top` is from `top_of` `m`; of 0 below the format's floor.
 
     They are ``(power, head, tail)`` and stand for ``power * (1 + head + tail)``, which is
-    NaN where `d` is, and rounded is ``up * unit`` where `d` is `m`. `error` is None or at
+    NaN where `d` is, and exactly ``up * unit`` where `d` is `m`. `error` is None or at
     most half a unit in the last place of `d`. Neither `d` above the floor nor `m` is larger than `FAR`.
     """
-    low, magic, shift = top
+    low, magic, shift, m, m_error, tail_of_m = top
     fmt = float_format(d.type)
+    is_m = d == m if error is None else (d == m) & (error == m_error)
     if error is not None:
         error = select(d < low, 0.0, error)
     d = maximum(low, d)
     t = fma(d, LOG2_E, magic)
     head, rest = _reduced(d, shift if error is None else shift + error, t - magic)
     f = head + rest
-    return _power(t, fmt), head, fma(f * f, polynomial(f, fmt.q), rest)
+    tail = fma(f * f, polynomial(f, fmt.q), rest)
+    return _power(t, fmt), head, tail if tail_of_m is None else select(is_m, tail_of_m, tail)
 
 
 def _reduced(d, more, n):

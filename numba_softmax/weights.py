@@ -73,6 +73,13 @@ def frame_of(m, scale):
 
 
 @lanewise
+def frame_of_others(m, scale):
+    """`frame_of`, where the weight of `m` itself does not matter: that saves two instructions a weight."""
+    (base, top), unit = frame_of(m, scale)
+    return (base, (*top[:-1], None)), unit
+
+
+@lanewise
 def weigh(x, frame, scale):
     """``up * unit * exp(scale * (x - m))`` for the `frame_of` `m`, in the parts that `add_weight` takes."""
     base, top = frame
@@ -142,6 +149,7 @@ class Fold(NamedTuple):
     however long the block. Their order is fixed: lane = position modulo lanes.
     """
 
+    frame_of: Callable  # (m, scale) -> the frame of a block for `weigh`, and the weights' unit
     zero: Callable  # (v, number) -> the sums of nothing, of the type v; any number in its element type
     add: Callable  # (sums, parts, x, m) -> the sums with the weight of x, in parts or one; m is the block's maximum
     closed: Callable  # (sums) -> the sums as numbers that can be added to those of other lanes
@@ -233,13 +241,13 @@ def add_to_few(sums, w, x, m):
     return sums[0] + w, None, None
 
 
-ALL = Fold(zero_of_all, add_to_all, closed_all, less_of_all)
+ALL = Fold(frame_of, zero_of_all, add_to_all, closed_all, less_of_all)
 """All weights are in the sum."""
 
-OTHERS = Fold(zero_of_others, add_to_others, as_they_are, less_of_others)
+OTHERS = Fold(frame_of_others, zero_of_others, add_to_others, as_they_are, less_of_others)
 """The maxima's are counted, as `ties`: so the logarithm keeps its precision where one element outweighs all others."""
 
-FEW = Fold(zero_of_few, add_to_few, as_they_are, less_of_all)
+FEW = Fold(narrow_frame_of, zero_of_few, add_to_few, as_they_are, less_of_all)
 """All weights without the additions' errors: of a few dozen, that are numbers, for results of 16 bits."""
 
 

@@ -46,13 +46,13 @@ def log_sum(state):
 
 def block_by(fold):
     """A jitted function: the state of a row of whole vectors by one fold, as the kernels make it."""
-    zero, add, closed, less = fold
+    frame_of, zero, add, closed, less = fold
     counts_ties = fold is weights.OTHERS
 
     @numba.njit
     def block_of(x):
         m = np.max(x)
-        frame, unit = weights.frame_of(m, None)
+        frame, unit = frame_of(m, None)
         sums = zero(VEC, m)
         for i in range(0, len(x), LANES):
             v = simd.load(VEC, FLOAT64, x.ctypes.data + 8 * i)

@@ -147,7 +147,7 @@ def _block(spec: Spec) -> Callable:
     uses_weights, reduces, prepare, finish_row = op.uses_weights, op.reduces, op.prepare, op.finish_row
     block_maximum, block_sums, finish_block, _, _ = make_tiles(spec, stored(spec.x))
     y_format, x_size = stored(spec.y), stored(spec.x).bytes
-    frame_of, _ = weights_for(spec.narrow)
+    frame_of, _ = weights_for(spec)
 
     @jit
     def block(x, y, weights, n):

@@ -143,8 +143,8 @@ def make_strips(spec: Spec, x_format: Stored, y_format: Stored, masked: bool, ea
     x_size, y_size = x_format.bytes, y_format.bytes
     uses_weights, reduces, row_numbers = op.uses_weights, op.reduces, spec.row_numbers
     prepare, finish, finish_row = op.prepare, op.finish, op.finish_row
-    frame_of, weigh = weights_for(spec.narrow)
-    down, (zero, add, closed, less) = 1.0 / float_format(number).up, op.fold
+    frame_of, weigh = weights_for(spec)
+    down, (_, zero, add, closed, less) = 1.0 / float_format(number).up, op.fold
 
     # What a vector of a strip keeps, by offset: vectors of the compute type, then states in
     # float64, of the row and of a chunk's blocks. Before it all is room for the sums of a block.

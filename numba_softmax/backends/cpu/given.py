@@ -59,7 +59,7 @@ def make_prepare(spec: Spec, v: types.Type) -> Callable:
     mask of lanes to read, which is of no use for one row, and the scale. The maximum comes last.
     """
     op, number, high_only, three = spec.op, spec.number, spec.high_only, spec.state_numbers == 3
-    frame_of, _ = weights_for(spec.narrow)
+    frame_of, _ = weights_for(spec)
 
     def read(address, there):
         return load_where(there, v, _FLOAT64, address) if isinstance(v, Vec) else load(v, _FLOAT64, address)
@@ -126,7 +126,7 @@ def make_given_columns(spec: Spec) -> Callable:
     x_format, y_format, own = stored(spec.x), stored(spec.y), own_format(spec.number)
     x_size, y_size, vec = x_format.bytes, y_format.bytes, Vec(number, lanes)
     read, write, _ = make_edges(spec, x_format, y_format, spec.masked)
-    frame_of, weigh = weights_for(spec.narrow)
+    frame_of, weigh = weights_for(spec)
     prepare, finish, count_strips = make_prepare(spec, Vec(float64, lanes)), op.finish, inlined(strips_in)
     scale_of = make_scales(spec)
     high_only, streaming, uses_weights = spec.high_only, spec.streaming, op.uses_weights

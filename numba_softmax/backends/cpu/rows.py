@@ -85,7 +85,7 @@ def make_group(spec: Spec) -> Group:
     op, number, two_parts, high_only = spec.op, spec.number, spec.two_parts, spec.high_only
     uses_weights, prepare, finish_row = op.uses_weights, op.prepare, op.finish_row
     y_format, row_numbers = stored(spec.y), spec.row_numbers
-    frame_of, _ = weights_for(spec.narrow)
+    frame_of, _ = weights_for(spec)
     y_size = y_format.bytes
     vec = Vec(float64, GROUP)
     m_at, total_at, lost_at, less_at, hi_at, lo_at, last_at = range(0, GROUP_BYTES, 8 * GROUP)
@@ -317,7 +317,7 @@ def make_chunks(spec: Spec, gathered: bool) -> tuple[int, Callable, Callable]:
     block_maximum, block_sums, _, _, rewrite_block = make_tiles(spec, x_format)
     clear, keep_sums, _, _, _, _, state_of_blocks, _, _ = make_group(spec)
     uses_weights, prepare, high_only = op.uses_weights, op.prepare, spec.high_only
-    frame_of, _ = weights_for(spec.narrow)
+    frame_of, _ = weights_for(spec)
     size, x_size, y_size = own.bytes, x_format.bytes, y_format.bytes
     x_block_at = GROUP_BYTES
     w_block_at = x_block_at + BLOCK * size

@@ -27,7 +27,7 @@ from ...simd import (
     store_first,
     stream,
 )
-from ...weights import frame_of, narrow_frame_of, narrow_weigh, shift_of, weigh
+from ...weights import narrow_frame_of, narrow_weigh, shift_of, weigh
 from ..spec import Spec, stored
 
 kernel_code.register()
@@ -78,9 +78,9 @@ def lanes_of(number: types.Type) -> int:
     return VECTOR_BYTES * 8 // number.bitwidth
 
 
-def weights_for(narrow: bool) -> tuple[Callable, Callable]:
+def weights_for(spec: Spec) -> tuple[Callable, Callable]:
     """The functions that weigh elements: `frame_of` and `weigh` of `weights`, or what is good for 16 bits."""
-    return (narrow_frame_of, narrow_weigh) if narrow else (frame_of, weigh)
+    return (narrow_frame_of, narrow_weigh) if spec.narrow else (spec.op.fold.frame_of, weigh)
 
 
 class Tiles(NamedTuple):
@@ -107,8 +107,8 @@ def make_tiles(spec: Spec, x_format: Stored) -> Tiles:
     y_format = stored(spec.y)
     size, x_size, y_size = own.bytes, x_format.bytes, y_format.bytes
     uses_weights, masked_value, finish = op.uses_weights, op.masked, op.finish
-    down, (zero, add, closed, less) = 1.0 / float_format(number).up, op.fold
-    frame_of, weigh = weights_for(spec.narrow)
+    down, (_, zero, add, closed, less) = 1.0 / float_format(number).up, op.fold
+    frame_of, weigh = weights_for(spec)
     z_format = own if uses_weights else x_format
     z_size = z_format.bytes
     stream_alignment = lanes * y_size

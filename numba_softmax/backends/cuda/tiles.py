@@ -21,7 +21,7 @@ from ...lanewise import Value, Vec
 from ...pairs import add_sums, inverse, over, product, times
 from ...simd import Stored, convert, first_lanes, fma, from_memory, halvings, lane, larger, like, select, splat
 from ...simd import exchange as exchange_lanes
-from ...weights import FEW, block_state, frame_of, narrow_frame_of, narrow_gap, shift_of, weigh
+from ...weights import FEW, block_state, narrow_frame_of, narrow_gap, shift_of, weigh
 from ..spec import Spec, stored
 from . import device
 from .shifts import load_shifted, store_shifted
@@ -224,7 +224,7 @@ class Tile:
 
     def frame_of(self, m: Value, scale: Scale) -> tuple[Any, Value | None]:
         """The frame that `weigh` takes, of the maximum that elements are weighed against; and the weights' unit."""
-        return (narrow_frame_of if self.spec.narrow else frame_of)(m, scale)
+        return (narrow_frame_of if self.spec.narrow else self.spec.op.fold.frame_of)(m, scale)
 
     def weigh(self, v: Value, frame: Any, scale: Scale) -> Any:
         """``up * unit * exp(scale * (v - m))``, in the parts that sums take."""
