@@ -19,8 +19,11 @@ from gpu_fakes import FACTS, OUT_OF_MEMORY, Current, Driver, fake_cupy, fake_num
 from numba_softmax import api, arrays, cli
 from numba_softmax.backends import cpu, cuda
 from numba_softmax.backends.cuda import driver, libraries
-from numba_softmax.cli import UserError, bench, bench_cuda, cuda_arrays, cuda_clock, cuda_shown, info, reference
-from numba_softmax.cli.bench import Case, Data
+from numba_softmax.bench import cpu as bench
+from numba_softmax.bench import cuda as bench_cuda
+from numba_softmax.bench import cuda_arrays, cuda_clock, cuda_report, reference
+from numba_softmax.bench.cpu import Case, Data
+from numba_softmax.cli import UserError, info
 
 ERROR = "numba-softmax: error: "
 NAMES = {"numba_softmax", "numba_softmax again", "copy", "torch"}
@@ -211,7 +214,7 @@ def test_its_table_is_made_from_its_record(gpu, tmp_path, capsys):
     assert run("--quick", "--json", tmp_path / "b.json") == 0
     report = json.loads((tmp_path / "b.json").read_text())
     printed = capsys.readouterr().out
-    assert printed == "\n".join([info.in_one_line(report["machine"]), *cuda_shown.lines(report["cuda"])]) + "\n"
+    assert printed == "\n".join([info.in_one_line(report["machine"]), *cuda_report.lines(report["cuda"])]) + "\n"
     assert "Fake 0; CUDA 13.2" in printed
     assert "memory 3,352 GB/s" in printed
     heads = ["GB/s", "of", "copy", "x", "torch", "x", "triton", "x", "cupy", "spread", "ulp"]
@@ -228,7 +231,7 @@ def test_it_draws_a_panel_for_each_dtype(gpu, tmp_path, capsys):
     pytest.importorskip("matplotlib")
     assert run("--quick", "--json", tmp_path / "b.json", "--plot", tmp_path / "b.png") == 0
     assert (tmp_path / "b.png").read_bytes().startswith(b"\x89PNG")
-    drawn = cuda_shown.figure(json.loads((tmp_path / "b.json").read_text())["cuda"])
+    drawn = cuda_report.figure(json.loads((tmp_path / "b.json").read_text())["cuda"])
     panels = [axes for axes in drawn.axes if axes.get_visible()]
     assert [axes.get_title(loc="left") for axes in panels] == list(arrays.FLOATS)
     for axes in panels:
@@ -586,7 +589,7 @@ def test_cupy_computes_by_its_own_function_or_by_hand(op, monkeypatch):
 
 def test_competitors_take_part_where_they_can(monkeypatch):
     triton = SimpleNamespace(MOST=100, softmax=lambda x, y: None)
-    optional_from(monkeypatch, numba_softmax__cli__triton_softmax=triton)
+    optional_from(monkeypatch, numba_softmax__bench__triton_softmax=triton)
     data, makers = Data(None, None, None), [SimpleNamespace(name=name) for name in ("torch", "cupy", "numba")]
     case = Case("softmax", (4, 100))
     assert [bool(bench_cuda._by_triton(case, data, maker)) for maker in makers] == [True, False, False]
@@ -608,7 +611,7 @@ def test_torch_writes_to_the_results(monkeypatch):
 
 TRITON = """
 import torch
-from numba_softmax.cli import triton_softmax
+from numba_softmax.bench import triton_softmax
 for dtype, n in ((torch.float32, 1), (torch.float32, 1000), (torch.float64, 77), (torch.bfloat16, 64)):
     x = (torch.randn(5, n) * 3).to(dtype)
     y = torch.full_like(x, float("nan"))

@@ -19,7 +19,9 @@ from tqdm import tqdm
 
 import numba_softmax as ns
 from numba_softmax import api, cli, mapped
-from numba_softmax.cli import bench, cold, info, new_process, sweep, timing
+from numba_softmax.bench import cold, new_process, sweep, timing
+from numba_softmax.bench import cpu as bench
+from numba_softmax.cli import info
 from numba_softmax.cli import run as run_module
 
 OPS = ("softmax", "log_softmax", "logsumexp")

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from numba_softmax import cli
-from numba_softmax.cli import scaling, scaling_model, scaling_runs
-from numba_softmax.cli.scaling_model import Costs, Cut
+from numba_softmax.bench import scaling, scaling_model, scaling_runs
+from numba_softmax.bench.scaling_model import Costs, Cut
 
 COSTS = Costs(scheduler=1e-3, worker=2e-3, step=0.01, compute=1e-9, read=2e-9, write=3e-9, network=1e-8)
 

@@ -64,8 +64,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         signal.signal(signal.SIGTERM, _terminate)  # so that files are tidied up
     try:
         threads.check()
-        command = importlib.import_module(f"{__name__}.{arguments.command}").command
-        code = command(arguments)
+        module = "numba_softmax.bench.cpu" if arguments.command == "bench" else f"{__name__}.{arguments.command}"
+        code = importlib.import_module(module).command(arguments)
         if sys.stdout is not None:
             sys.stdout.flush()
     except (KeyboardInterrupt, _Terminated) as interrupt:

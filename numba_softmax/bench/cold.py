@@ -14,7 +14,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from . import UserError
+from ..cli import UserError
 from .new_process import in_new_process
 
 REPEATS = 5

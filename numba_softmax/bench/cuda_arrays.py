@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from .. import arrays
-from . import UserError
-from .info import optional
+from ..cli import UserError
+from ..cli.info import optional
 
 SPREAD = 3.0
 """The standard deviation of the elements."""

@@ -17,9 +17,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from . import UserError, info
+from ..cli import UserError, info
+from ..cli.info import optional
 from . import scaling_model as model
-from .info import optional
 from .scaling_runs import EMPTY, FULL, QUICK, SMALL, TWICE, cluster, files
 
 ASSUMED = {"read": 1e-9, "write": 1e-9, "network": 1e-9, "step": 0.01}

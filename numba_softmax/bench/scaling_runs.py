@@ -29,7 +29,7 @@ import numpy as np
 from tqdm import tqdm
 
 from .. import OnlineSoftmax, softmax
-from . import UserError
+from ..cli import UserError
 from .timing import in_turns, timed
 
 COPY = "copy"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from .bench import COPY, OURS, two_places
+from .cpu import COPY, OURS, two_places
 
 AGAIN = "numba_softmax again"
 OTHERS = ("torch", "triton", "cupy")

@@ -22,10 +22,11 @@ import numpy as np
 from tqdm import tqdm
 
 from .. import api, arrays
+from ..cli import UserError, info
+from ..cli.files import beside
+from ..cli.info import optional
 from ..ops import OPS
-from . import UserError, cold, info, scaling, sweep
-from .files import beside
-from .info import optional
+from . import cold, scaling, sweep
 from .reference import NoReferenceError, by_numpy, error_in_ulps
 from .timing import FEWEST_ROUNDS, ROUNDS, ceiling, interleaved
 
@@ -124,9 +125,9 @@ def _mode(arguments: argparse.Namespace) -> Mode:
     if arguments.device == "cuda":
         if of_cpu:
             raise UserError(f"{of_cpu[0]} does not go with --device cuda: it measures the kernels of the CPU")
-        from . import bench_cuda
+        from . import cuda
 
-        return Mode("cuda", lambda: bench_cuda.measured(arguments.quick), bench_cuda.lines, bench_cuda.figure)
+        return Mode("cuda", lambda: cuda.measured(arguments.quick), cuda.lines, cuda.figure)
     if arguments.scaling:
         return Mode("scaling", lambda: scaling.measured(arguments.quick), scaling.lines, scaling.figure)
     if arguments.sweep:

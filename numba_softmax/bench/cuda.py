@@ -20,12 +20,13 @@ from tqdm import tqdm
 from .. import api, arrays, dispatch
 from ..backends.cuda import driver
 from ..backends.cuda.streams import GpuCall
+from ..cli import UserError
+from ..cli.info import optional
 from ..ops import OPS
-from . import UserError, bench, cuda_arrays, cuda_clock
-from .bench import COPY, OURS, SHARE, Case, Data
+from . import cpu, cuda_arrays, cuda_clock
+from .cpu import COPY, OURS, SHARE, Case, Data
 from .cuda_arrays import Maker
-from .cuda_shown import AGAIN, OTHERS, figure, lines
-from .info import optional
+from .cuda_report import AGAIN, OTHERS, figure, lines
 from .reference import by_numpy
 
 __all__ = ["figure", "lines", "measured"]
@@ -199,7 +200,7 @@ def _by_torch(case: Case, data: Data, maker: Maker) -> Candidate | None:
     torch = optional("torch") if maker.name == "torch" else None
     if torch is None:
         return None
-    call = bench.by_torch(torch, case, data)
+    call = cpu.by_torch(torch, case, data)
     return Candidate(call, call)
 
 
@@ -223,7 +224,7 @@ def _by_cupy(case: Case, data: Data, maker: Maker) -> Candidate | None:
     function = getattr(optional("cupyx.scipy.special"), case.op, None) or partial(by_numpy, case.op)
 
     def call() -> Any:
-        return function(bench.as_numpy_needs(case, data.x, data.mask), axis=case.axis)
+        return function(cpu.as_numpy_needs(case, data.x, data.mask), axis=case.axis)
 
     return Candidate(call, lambda: data.y.__setitem__(..., call()))
 
@@ -269,7 +270,7 @@ def _errors(case: Case, data: Data, maker: Maker, found: dict[str, Candidate]) -
     """The largest error of each candidate in some rows, in units in the last place."""
     axis = case.axis % len(case.shape)
     n = case.shape[axis]
-    index = bench.some_rows((*case.shape[:axis], *case.shape[axis + 1 :], n))
+    index = cpu.some_rows((*case.shape[:axis], *case.shape[axis + 1 :], n))
     compared = n <= MOST_CHECKED
     if compared:
         rows = maker.rows(data.x, axis, index)
@@ -284,7 +285,7 @@ def _errors(case: Case, data: Data, maker: Maker, found: dict[str, Candidate]) -
         maker.spoil(data.y)
         candidate.checked()
         got = maker.values(data.y, index) if OPS[case.op].reduces else maker.rows(data.y, axis, index)
-        yield name, bench.error_of_rows(case, rows, got)
+        yield name, cpu.error_of_rows(case, rows, got)
 
 
 def _record(case: Case, times: dict[str, list[float]], ulp: dict[str, float | None]) -> dict[str, Any]:
