@@ -1,6 +1,6 @@
 """``numba-softmax bench --scaling``: files larger than slabs, and arrays in many chunks on worker processes.
 
-What is measured stands in `scaling_runs`, the model that it is held against in
+What is measured stands in `scaling_cluster`, the model that it is held against in
 `scaling_model`. The model has three kinds of numbers from here: seconds of the
 scheduler and of a worker for a task, from chunks with nearly nothing in them;
 the time to compute a chunk, without Dask; and how long a result takes to
@@ -20,7 +20,7 @@ from typing import Any
 from ..cli import UserError, info
 from ..cli.info import optional
 from . import scaling_model as model
-from .scaling_runs import EMPTY, FULL, QUICK, SMALL, TWICE, cluster, files
+from .scaling_cluster import EMPTY, FULL, QUICK, SMALL, TWICE, cluster, files
 
 ASSUMED = {"read": 1e-9, "write": 1e-9, "network": 1e-9, "step": 0.01}
 """Of a large cluster, for each worker: 1 GB/s from and to where arrays lie, and from other workers; 10 ms a step."""
