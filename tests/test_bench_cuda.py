@@ -19,11 +19,11 @@ from gpu_fakes import FACTS, OUT_OF_MEMORY, Current, Driver, fake_cupy, fake_num
 from numba_softmax import api, arrays, cli
 from numba_softmax.backends import cpu, cuda
 from numba_softmax.backends.cuda import driver, libraries
-from numba_softmax.bench import cpu as bench
 from numba_softmax.bench import cuda as bench_cuda
 from numba_softmax.bench import cuda_arrays, cuda_clock, cuda_report, reference
-from numba_softmax.bench.cpu import Case, Data
-from numba_softmax.cli import UserError, info
+from numba_softmax.bench.cases import Case, Data, masked_and_scaled
+from numba_softmax.bench.optional import UnmeasurableError
+from numba_softmax.cli import info
 
 ERROR = "numba-softmax: error: "
 NAMES = {"numba_softmax", "numba_softmax again", "copy", "torch"}
@@ -110,7 +110,7 @@ def good(case, data, maker):
     """A competitor that computes in float64 with what ours has."""
 
     def call():
-        x = bench.as_numpy_needs(case, data.x.host, None if data.mask is None else data.mask.host)
+        x = masked_and_scaled(case, data.x.host, None if data.mask is None else data.mask.host)
         data.y.host[...] = reference.by_numpy(case.op, x.astype(np.float64), case.axis)
 
     return bench_cuda.Candidate(call, call)
@@ -258,7 +258,7 @@ def test_competitors_that_leave_out_results_are_left_out(gpu, monkeypatch, capsy
 
 def test_ours_leaving_out_results_is_an_error(gpu, monkeypatch, setup):
     monkeypatch.setattr(api, "softmax", lambda *_, **__: None)
-    with pytest.raises(UserError, match="numba_softmax: it gives NaN"):
+    with pytest.raises(UnmeasurableError, match="numba_softmax: it gives NaN"):
         bench_cuda._measured_case(Case("softmax", (64, 64)), setup)
 
 
@@ -316,7 +316,7 @@ def test_without_a_gpu_it_says_what_is_missing(monkeypatch, tmp_path, capsys):
 def test_without_a_library_it_says_what_to_install(monkeypatch):
     off = SimpleNamespace(is_available=lambda: False)
     monkeypatch.setattr(cuda_arrays, "optional", {"torch": SimpleNamespace(cuda=off), "numba.cuda": off}.get)
-    with pytest.raises(UserError, match=r"install torch, or cupy-cuda13x"):
+    with pytest.raises(UnmeasurableError, match=r"install torch, or cupy-cuda13x"):
         cuda_arrays.maker()
 
 
@@ -635,7 +635,7 @@ def test_on_a_gpu(tmp_path):
     try:
         driver.count()
         cuda_arrays.maker()
-    except (driver.CudaError, UserError) as error:
+    except (driver.CudaError, UnmeasurableError) as error:
         pytest.skip(str(error))
     command = [sys.executable, "-m", "numba_softmax", "bench", "--device", "cuda", "--quick"]
     done = subprocess.run(

@@ -133,7 +133,7 @@ def test_scaling_writes_its_tables_and_files(tmp_path):
     assert process.stdout.splitlines()[1:] == list(scaling.lines(results))
     assert [case["case"] for case in results["files"]["cases"]] == ["copy", "axis 1", "axis 0", "one row"]
     runs = results["cluster"]["runs"]
-    quick = scaling_cluster.QUICK
+    quick = scaling.QUICK
     assert len(runs) == len(quick.workers) * sum(len(series.counts) for series in quick.series)
     for run in runs:
         assert 0 <= run["tasks"] - run["model"]["tasks"] <= 3  # the last sum, what waits for the states, the result

@@ -1,78 +1,26 @@
-"""``numba-softmax bench``: this machine's numbers, beside the copy ceiling and what else is installed.
-
-The command's options, its files and its table of cases are here; `sweep`,
-`cold`, `scaling` and `bench_cuda` are other measurements, which make a `Mode` as the cases do.
-"""
+"""``numba-softmax bench``: calls on the CPU, beside a parallel copy of the same bytes, NumPy, SciPy and torch."""
 
 from __future__ import annotations
 
-import argparse
-import contextlib
-import datetime
-import importlib
-import json
 import statistics
-import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numba
 import numpy as np
-from tqdm import tqdm
 
 from .. import api, arrays
-from ..cli import UserError, info
-from ..cli.files import beside
-from ..cli.info import optional
-from ..ops import OPS
-from . import cold, scaling, sweep
-from .reference import NoReferenceError, by_numpy, error_in_ulps
+from .cases import COPY, OURS, SHARE, Case, Data, by_torch, error_of_rows, masked_and_scaled, some_rows, two_places
+from .optional import optional
+from .progress import progress
+from .reference import by_numpy
 from .timing import FEWEST_ROUNDS, ROUNDS, ceiling, interleaved
 
-CHECKED = 1 << 19
-"""Elements that are compared with a wider computation."""
-
-SHARE = 0.8
-"""How much of an array a mask lets take part."""
-
 AIM, AIM_INTEGERS = 1.3, 1.0
-"""Times of the plain call that `where` or `scale`, and integer input, should take at most."""
+"""The most time that a call with `where` or `scale`, or on integers, may take: a multiple of the plain call's."""
 
-OURS, PLAIN, COPY, OTHERS = "numba_softmax", "plain", "copy", ("torch", "scipy", "numpy")
-
-
-class Case(NamedTuple):
-    """One line of the table."""
-
-    op: str
-    shape: tuple[int, ...]
-    dtype: str = "float32"
-    axis: int = -1
-    masked: bool = False
-    scale: float | None = None
-
-    @property
-    def label(self) -> str:
-        """The case in words; float32 and the last axis go without saying."""
-        shape = " x ".join(f"{size:,}" for size in self.shape)
-        words = [self.op, shape] + ([] if self.dtype == "float32" else [self.dtype])
-        words += [] if self.axis == -1 else [f"axis {self.axis}"]
-        words += [f"where {SHARE:.0%}"] if self.masked else []
-        return " ".join(words + ([] if self.scale is None else [f"scale {self.scale:g}"]))
-
-    @property
-    def integers(self) -> bool:
-        """Whether the input is integers, and the plain call that of float64."""
-        return "int" in self.dtype
-
-    @property
-    def aim(self) -> float | None:
-        """At most so many times the plain call's time; None if this is the plain call."""
-        if self.integers:
-            return AIM_INTEGERS
-        return AIM if self.masked or self.scale is not None else None
-
+PLAIN, OTHERS = "plain", ("torch", "scipy", "numpy")
+"""Names of candidates: our call without `where` and `scale` and on floats, and other libraries."""
 
 SQUARE, NARROW = (4096, 4096), (262144, 64)
 CASES = [
@@ -87,135 +35,46 @@ CASES = [
 ]
 QUICK = [Case("softmax", (8, 8)), Case("softmax", (64, 1024)), Case("softmax", (64, 1024), masked=True)]
 
-
-class Mode(NamedTuple):
-    """A kind of measurement, and what becomes of its numbers."""
-
-    name: str  # in the record
-    measured: Callable[[], Any]
-    lines: Callable[[Any], Iterator[str]]
-    figure: Callable[[Any], Any]
-
-
-def command(arguments: argparse.Namespace) -> int:
-    """Measure, print the table, write the files."""
-    mode = _mode(arguments)
-    with contextlib.ExitStack() as files:  # opened first: whatever is wrong with them shows before minutes of work
-        to_json = files.enter_context(beside(Path(arguments.json))) if arguments.json else None
-        to_plot = files.enter_context(beside(Path(arguments.plot))) if arguments.plot else None
-        kind = _check_plot(Path(arguments.plot)) if arguments.plot else ""
-        results = mode.measured()
-        machine = {**info.gathered(), "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")}
-        del machine["cache"]  # a folder of this user's, which a record has no need of
-        machine["versions"] |= {name: m.__version__ for name in ("scipy", "torch") if (m := optional(name))}
-        if to_json:
-            to_json.write_text(json.dumps({"machine": machine, mode.name: results}, indent=2) + "\n")
-        if to_plot:
-            figure = mode.figure(results)
-            figure.supxlabel(info.in_one_line(machine), fontsize=8, color="#666666")
-            figure.savefig(to_plot, format=kind, dpi=150)
-    print("\n".join([info.in_one_line(machine), *mode.lines(results)]))
-    return 0
-
-
-def _mode(arguments: argparse.Namespace) -> Mode:
-    of_cpu = [f"--{kind}" for kind in ("sweep", "cold", "scaling") if getattr(arguments, kind)]
-    if len(of_cpu) > 1:
-        raise UserError(f"{of_cpu[0]} does not go with {of_cpu[1]}: one after the other")
-    if arguments.device == "cuda":
-        if of_cpu:
-            raise UserError(f"{of_cpu[0]} does not go with --device cuda: it measures the kernels of the CPU")
-        from . import cuda
-
-        return Mode("cuda", lambda: cuda.measured(arguments.quick), cuda.lines, cuda.figure)
-    if arguments.scaling:
-        return Mode("scaling", lambda: scaling.measured(arguments.quick), scaling.lines, scaling.figure)
-    if arguments.sweep:
-        return Mode("sweep", sweep.measured, sweep.lines, sweep.figure)
-    if arguments.cold:
-        if arguments.plot:
-            raise UserError("--plot does not go with --cold, whose few times are not worth a picture: use --json")
-        return Mode("cold", cold.measured, cold.lines, lambda _: None)
-    return Mode("cases", lambda: _measured(QUICK if arguments.quick else CASES), table, figure)
-
-
-def _check_plot(path: Path) -> str:
-    """The file format to draw in."""
-    kind = path.suffix.lower().lstrip(".")
-    if kind not in ("png", "svg", "pdf"):
-        raise UserError(f"{path}: a plot's name ends in .png, .svg or .pdf")
-    try:
-        importlib.import_module("matplotlib.figure")
-    except ImportError:
-        raise UserError('--plot needs matplotlib: pip install "numba-softmax[bench]"') from None
-    return kind
-
-
 # -------------------------------------------------------------------- candidates
 
 
-class Data(NamedTuple):
-    """The arrays of a case."""
-
-    x: Any
-    y: Any
-    mask: Any
+def aim_of(case: Case) -> float | None:
+    """The most time that a call may take, as a multiple of the plain call's; None if it is the plain call."""
+    if case.integers:
+        return AIM_INTEGERS
+    return AIM if case.masked or case.scale is not None else None
 
 
 def candidates(case: Case, data: Data) -> Iterator[tuple[str, Callable[[], Any]]]:
-    """What takes part, by name. Ours and torch write to the result's array."""
+    """The calls that are compared, by name. Ours and torch's write into the array of the result."""
     (x, y, mask), ours = data, getattr(api, case.op)
     yield OURS, lambda: ours(x, case.axis, where=mask, scale=case.scale, out=y)
-    if case.aim is not None:
+    if aim_of(case) is not None:
         plain = x.astype(np.float64) if case.integers else x
         yield PLAIN, lambda: ours(plain, case.axis, out=y)
     yield COPY, _ceiling(case, data)
-    yield "numpy", lambda: by_numpy(case.op, as_numpy_needs(case, x, mask), case.axis)
+    yield "numpy", lambda: by_numpy(case.op, masked_and_scaled(case, x, mask), case.axis)
     if case.dtype != "bfloat16" and (special := optional("scipy.special")):
         theirs = getattr(special, case.op)
-        yield "scipy", lambda: theirs(as_numpy_needs(case, x, mask), axis=case.axis)
+        yield "scipy", lambda: theirs(masked_and_scaled(case, x, mask), axis=case.axis)
     if torch := optional("torch"):
         torch.set_num_threads(numba.get_num_threads())
-        yield "torch", _by_torch(torch, case, data)
+        tensors = Data(*(None if array is None else _tensor(torch, array) for array in data))
+        yield "torch", by_torch(torch, case, tensors)
 
 
 def _ceiling(case: Case, data: Data) -> Callable[[], Any]:
-    """The copy of as many bytes as a call reads and writes, or the reading of them if it reduces."""
+    """A copy of as many bytes as a call reads and writes; for a reduction, a read of its input."""
     x, y, mask = data
-    if OPS[case.op].reduces:
+    if case.reduces:
         return ceiling(x, None)
     moved = (x.nbytes + y.nbytes + (0 if mask is None else mask.nbytes)) // 2
     source = x if moved == x.nbytes else np.full(moved // 8, 1, np.int64)
     return ceiling(source, np.full(moved // 8, 1, np.int64))
 
 
-def as_numpy_needs(case: Case, x: Any, mask: Any) -> Any:
-    """What one does by hand to leave out elements and to scale them, in libraries that have no such arguments."""
-    if mask is not None:
-        x = np.where(mask, x, x.dtype.type(-np.inf))
-    return x if case.scale is None else x * case.scale
-
-
-def _by_torch(torch: Any, case: Case, data: Data) -> Callable[[], Any]:
-    mask = None if data.mask is None else torch.from_numpy(data.mask)
-    return by_torch(torch, case, Data(_tensor(torch, data.x), _tensor(torch, data.y), mask))
-
-
-def by_torch(torch: Any, case: Case, tensors: Data) -> Callable[[], Any]:
-    """A call of torch's function, wherever the tensors lie."""
-    tensor, out, function = tensors.x, tensors.y, getattr(torch, case.op)
-    if tensors.mask is not None:
-        hidden = ~tensors.mask
-        return lambda: function(tensor.masked_fill(hidden, -np.inf), case.axis, out=out)
-    if case.scale is not None:
-        return lambda: function(tensor * case.scale, case.axis, out=out)
-    if case.integers:
-        return lambda: function(tensor, case.axis, dtype=out.dtype, out=out)
-    return lambda: function(tensor, case.axis, out=out)
-
-
 def _tensor(torch: Any, array: np.ndarray) -> Any:
-    """The same memory as a tensor."""
+    """A tensor over the same memory."""
     if array.dtype.name == "bfloat16":
         return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
     return torch.from_numpy(array)
@@ -224,23 +83,19 @@ def _tensor(torch: Any, array: np.ndarray) -> Any:
 # ------------------------------------------------------------------- measurements
 
 
-def _measured(cases: list[Case]) -> list[dict[str, Any]]:
-    with tqdm(cases, desc="measuring", delay=1, leave=False, disable=None, file=sys.stderr) as bar:
+def measured(quick: bool) -> list[dict[str, Any]]:
+    """The records of all cases, or of a few small ones."""
+    with progress("measuring", QUICK if quick else CASES) as bar:
         return [result for case in bar if (result := measured_case(case))]
 
 
 def measured_case(case: Case) -> dict[str, Any] | None:
-    """The median seconds and the largest errors of all candidates; None if the dtype is not there."""
-    home = optional("ml_dtypes") if case.dtype == "bfloat16" else np
-    if home is None:
+    """Median seconds and largest errors of all candidates; None if NumPy lacks the dtype."""
+    data = _data(case)
+    if data is None:
         return None
-    generator = np.random.default_rng(11)
-    x = (generator.standard_normal(case.shape, np.float32) * 3).astype(getattr(home, case.dtype))
-    mask = generator.random(case.shape, np.float32) < SHARE if case.masked else None
-    shape = x.max(case.axis).shape if OPS[case.op].reduces else x.shape
-    data = Data(x, np.ones(shape, arrays.as_output_dtype(None, x.dtype, None)), mask)
-    calls = dict(candidates(case, data))
-    fewest = FEWEST_ROUNDS if case.aim is None else ROUNDS  # a ratio near 1 is worth more rounds
+    calls, aim = dict(candidates(case, data)), aim_of(case)
+    fewest = FEWEST_ROUNDS if aim is None else ROUNDS  # a ratio near 1 is worth more rounds
     times = interleaved(calls, foreign=OTHERS, slow=("numpy", "scipy"), fewest=fewest)
     ulp = {name: _error(case, data, calls[name]()) for name in times if name not in (COPY, PLAIN)}
     seconds = {name: statistics.median(samples) for name, samples in times.items()}
@@ -250,43 +105,40 @@ def measured_case(case: Case) -> dict[str, Any] | None:
         "seconds": seconds,
         "of_copy": {name: seconds[COPY] / value for name, value in seconds.items() if name != COPY},
         "times_faster_than": {name: value / seconds[OURS] for name, value in seconds.items() if name != OURS},
-        "of_plain": None if case.aim is None else seconds[OURS] / seconds[PLAIN],
-        "of_plain_aim": case.aim,
+        "of_plain": None if aim is None else seconds[OURS] / seconds[PLAIN],
+        "of_plain_aim": aim,
         "ulp": ulp,
         "rounds": {name: len(samples) for name, samples in times.items()},
     }
 
 
+def _data(case: Case) -> Data | None:
+    """Random input, and a result whose memory has been written to; None if NumPy lacks the dtype."""
+    home = optional("ml_dtypes") if case.dtype == "bfloat16" else np
+    if home is None:
+        return None
+    generator = np.random.default_rng(11)
+    x = (generator.standard_normal(case.shape, np.float32) * 3).astype(getattr(home, case.dtype))
+    mask = generator.random(case.shape, np.float32) < SHARE if case.masked else None
+    return Data(x, np.ones(case.result_shape, arrays.as_output_dtype(None, x.dtype, None)), mask)
+
+
 def _error(case: Case, data: Data, result: Any) -> float | None:
-    """The largest error in units in the last place, in a random subset of the rows."""
+    """The largest error in some of the rows, in units in the last place."""
     result = result if isinstance(result, np.ndarray) else data.y
     x = data.x if data.mask is None else np.where(data.mask, data.x, data.x.dtype.type(-np.inf))
     rows = np.moveaxis(x, case.axis, -1)
-    if not OPS[case.op].reduces:
+    if not case.reduces:
         result = np.moveaxis(result, case.axis, -1)
     some = some_rows(rows.shape)
     return error_of_rows(case, rows[some], result[some])
 
 
-def some_rows(shape: tuple[int, ...]) -> tuple[np.ndarray, ...]:
-    """The index of a random subset of the rows, which lie along the last axis."""
-    generator, count = np.random.default_rng(12), max(1, CHECKED // shape[-1])
-    return tuple(generator.integers(0, size, count) for size in shape[:-1])
-
-
-def error_of_rows(case: Case, rows: np.ndarray, results: np.ndarray) -> float | None:
-    """The largest error in units in the last place; None where there is nothing to compare with."""
-    try:
-        return error_in_ulps(case.op, rows, results, scale=1.0 if case.scale is None else case.scale)
-    except NoReferenceError:
-        return None
-
-
 # ------------------------------------------------------------------------- shown
 
 
-def table(results: list[dict[str, Any]]) -> Iterator[str]:
-    """Lines for people."""
+def lines(results: list[dict[str, Any]]) -> Iterator[str]:
+    """The table, a line a case, below its legend."""
     yield "us: median of our time; of copy: the time of a parallel copy of the same bytes (logsumexp: of reading them)"
     yield "over ours; x torch and so on: their time over ours; / plain: our time over that of the same call without"
     yield f"where and scale (aim: at most {AIM:g}), for integers over that of float64 (aim: at most {AIM_INTEGERS:g})"
@@ -302,13 +154,8 @@ def table(results: list[dict[str, Any]]) -> Iterator[str]:
         yield " ".join([f"{result['case']:<{width}}", *(f"{cell:>9}" for cell in cells)])
 
 
-def two_places(number: float | None) -> str:
-    """For a table."""
-    return "-" if number is None else f"{number:.3g}" if number >= 100 else f"{number:.2f}"
-
-
 def figure(results: list[dict[str, Any]]) -> Any:
-    """Speed as a fraction of the copy's, ours and torch's side by side."""
+    """Bars of the speed as a fraction of the copy's: ours, and torch's below."""
     from matplotlib.figure import Figure
 
     drawing = Figure(figsize=(9, 1.9 + 0.42 * len(results)), layout="constrained")
