@@ -19,8 +19,11 @@ from gpu_fakes import FACTS, OUT_OF_MEMORY, Current, Driver, fake_cupy, fake_num
 from numba_softmax import api, arrays, cli
 from numba_softmax.backends import cpu, cuda
 from numba_softmax.backends.cuda import driver, libraries
-from numba_softmax.cli import UserError, bench, bench_cuda, cuda_arrays, cuda_clock, cuda_shown, info, reference
-from numba_softmax.cli.bench import Case, Data
+from numba_softmax.bench import cuda as bench_cuda
+from numba_softmax.bench import cuda_arrays, cuda_clock, cuda_report, reference
+from numba_softmax.bench.cases import Case, Data, masked_and_scaled
+from numba_softmax.bench.optional import UnmeasurableError
+from numba_softmax.cli import info
 
 ERROR = "numba-softmax: error: "
 NAMES = {"numba_softmax", "numba_softmax again", "copy", "torch"}
@@ -107,7 +110,7 @@ def good(case, data, maker):
     """A competitor that computes in float64 with what ours has."""
 
     def call():
-        x = bench.as_numpy_needs(case, data.x.host, None if data.mask is None else data.mask.host)
+        x = masked_and_scaled(case, data.x.host, None if data.mask is None else data.mask.host)
         data.y.host[...] = reference.by_numpy(case.op, x.astype(np.float64), case.axis)
 
     return bench_cuda.Candidate(call, call)
@@ -211,7 +214,7 @@ def test_its_table_is_made_from_its_record(gpu, tmp_path, capsys):
     assert run("--quick", "--json", tmp_path / "b.json") == 0
     report = json.loads((tmp_path / "b.json").read_text())
     printed = capsys.readouterr().out
-    assert printed == "\n".join([info.in_one_line(report["machine"]), *cuda_shown.lines(report["cuda"])]) + "\n"
+    assert printed == "\n".join([info.in_one_line(report["machine"]), *cuda_report.lines(report["cuda"])]) + "\n"
     assert "Fake 0; CUDA 13.2" in printed
     assert "memory 3,352 GB/s" in printed
     heads = ["GB/s", "of", "copy", "x", "torch", "x", "triton", "x", "cupy", "spread", "ulp"]
@@ -228,7 +231,7 @@ def test_it_draws_a_panel_for_each_dtype(gpu, tmp_path, capsys):
     pytest.importorskip("matplotlib")
     assert run("--quick", "--json", tmp_path / "b.json", "--plot", tmp_path / "b.png") == 0
     assert (tmp_path / "b.png").read_bytes().startswith(b"\x89PNG")
-    drawn = cuda_shown.figure(json.loads((tmp_path / "b.json").read_text())["cuda"])
+    drawn = cuda_report.figure(json.loads((tmp_path / "b.json").read_text())["cuda"])
     panels = [axes for axes in drawn.axes if axes.get_visible()]
     assert [axes.get_title(loc="left") for axes in panels] == list(arrays.FLOATS)
     for axes in panels:
@@ -255,7 +258,7 @@ def test_competitors_that_leave_out_results_are_left_out(gpu, monkeypatch, capsy
 
 def test_ours_leaving_out_results_is_an_error(gpu, monkeypatch, setup):
     monkeypatch.setattr(api, "softmax", lambda *_, **__: None)
-    with pytest.raises(UserError, match="numba_softmax: it gives NaN"):
+    with pytest.raises(UnmeasurableError, match="numba_softmax: it gives NaN"):
         bench_cuda._measured_case(Case("softmax", (64, 64)), setup)
 
 
@@ -313,7 +316,7 @@ def test_without_a_gpu_it_says_what_is_missing(monkeypatch, tmp_path, capsys):
 def test_without_a_library_it_says_what_to_install(monkeypatch):
     off = SimpleNamespace(is_available=lambda: False)
     monkeypatch.setattr(cuda_arrays, "optional", {"torch": SimpleNamespace(cuda=off), "numba.cuda": off}.get)
-    with pytest.raises(UserError, match=r"install torch, or cupy-cuda13x"):
+    with pytest.raises(UnmeasurableError, match=r"install torch, or cupy-cuda13x"):
         cuda_arrays.maker()
 
 
@@ -586,7 +589,7 @@ def test_cupy_computes_by_its_own_function_or_by_hand(op, monkeypatch):
 
 def test_competitors_take_part_where_they_can(monkeypatch):
     triton = SimpleNamespace(MOST=100, softmax=lambda x, y: None)
-    optional_from(monkeypatch, numba_softmax__cli__triton_softmax=triton)
+    optional_from(monkeypatch, numba_softmax__bench__triton_softmax=triton)
     data, makers = Data(None, None, None), [SimpleNamespace(name=name) for name in ("torch", "cupy", "numba")]
     case = Case("softmax", (4, 100))
     assert [bool(bench_cuda._by_triton(case, data, maker)) for maker in makers] == [True, False, False]
@@ -608,7 +611,7 @@ def test_torch_writes_to_the_results(monkeypatch):
 
 TRITON = """
 import torch
-from numba_softmax.cli import triton_softmax
+from numba_softmax.bench import triton_softmax
 for dtype, n in ((torch.float32, 1), (torch.float32, 1000), (torch.float64, 77), (torch.bfloat16, 64)):
     x = (torch.randn(5, n) * 3).to(dtype)
     y = torch.full_like(x, float("nan"))
@@ -632,7 +635,7 @@ def test_on_a_gpu(tmp_path):
     try:
         driver.count()
         cuda_arrays.maker()
-    except (driver.CudaError, UserError) as error:
+    except (driver.CudaError, UnmeasurableError) as error:
         pytest.skip(str(error))
     command = [sys.executable, "-m", "numba_softmax", "bench", "--device", "cuda", "--quick"]
     done = subprocess.run(

@@ -19,7 +19,9 @@ from tqdm import tqdm
 
 import numba_softmax as ns
 from numba_softmax import api, cli, mapped
-from numba_softmax.cli import bench, cold, info, new_process, sweep, timing
+from numba_softmax.bench import cold, cpu, new_process, sweep, timing
+from numba_softmax.bench.cases import Case
+from numba_softmax.cli import info
 from numba_softmax.cli import run as run_module
 
 OPS = ("softmax", "log_softmax", "logsumexp")
@@ -430,7 +432,7 @@ def test_bench_writes_its_table_and_files(tmp_path):
     report = json.loads((tmp_path / "b.json").read_text())
     assert set(report) == {"machine", "cases"}
     assert {"versions", "cpu", "threads", "date"} <= set(report["machine"])
-    assert printed_from(report, bench.table(report["cases"])) == process.stdout
+    assert printed_from(report, cpu.lines(report["cases"])) == process.stdout
     for case in report["cases"]:
         assert {"case", "op", "shape", "dtype", "axis", "seconds", "of_copy", "of_plain", "ulp"} <= set(case)
         assert {"numba_softmax", "copy", "numpy"} <= set(case["seconds"])
@@ -450,8 +452,8 @@ def test_bench_says_what_a_plot_needs(tmp_path, monkeypatch, capsys):
 
 @pytest.mark.parametrize("unlike", [{"masked": True}, {"scale": 0.125}, {"dtype": "int32"}], ids=str)
 def test_bench_holds_a_call_against_the_plain_one_of_its_shape(unlike):
-    case = bench.Case("softmax", (50, 60), **unlike)
-    result = bench.measured_case(case)
+    case = Case("softmax", (50, 60), **unlike)
+    result = cpu.measured_case(case)
     seconds, rounds = result["seconds"], result["rounds"]
     assert result["of_plain"] == seconds["numba_softmax"] / seconds["plain"]
     assert result["of_plain_aim"] == (1 if "dtype" in unlike else 1.3)
@@ -460,12 +462,12 @@ def test_bench_holds_a_call_against_the_plain_one_of_its_shape(unlike):
 
 
 def test_bench_has_all_kinds_of_calls():
-    kinds = {(case.op, case.dtype, case.axis == -1, case.masked, case.scale) for case in bench.CASES}
+    kinds = {(case.op, case.dtype, case.axis == -1, case.masked, case.scale) for case in cpu.CASES}
     assert {("softmax", "float32", True, True, None), ("softmax", "float32", True, False, 0.125)} <= kinds
     assert ("softmax", "int32", True, False, None) in kinds
     for op in OPS:
-        assert len({case.shape for case in bench.CASES if case.op == op}) >= 2
-    assert len({case.label for case in bench.CASES}) == len(bench.CASES)
+        assert len({case.shape for case in cpu.CASES if case.op == op}) >= 2
+    assert len({case.label for case in cpu.CASES}) == len(cpu.CASES)
 
 
 def test_each_round_of_a_sweep_goes_through_all_points(monkeypatch):
@@ -579,7 +581,7 @@ def test_cold_compiles_once_for_a_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "elsewhere"))
     kernels = []
     for _ in range(2):
-        cold._in_new_process(str(tmp_path), (8, 8))
+        new_process.in_new_process(str(tmp_path), (8, 8))
         kernels.append([(path.name, path.stat().st_mtime_ns) for path in tmp_path.rglob("*.kernel")])
     assert len(kernels[0]) == 1
     assert kernels[1] == kernels[0]

@@ -2,6 +2,7 @@
 
 import ast
 import functools
+import graphlib
 import sys
 from pathlib import Path
 
@@ -64,12 +65,19 @@ ALLOWED = {
         {"ops", *MATH, "jit", "backends", "backends.cpu", "backends.cuda", "backends.spec"},
         {"numba", "numpy", "llvmlite", "scipy"},
     ),
-    "cli": (
-        {"cli", "api", "arrays", "dask", "dispatch", "mapped", "ops", "__init__"}
-        | {"backends.cpu", "backends.disk", "backends.cuda"}
+    "bench": (
+        {"bench", "bench.timing", "bench.reference", "bench.new_process"}
+        | {"api", "arrays", "dask", "dispatch", "ops", "__init__"}
         | {f"backends.cuda.{module}" for module in ("driver", "libraries", "streams")},
-        {"numba", "numpy", "llvmlite", "tqdm", "scipy", "torch", "triton", "matplotlib", "ml_dtypes"}
-        | {"dask", "distributed"},
+        {"numba", "numpy", "tqdm", "triton", "matplotlib", "dask", "distributed"},
+    ),
+    "bench.timing": (set(), {"numba", "numpy", "tqdm"}),
+    "bench.reference": (set(), NUMPY),
+    "bench.new_process": (set(), set()),
+    "cli": (
+        {"cli", "bench", "bench.reference", "api", "arrays", "dispatch", "mapped", "ops", "__init__"}
+        | {"backends.cpu", "backends.disk", "backends.cuda", "backends.cuda.driver"},
+        {"numba", "numpy", "llvmlite", "tqdm"},
     ),
 }
 LAZY = {"ml_dtypes", "scipy", "torch", "matplotlib", "dask", "distributed"}
@@ -109,6 +117,12 @@ def imports_of(module):
             yield node.module, at_import
 
 
+def module_of(name):
+    """The module that an import gives: a file, or the `__init__` of a folder."""
+    path = name.partition(".")[2].replace(".", "/")
+    return path if path in modules() else f"{path}/__init__".lstrip("/")
+
+
 @functools.cache
 def kernel_modules():
     """What kernels are made of: the modules that compile them, and all of the package that those import."""
@@ -140,6 +154,14 @@ def test_the_table_names_modules_that_exist():
     assert set(map(row_of, modules())) == set(ALLOWED)
 
 
+def test_no_module_imports_itself_through_others():
+    """Nor do functions, when they are called."""
+    own = {module: {n for n, _ in imports_of(module) if n.partition(".")[0] == "numba_softmax"} for module in modules()}
+    imports = {module: set(map(module_of, names)) for module, names in own.items()}
+    imports["dispatch"] -= {"mapped", "dask"}  # the one circle that is known
+    graphlib.TopologicalSorter(imports).prepare()  # its error has the circle
+
+
 def test_gpus_and_what_computes_part_by_part_are_imported_when_they_are_used():
     later = tuple(f"numba_softmax.{name}" for name in ("backends.cuda", "mapped", "dask"))
     assert all(not at_import for name, at_import in imports_of("dispatch") if name.startswith(later))
@@ -163,7 +185,7 @@ before = set(sys.modules)  # Numba loads SciPy where it is installed
 import numba_softmax
 optional = {"matplotlib", "tqdm", "scipy", "torch", "ml_dtypes", "cuda", "numba.cuda", "numba_cuda"}
 optional |= {"dask", "distributed"}
-optional |= {"numba_softmax.cli", "numba_softmax.jit", "numba_softmax.backends.cuda"}
+optional |= {f"numba_softmax.{name}" for name in ("bench", "cli", "jit", "backends.cuda")}
 unwanted = optional & (set(sys.modules) - before)
 assert not unwanted, unwanted
 """

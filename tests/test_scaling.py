@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from numba_softmax import cli
-from numba_softmax.cli import scaling, scaling_model, scaling_runs
-from numba_softmax.cli.scaling_model import Costs, Cut
+from numba_softmax.bench import scaling, scaling_cluster, scaling_model
+from numba_softmax.bench.scaling_model import Costs, Cut
 
 COSTS = Costs(scheduler=1e-3, worker=2e-3, step=0.01, compute=1e-9, read=2e-9, write=3e-9, network=1e-8)
 
@@ -35,7 +35,7 @@ def test_tasks_are_those_that_dask_makes(groups, chunks):
     from numba_softmax import softmax
 
     x = array.map_blocks(
-        scaling_runs.chunk, rows=2, columns=3, chunks=((2,) * groups, (3,) * chunks),
+        scaling_cluster.chunk, rows=2, columns=3, chunks=((2,) * groups, (3,) * chunks),
         dtype=np.float32, meta=np.empty((0, 0), np.float32), name=None,
     )  # fmt: skip
     assert len(dict(dask.optimize(softmax(x))[0].dask)) == scaling_model.tasks(Cut(groups, chunks, 2, 24))
@@ -104,13 +104,13 @@ def test_a_square_array_is_cut_in_squares():
 
 def test_bytes_received_are_those_between_workers(tmp_path):
     pytest.importorskip("distributed")
-    with scaling_runs._workers(2, tmp_path) as client:
+    with scaling_cluster._workers(2, tmp_path) as client:
         first, second = client.scheduler_info()["workers"]
-        client.run(scaling_runs._start_counting)
+        client.run(scaling_cluster._start_counting)
         there = client.submit(np.ones, 12345, workers=[first], key=("chunk-of-a-test", 0))
         state = client.submit(np.ones, 678, workers=[first], key=("softmax-of-a-test", 0))
         client.gather([client.submit(np.sum, a, workers=[second]) for a in (there, state)])
-        counted = client.run(scaling_runs._counted)
+        counted = client.run(scaling_cluster._counted)
     assert counted[first]["received"] == {"states": 0, "chunks": 0, "other": 0}
     assert counted[second]["received"] == {"states": 678 * 8, "chunks": 12345 * 8, "other": 0}
 
@@ -133,7 +133,7 @@ def test_scaling_writes_its_tables_and_files(tmp_path):
     assert process.stdout.splitlines()[1:] == list(scaling.lines(results))
     assert [case["case"] for case in results["files"]["cases"]] == ["copy", "axis 1", "axis 0", "one row"]
     runs = results["cluster"]["runs"]
-    quick = scaling_runs.QUICK
+    quick = scaling.QUICK
     assert len(runs) == len(quick.workers) * sum(len(series.counts) for series in quick.series)
     for run in runs:
         assert 0 <= run["tasks"] - run["model"]["tasks"] <= 3  # the last sum, what waits for the states, the result

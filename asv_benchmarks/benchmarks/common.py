@@ -52,8 +52,8 @@ smallest = False
 
 @functools.cache
 def tool(name):
-    """A module of this checkout's command line, loaded alone: all commits are measured by the same clock."""
-    spec = importlib.util.spec_from_file_location(f"{__name__}_{name}", ROOT / "numba_softmax" / "cli" / f"{name}.py")
+    """A module of this checkout's `numba_softmax/bench`, loaded alone: all commits are measured by the same clock."""
+    spec = importlib.util.spec_from_file_location(f"{__name__}_{name}", ROOT / "numba_softmax" / "bench" / f"{name}.py")
     module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

@@ -19,18 +19,10 @@ from .. import __version__
 from ..backends.cpu import threads
 from ..dispatch import DEVICES
 from ..ops import OPS, STATE_OPS
+from .common import DTYPES, NAME, UserError
 from .occupancy import LIMITS
 
-__all__ = ["UserError", "main"]
-
-NAME = "numba-softmax"
-
-DTYPES = ("float32", "float16", "bfloat16", "float64")
-"""Those that have kernels of their own."""
-
-
-class UserError(Exception):
-    """Something that the user can put right; its text is one line that names it."""
+__all__ = ["DTYPES", "UserError", "main"]
 
 
 class _Terminated(BaseException):
@@ -136,20 +128,7 @@ def _parser() -> argparse.ArgumentParser:
     selftest = commands.add_parser("selftest", help=text, description=f"{_sentence(text)}: exit code 1 if it fails.")
     selftest.add_argument("--json", action="store_true", help="print JSON")
 
-    text = "measure this machine against a parallel copy, NumPy, SciPy and torch"
-    bench = commands.add_parser("bench", help=text, description=f"{_sentence(text)}, as far as these are installed.")
-    text = "what to measure; cuda: arrays on a GPU, beside torch, Triton and CuPy (default: %(default)s)"
-    bench.add_argument("--device", choices=DEVICES, default="cpu", help=text)
-    bench.add_argument("--json", type=_file, metavar="FILE", help="write all numbers to a file")
-    bench.add_argument("--plot", type=_file, metavar="FILE", help="draw them (.png, .svg or .pdf; needs matplotlib)")
-    kind = bench.add_mutually_exclusive_group()
-    kind.add_argument("--quick", action="store_true", help="a few small cases only")
-    text = "softmax over row lengths from 1 to 100000 and over inner axes, with the points that are slow for no reason"
-    kind.add_argument("--sweep", action="store_true", help=text)
-    text = "new processes: import, first call with and without the kernel on disk, second call"
-    kind.add_argument("--cold", action="store_true", help=text)
-    text = "files through memory maps, and Dask arrays on worker processes, against a model of what large ones cost"
-    bench.add_argument("--scaling", action="store_true", help=text)  # which may be quick
+    _add_bench(commands)
     _add_kernels(commands)
     return parser
 
@@ -173,6 +152,23 @@ def _add_run(commands: Any) -> None:
     run.add_argument("--dtype", choices=("float16", "float32", "float64"), help=text)
     run.add_argument("--scale", type=float, metavar="S", help="multiplies the input: one over the temperature")
     run.add_argument("--json", action="store_true", help="print the summary as JSON")
+
+
+def _add_bench(commands: Any) -> None:
+    text = "measure this machine against a parallel copy, NumPy, SciPy and torch"
+    bench = commands.add_parser("bench", help=text, description=f"{_sentence(text)}, as far as these are installed.")
+    text = "what to measure; cuda: arrays on a GPU, beside torch, Triton and CuPy (default: %(default)s)"
+    bench.add_argument("--device", choices=DEVICES, default="cpu", help=text)
+    bench.add_argument("--json", type=_file, metavar="FILE", help="write all numbers to a file")
+    bench.add_argument("--plot", type=_file, metavar="FILE", help="draw them (.png, .svg or .pdf; needs matplotlib)")
+    kind = bench.add_mutually_exclusive_group()
+    kind.add_argument("--quick", action="store_true", help="a few small cases only")
+    text = "softmax over row lengths from 1 to 100000 and over inner axes, with the points that are slow for no reason"
+    kind.add_argument("--sweep", action="store_true", help=text)
+    text = "new processes: import, first call with and without the kernel on disk, second call"
+    kind.add_argument("--cold", action="store_true", help=text)
+    text = "files through memory maps, and Dask arrays on worker processes, against a model of what large ones cost"
+    bench.add_argument("--scaling", action="store_true", help=text)  # goes with --quick
 
 
 def _add_kernels(commands: Any) -> None:

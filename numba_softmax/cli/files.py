@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from .. import arrays
-from . import UserError
+from .common import UserError
 
 RESERVED_AT_ONCE = 64 << 20
 """Bytes of a file: some file systems write them all, and an interrupt has to wait for it."""

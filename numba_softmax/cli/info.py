@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import importlib
 import importlib.metadata
 import json
 import os
@@ -12,7 +11,6 @@ import platform
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import llvmlite.binding
@@ -61,11 +59,6 @@ def in_one_line(facts: dict[str, Any]) -> str:
     return "; ".join(
         filter(None, (f"{facts['cpu']['name']}, {_shown(facts['threads']['count'])} threads", found, date))
     )
-
-
-def optional(name: str) -> ModuleType | None:
-    """A module, or None where it is not installed or does not load."""
-    return _attempt(lambda: importlib.import_module(name))
 
 
 def versions() -> dict[str, str]:

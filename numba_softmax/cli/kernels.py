@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from ..backends.cuda import driver
 from ..ops import OPS, STATE_OPS
-from . import DTYPES, NAME, UserError
+from .common import DTYPES, NAME, UserError
 from .occupancy import LIMITS, Residency, residency
 
 if TYPE_CHECKING:

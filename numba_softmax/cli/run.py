@@ -16,10 +16,11 @@ import numpy as np
 from tqdm import tqdm
 
 from .. import api, arrays, mapped
+from ..bench.reference import NoReferenceError, error_in_ulps
 from ..ops import OPS
-from . import UserError, files
+from . import files
+from .common import UserError
 from .info import cpu
-from .reference import NoReferenceError, error_in_ulps
 
 
 def command(arguments: argparse.Namespace) -> int:

@@ -21,8 +21,8 @@ import numpy as np
 from tqdm import tqdm
 
 from .. import api
+from ..bench.reference import NoReferenceError, error_in_ulps
 from ..ops import OPS
-from .reference import NoReferenceError, error_in_ulps
 
 INF, NAN = np.inf, np.nan
 PROMISED = {"float16": 0.51, "bfloat16": 0.51, "float32": 2.0, "float64": 4.0}

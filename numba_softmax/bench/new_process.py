@@ -1,6 +1,6 @@
 """Imports and first calls in a new process, timed.
 
-This module stands by itself: benchmarks of other versions of the package load it alone.
+It imports nothing of the package: benchmarks of other versions load this module alone.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ print(json.dumps([numba_there - start, all_there - numba_there, first - before, 
 
 
 def in_new_process(folder: str, shape: tuple[int, ...]) -> list[float]:
-    """What a new process waits for, with the disk cache in `folder`.
+    """Seconds that a new process spends on imports and calls, with the disk cache in `folder`.
 
     Parameters
     ----------
     folder : str
-        Where kernels are kept.
+        The folder of the kernels.
     shape : tuple of int
-        Of the float32 array that the calls get.
+        The shape of the calls' float32 argument.
 
     Returns
     -------
@@ -48,10 +48,10 @@ def in_new_process(folder: str, shape: tuple[int, ...]) -> list[float]:
     Raises
     ------
     ChildProcessError
-        It ended before it could say.
+        The process failed.
     """
     environment = {**os.environ, "XDG_CACHE_HOME": folder, "LOCALAPPDATA": folder}
-    environment.pop("NUMBA_CACHE_DIR", None)  # it goes first
+    environment.pop("NUMBA_CACHE_DIR", None)  # it would take precedence
     command = [sys.executable, "-c", CHILD, json.dumps([sys.path, shape])]
     done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True)
     if done.returncode:

@@ -1,10 +1,13 @@
-"""Clocks for the benchmarks: candidates that take turns, and what memory allows at best.
+"""Clocks for the benchmarks: candidates that take turns, and a parallel copy, the speed that memory allows.
 
-Thread pools spin for some milliseconds after their work and would slow the next
-candidate, so each timed call comes after a pause, and after an untimed call that
-wakes its own threads. Where other processes want the cores, the pause has one
-more use: a process that has rested gets its cores at once, while threads of one
-that has not wait for each other by turns of the scheduler, ten times the time.
+Thread pools spin for some milliseconds after their work, which would slow the
+next candidate. So a pause precedes each timed call, and an untimed call that
+wakes its own threads. The pause also helps where other processes compete for the
+cores: a rested process is scheduled on all cores at once; otherwise its threads
+wait for each other's time slices, which takes ten times as long.
+
+This module imports nothing of the package: benchmarks of other versions load it
+alone.
 """
 
 from __future__ import annotations
@@ -21,18 +24,24 @@ from numba import njit, prange
 from tqdm import tqdm
 
 PAUSE = 0.01
-ROUNDS, FEWEST_ROUNDS, FEWEST_SLOW_ROUNDS, CASE_SECONDS = 15, 5, 3, 0.7
+"""Seconds before each timed call."""
+
+ROUNDS, FEWEST_ROUNDS, FEWEST_SLOW_ROUNDS = 15, 5, 3
+"""Rounds of a case, and the fewest once `CASE_SECONDS` have passed: of any candidate, of one known to be slow."""
+
+CASE_SECONDS = 0.7
+
 SLOW = 0.02
-"""Seconds from which on a call needs no untimed one before it."""
+"""A call of so many seconds or more has no untimed one before it."""
 
 HOPELESS = 1.5
-"""Seconds from which on one call is enough."""
+"""A call of more seconds is timed once."""
 
 LEAST_TIMED = 3e-3
-"""Seconds that are timed at once: shorter calls are repeated."""
+"""Seconds that a measurement takes at least: shorter calls are repeated."""
 
 SERIAL_BELOW = 1 << 17
-"""Bytes below which the copy does not use threads."""
+"""The copy of fewer bytes uses one thread."""
 
 Key = TypeVar("Key", bound=Hashable)
 
@@ -43,20 +52,20 @@ Key = TypeVar("Key", bound=Hashable)
 def _copy(x, y, parts):
     for part in prange(parts):
         first, end = len(x) * part // parts, len(x) * (part + 1) // parts
-        y[first:end] = x[first:end]  # a memcpy, which beats a loop by far: it writes past the caches
+        y[first:end] = x[first:end]  # a memcpy, by far faster than a loop: it uses non-temporal stores
 
 
 def _read(x, parts):
     sums = np.empty(parts, np.int64)
     for part in prange(parts):
-        total = 0  # a sum of its own: one for all threads would not be vectorised
+        total = 0  # a sum for each thread: one for all would not be vectorised
         for word in x[len(x) * part // parts : len(x) * (part + 1) // parts]:
             total += word
         sums[part] = total
     return sums
 
 
-CEILINGS = {  # by whether results are written, and whether the array is worth threads
+CEILINGS = {  # by (writes, parallel)
     (writes, parallel): njit(body, parallel=parallel)
     for writes, body in ((True, _copy), (False, _read))
     for parallel in (False, True)
@@ -64,7 +73,7 @@ CEILINGS = {  # by whether results are written, and whether the array is worth t
 
 
 def ceiling(x: np.ndarray, y: np.ndarray | None) -> Callable[[], Any]:
-    """What memory allows at best: to copy `x` to `y`, which is as large, or to read it if that is None."""
+    """A copy of `x` to `y`, which is as large, or a read of `x` if `y` is None: the speed that memory allows."""
     words, parts = x.reshape(-1).view(np.int64), numba.get_num_threads()
     function = CEILINGS[y is not None, x.nbytes >= SERIAL_BELOW and parts > 1]
     if y is None:
@@ -77,7 +86,7 @@ def ceiling(x: np.ndarray, y: np.ndarray | None) -> Callable[[], Any]:
 
 
 def timed(call: Callable[[], Any], repeats: int = 1) -> float:
-    """Seconds of one of `repeats` calls."""
+    """Mean seconds of `repeats` calls."""
     start = time.perf_counter()
     for _ in range(repeats):
         call()
@@ -85,7 +94,7 @@ def timed(call: Callable[[], Any], repeats: int = 1) -> float:
 
 
 def rested(call: Callable[[], Any], about: float) -> float:
-    """Seconds of one call, which takes `about` so many, after a pause."""
+    """Seconds of a call after a pause; `about` is what one call takes."""
     time.sleep(PAUSE)
     if about < SLOW:
         call()
@@ -95,18 +104,18 @@ def rested(call: Callable[[], Any], about: float) -> float:
 def interleaved(
     calls: Mapping[str, Callable[[], Any]], foreign: Collection[str], slow: Collection[str], fewest: int = FEWEST_ROUNDS
 ) -> dict[str, list[float]]:
-    """Seconds a call of each candidate, which take turns.
+    """Seconds of the calls of each candidate, which take turns.
 
     Parameters
     ----------
     calls : mapping of str to function
         The candidates.
     foreign : collection of str
-        Those that are left out if they fail.
+        The candidates that are left out if they fail.
     slow : collection of str
-        Those of which few rounds are enough where they take long.
+        The candidates that get fewer rounds if a call takes long.
     fewest : int
-        Rounds of those that are not foreign, however long they take.
+        The fewest rounds of candidates that are not foreign, however long they take.
 
     Returns
     -------
@@ -132,24 +141,24 @@ def interleaved(
 
 
 def shuffled(calls: Mapping[Key, Callable[[], Any]], rounds: int, bar: tqdm[Any]) -> dict[Key, list[float]]:
-    """Seconds of many calls of one library, a number a round.
+    """Seconds of many calls, one number for each round.
 
-    Each round goes through all of them in an order of its own: a burst of noise
-    hits calls that have nothing to do with each other, not one end of a curve.
+    Each round makes all calls, in a random order: so a burst of noise hits unrelated
+    calls, not one end of a curve.
 
     Parameters
     ----------
     calls : mapping of key to function
-        What is timed.
+        The calls.
     rounds : int
-        How many times.
+        The number of rounds.
     bar : tqdm
-        It moves by one for each call of each round, and of one round before them.
+        A progress bar, which advances by one for each call of each round, and of a round of warm-up before them.
 
     Returns
     -------
     dict of key to list of float
-        The seconds of a call in each round.
+        The seconds of each call, a number for each round.
     """
     once: dict[Key, float] = {}
     times: dict[Key, list[float]] = {key: [] for key in calls}
@@ -164,7 +173,7 @@ def shuffled(calls: Mapping[Key, Callable[[], Any]], rounds: int, bar: tqdm[Any]
 
 
 def in_turns(keys: Iterable[Key], rounds: int) -> Iterator[Key]:
-    """All keys once a round, each round in an order of its own."""
+    """All keys once a round, each round in a random order."""
     order, generator = list(keys), random.Random(13)
     for _ in range(rounds):
         generator.shuffle(order)

@@ -1,11 +1,11 @@
 """``numba-softmax bench --scaling``: files larger than slabs, and arrays in many chunks on worker processes.
 
-What is measured stands in `scaling_runs`, the model that it is held against in
-`scaling_model`. The model has three kinds of numbers from here: seconds of the
-scheduler and of a worker for a task, from chunks with nearly nothing in them;
-the time to compute a chunk, without Dask; and how long a result takes to
-another worker. All but the last are seconds of a core, which other processes
-on the machine change little; the seconds that went by are beside them.
+`scaling_files` and `scaling_cluster` measure; `scaling_model` predicts. Three kinds
+of numbers of the model are measured: the seconds of the scheduler and of a worker
+for a task, with nearly empty chunks; the seconds to compute a chunk, without Dask;
+and the seconds for a result to get to another worker. All but the last are CPU
+seconds, which other processes on the machine change little; elapsed seconds are
+beside them.
 """
 
 from __future__ import annotations
@@ -15,35 +15,68 @@ import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from . import UserError, info
+from . import scaling_cluster, scaling_files
 from . import scaling_model as model
-from .info import optional
-from .scaling_runs import EMPTY, FULL, QUICK, SMALL, TWICE, cluster, files
+from .optional import UnmeasurableError, optional
+from .scaling_cluster import Series
+
+
+class Sizes(NamedTuple):
+    """The extent of the measurement."""
+
+    file_bytes: int
+    file_rounds: int
+    workers: tuple[int, ...]
+    series: tuple[Series, ...]
+
+
+EMPTY, SMALL, LARGE, TWICE = "nearly empty", "small", "large", "large, made twice"
+AT_ONCE = "small, handed out at once"
+FULL = Sizes(
+    1 << 30, 5, (1, 2, 3, 4),
+    (
+        Series(EMPTY, 1, 1, (10, 100, 1000)),
+        Series(SMALL, 256, 256, (10, 100, 1000, 10000)),
+        Series(LARGE, 1024, 4096, (10, 100)),
+        Series(TWICE, 1024, 4096, (10, 100), 2),
+        Series(EMPTY, 1, 1, (1000,), queued=False),
+        Series(AT_ONCE, 256, 256, (10, 100, 1000), queued=False),
+    ),
+)  # fmt: skip
+QUICK = Sizes(
+    40 << 20, 1, (2,),
+    (
+        Series(EMPTY, 1, 1, (10,)),
+        Series(SMALL, 256, 256, (10, 20)),
+        Series(TWICE, 64, 128, (10,), 2),
+        Series(EMPTY, 1, 1, (10,), queued=False),
+    ),
+)  # fmt: skip
 
 ASSUMED = {"read": 1e-9, "write": 1e-9, "network": 1e-9, "step": 0.01}
-"""Of a large cluster, for each worker: 1 GB/s from and to where arrays lie, and from other workers; 10 ms a step."""
+"""Of each worker of a large cluster: 1 GB/s from and to storage, and from other workers; 10 ms a step."""
 
 TOTALS, WORKERS, CHUNK = (1e12, 1e15), (10, 100, 1000), 128 << 20
-"""Of the tables; the chunk is what Dask itself aims at."""
+"""Bytes of an array, workers, and bytes of a chunk in the tables; the chunk is what Dask itself aims at."""
 
 
-def measured(quick: bool) -> dict[str, Any]:
-    """All runs, what the model says of them, and its tables."""
+def measured(quick: bool, cores: int) -> dict[str, Any]:
+    """All runs, beside the model's predictions for a machine of `cores`, and its tables for large clusters."""
     if not optional("distributed") or not optional("dask.array"):
-        raise UserError('--scaling needs Dask and its workers: pip install "numba-softmax[bench]"')
+        raise UnmeasurableError('--scaling needs Dask and its workers: pip install "numba-softmax[bench]"')
     sizes = QUICK if quick else FULL
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     with tempfile.TemporaryDirectory(prefix="numba_softmax_scaling_", ignore_cleanup_errors=True) as folder:
-        of_files = files(sizes, Path(folder))
-        of_cluster = cluster(sizes, Path(folder))
+        of_files = scaling_files.measured(sizes.file_bytes, sizes.file_rounds, Path(folder))
+        of_cluster = scaling_cluster.measured(sizes.workers, sizes.series, Path(folder))
     results = {
         "versions": {name: importlib.metadata.version(name) for name in ("dask", "distributed")},
         "load": load,  # processes that wanted a core, in the minute before
         "files": of_files,
         "cluster": of_cluster,
-        "cores": info.cpu()["cores"],
+        "cores": cores,
     }
     add_model(results)
     return results
@@ -53,7 +86,7 @@ def measured(quick: bool) -> dict[str, Any]:
 
 
 def add_model(results: dict[str, Any]) -> None:
-    """Put the model's numbers beside those of each run, and its tables."""
+    """Add the model's numbers to each run, and its tables."""
     of_cluster, cores = results["cluster"], results["cores"]
     chunk_bytes = {run["series"]: run["chunk_bytes"] for run in of_cluster["runs"]}
     kinds = {(run["workers"], run["queued"]) for run in of_cluster["runs"]}
@@ -65,8 +98,8 @@ def add_model(results: dict[str, Any]) -> None:
         cut = model.Cut(1, run["chunks"], run["rows"], chunk_bytes[name])
         said = model.predicted(cut, workers, costs, cores, neighbours=not queued)
         run["model"] = {**said._asdict(), "states_a_chunk": said.moved / run["chunks"]}
-    compute = of_cluster["work_seconds"][TWICE] / chunk_bytes[TWICE]  # with the making, in place of decoding
-    scheduler, worker = a_task[min(workers for workers, _ in kinds), True]  # not more of them than cores, then
+    compute = of_cluster["work_seconds"][TWICE] / chunk_bytes[TWICE]  # making a chunk stands for decoding one
+    scheduler, worker = a_task[min(workers for workers, _ in kinds), True]  # the fewest: not more than there are cores
     costs = model.Costs(scheduler, worker, compute=compute, **ASSUMED)
     results["model"] = {
         "tasks": [
@@ -79,7 +112,7 @@ def add_model(results: dict[str, Any]) -> None:
 
 
 def _of_a_task(runs: list[dict[str, Any]], workers: int, queued: bool) -> tuple[float, float]:
-    """Seconds of the scheduler, with the client, and of a worker, from the most chunks with nearly nothing in them."""
+    """Seconds of the scheduler with the client, and of a worker, for a task: of the most nearly empty chunks."""
     kind = (EMPTY, workers, queued)
     empty = max((r for r in runs if (r["series"], r["workers"], r["queued"]) == kind), key=lambda r: r["chunks"])
     return empty["scheduler_cpu"] / empty["tasks"], empty["workers_cpu"] / empty["tasks"]
@@ -172,7 +205,7 @@ COLORS = ("#1f6fb2", "#2a9d6f", "#e08a1e", "#c8322b")
 
 
 def figure(results: dict[str, Any]) -> Any:
-    """Time and bytes of a chunk against the number of chunks, and the model's lines."""
+    """Seconds and bytes per chunk over the number of chunks; the lines are the model's."""
     from matplotlib.figure import Figure
 
     runs = [run for run in results["cluster"]["runs"] if run["series"] == SMALL]

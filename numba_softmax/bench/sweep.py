@@ -1,8 +1,8 @@
-"""``numba-softmax bench --sweep``: softmax over many row lengths and steps, to find where speed drops.
+"""``numba-softmax bench --sweep``: softmax over many row lengths and inner axes, to find where speed drops.
 
-All arrays of a sweep have about as many elements and lie in the same memory, so
-that speeds can be compared along a curve. Points that are slower than their
-neighbours by far are cliffs: a length that a kernel serves badly. Other
+All arrays of a sweep have about the same number of elements and lie in the same
+memory, so that speeds can be compared along a curve. A point that is much slower
+than its neighbours is a cliff: a length that a kernel handles badly. Other
 processes on the machine make cliffs too, but not in a point's fastest round.
 """
 
@@ -10,19 +10,18 @@ from __future__ import annotations
 
 import math
 import statistics
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
-from tqdm import tqdm
 
 from .. import api
+from .progress import progress
 from .timing import ceiling, shuffled
 
 ELEMENTS = 1 << 22
-"""Of each array, or one row if that has more."""
+"""Elements of each array, which has at least one row."""
 
 ROUNDS = 11
 
@@ -38,24 +37,24 @@ INNERS = (
     *range(1, 11), 12, 15, 16, 17, 20, 24, 31, 32, 33, 48, 63, 64, 65, 100, 127, 128, 129, 200, 255, 256, 257, 500,
     1000,
 )  # fmt: skip
-"""How many rows lie side by side, where the axis is not the last."""
+"""Sizes of the last axis, where softmax is along the one before it: that many rows lie side by side."""
 
 INNER_LENGTHS = (100, 3)
 """The row lengths of the curves over `INNERS`."""
 
 CLIFF, NEIGHBOURS = 0.5, 2
-"""A cliff is slower than this part of its neighbours' median speed; neighbours on each side."""
+"""A cliff is slower than half the median speed of its neighbours, two on each side."""
 
 ALIGNMENT = 64
 ITEM = np.dtype(np.float32).itemsize
 
 
 RATIOS = ("of_neighbours", "of_neighbours_fastest")
-"""What is said of a cliff: its speed over its neighbours', by medians and by the fastest rounds."""
+"""Keys of a point's speed over its neighbours', by the medians and by the fastest rounds."""
 
 
 class Curve(NamedTuple):
-    """Points along one axis of the picture."""
+    """Points of which one size varies."""
 
     name: str
     varies: str  # "n" or "inner"
@@ -65,7 +64,7 @@ class Curve(NamedTuple):
 
 
 def curves() -> Iterator[Curve]:
-    """All that is swept over."""
+    """The curves of a sweep."""
     rows = tuple((math.ceil(ELEMENTS / n), n) for n in LENGTHS)
     yield Curve("aligned", "n", -1, 0, rows)
     yield Curve("unaligned", "n", -1, ITEM, rows)
@@ -78,19 +77,18 @@ def curves() -> Iterator[Curve]:
 
 
 def measured() -> dict[str, Any]:
-    """The seconds of each point of each curve, what follows from them, and the cliffs."""
+    """The points of all curves, with their times and speeds, and the cliffs."""
     swept = list(curves())
     most = max(math.prod(shape) for curve in swept for shape in curve.shapes)
-    x, y = _aligned(most + 1), _aligned(most + 1)  # one more: a curve begins later
+    x, y = _aligned(most + 1), _aligned(most + 1)  # one more, for the unaligned curve
     x[:], y[:] = np.random.default_rng(14).standard_normal(most + 1, np.float32) * 3, 1
     calls: dict[Any, Callable[[], Any]] = {}
     for i, curve in enumerate(swept):
         for j, shape in enumerate(curve.shapes):
             part = slice(curve.offset // ITEM, curve.offset // ITEM + math.prod(shape))
             calls[i, j] = partial(api.softmax, x[part].reshape(shape), curve.axis, out=y[part].reshape(shape))
-    calls["copy"] = ceiling(x[:ELEMENTS], y[:ELEMENTS])  # the same memory: what the caches hold is the same too
-    steps = len(calls) * (ROUNDS + 1)
-    with tqdm(total=steps, desc="sweeping", delay=1, leave=False, disable=None, file=sys.stderr) as bar:
+    calls["copy"] = ceiling(x[:ELEMENTS], y[:ELEMENTS])  # the same memory, hence the same caches
+    with progress("sweeping", total=len(calls) * (ROUNDS + 1)) as bar:
         times = shuffled(calls, ROUNDS, bar)
     copy = _speed(statistics.median(times["copy"]), ELEMENTS)
     made: list[dict[str, Any]] = [
@@ -152,7 +150,7 @@ def _points(curve: Curve, times: Sequence[list[float]], copy: dict[str, float]) 
 
 
 def of_neighbours(speeds: Sequence[float]) -> list[float]:
-    """Each speed over the median of its neighbours', two on each side as far as there are; 1 without any."""
+    """Each speed over the median of its neighbours', up to two on each side; 1 without neighbours."""
     ratios = []
     for i, speed in enumerate(speeds):
         others = [*speeds[max(0, i - NEIGHBOURS) : i], *speeds[i + 1 : i + 1 + NEIGHBOURS]]
@@ -161,7 +159,7 @@ def of_neighbours(speeds: Sequence[float]) -> list[float]:
 
 
 def cliffs(speeds: Sequence[float]) -> list[int]:
-    """Where speed is below half of the neighbours'."""
+    """The indices of the cliffs."""
     return [i for i, ratio in enumerate(of_neighbours(speeds)) if ratio < CLIFF]
 
 
@@ -169,7 +167,7 @@ def cliffs(speeds: Sequence[float]) -> list[int]:
 
 
 def lines(results: dict[str, Any]) -> Iterator[str]:
-    """Two tables, of row lengths and of rows side by side, and the cliffs."""
+    """A table over row lengths, one over inner axes, and the cliffs."""
     copy = results["copy"]
     yield f"softmax, {results['dtype']}, arrays of about {results['elements']:,} elements, with out="
     yield f"a parallel copy: {copy['ns_per_element']:.3f} ns an element, {copy['gb_per_second']:.1f} GB/s, both ways"
@@ -204,7 +202,7 @@ def _where(cliff: dict[str, Any]) -> str:
 
 
 def figure(results: dict[str, Any]) -> Any:
-    """Speed against the row length and against the rows side by side; both axes logarithmic."""
+    """Speed over the row length, and over the rows side by side; all scales are logarithmic."""
     from matplotlib.figure import Figure
 
     drawing = Figure(figsize=(12, 5.4), layout="constrained")

@@ -1,6 +1,6 @@
-"""Softmax in Triton, to compare with: a program a row, which is held in registers, as in Triton's tutorial.
+"""Softmax in Triton, to compare with: each program has a row in its registers, as in Triton's tutorial.
 
-Import it where Triton is installed: kernels are read from a module's source.
+A module of its own, since Triton reads a kernel from its source file.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 
 MOST = 1 << 16
-"""Elements of a row: so many registers a block of threads has."""
+"""Elements of the longest row: a block of threads has as many registers."""
 
 
 @triton.jit
@@ -26,7 +26,7 @@ def _softmax(y, x, n, SIZE: tl.constexpr):
 
 
 def softmax(x: Any, out: Any) -> None:
-    """Along the last axis of tensors in C order; a warp for each 512 elements of a row."""
+    """Softmax along the last axis of tensors in C order; a warp for each 512 elements of a row."""
     n = x.shape[-1]
     size = triton.next_power_of_2(n)
     _softmax[(x.numel() // n,)](out, x, n, SIZE=size, num_warps=min(32, max(1, size // 512)))

@@ -1,7 +1,7 @@
-"""``numba-softmax bench --device cuda``: a GPU's numbers, beside a copy of the same bytes and what else is installed.
+"""``numba-softmax bench --device cuda``: calls on a GPU, beside a copy of the same bytes, torch, Triton and CuPy.
 
-Arrays are much larger than caches where the length of a row matters; what a call
-costs before the GPU has work is measured apart, with an array of 64 elements.
+Arrays are much larger than the caches where the length of a row matters. The time
+from a call to its return is measured apart, on an array of 64 elements.
 """
 
 from __future__ import annotations
@@ -21,22 +21,23 @@ from .. import api, arrays, dispatch
 from ..backends.cuda import driver
 from ..backends.cuda.streams import GpuCall
 from ..ops import OPS
-from . import UserError, bench, cuda_arrays, cuda_clock
-from .bench import COPY, OURS, SHARE, Case, Data
+from . import cuda_arrays, cuda_clock
+from .cases import COPY, OURS, SHARE, Case, Data, by_torch, error_of_rows, masked_and_scaled, some_rows
 from .cuda_arrays import Maker
-from .cuda_shown import AGAIN, OTHERS, figure, lines
-from .info import optional
+from .optional import UnmeasurableError, optional
+from .progress import progress
 from .reference import by_numpy
 
-__all__ = ["figure", "lines", "measured"]
+AGAIN, OTHERS = "numba_softmax again", ("torch", "triton", "cupy")
+"""Names of candidates: our call once more, whose difference from the first is noise, and other libraries."""
 
 ROUNDS = 21
 
 MOST_BYTES = 1 << 30
-"""Of the elements of a case."""
+"""The most bytes that the elements of a case take."""
 
 PART_OF_MEMORY = 8
-"""The elements of a case, and its results, have such a part of the free memory at most: a quarter together."""
+"""The elements of a case take at most an eighth of the free memory, and its results as much."""
 
 POWERS = tuple(1 << k for k in range(6, 21))
 LENGTHS = {"float32": (*POWERS, 50257), "float16": (*POWERS[::2], 50257)}
@@ -44,7 +45,7 @@ LENGTHS = {"float32": (*POWERS, 50257), "float16": (*POWERS[::2], 50257)}
 
 LONG_ROWS = ((1, 1 << 28), (8, 1 << 24))
 OTHER_LENGTHS = (1024, 32768, 1 << 20)
-"""Of the other functions."""
+"""Elements of a row for log_softmax and logsumexp."""
 
 QUICK = [
     *(Case("softmax", (64, 1024), dtype) for dtype in arrays.FLOATS),
@@ -54,14 +55,14 @@ QUICK = [
     Case("logsumexp", (64, 1024)),
 ]
 TINY = Case("softmax", (8, 8))
-"""What a call's cost is measured with."""
+"""The case whose time from call to return is measured: it gives the GPU next to nothing to do."""
 
 MOST_CHECKED = 1 << 24
-"""Elements of a row up to which results are compared: the wider computation has several copies in host memory."""
+"""Elements of the longest rows whose results are compared: the wider float takes several copies in host memory."""
 
 
 class Setup(NamedTuple):
-    """What all cases share."""
+    """The library that makes the arrays, the stream in which work is queued, and its clock."""
 
     maker: Maker
     queue: driver.Queue
@@ -69,14 +70,14 @@ class Setup(NamedTuple):
 
 
 class Candidate(NamedTuple):
-    """One that takes part."""
+    """A call that is compared with others."""
 
     call: Callable[[], Any]
-    checked: Callable[[], Any]  # the same, with its results in the array that ours go to
+    checked: Callable[[], Any]  # the same, and results go to the array of ours
 
 
 def cases(limit: int) -> Iterator[Case]:
-    """All cases, with at most so many bytes of elements each."""
+    """All cases, whose elements take at most `limit` bytes each."""
 
     def rows(op: str, n: int, dtype: str, **more: Any) -> Case:
         return Case(op, (max(1, limit // (n * _size(dtype))), n), dtype, **more)
@@ -104,12 +105,12 @@ def _size(dtype: str) -> int:
 
 
 def measured(quick: bool) -> dict[str, Any]:
-    """All that is measured, and on what."""
+    """The GPU and the libraries, the time from a call to its return, and the records of the cases."""
     try:
-        driver.count()  # says what is missing
+        driver.count()  # its error says what is missing
         return _measured(quick, cuda_arrays.maker())
     except driver.CudaError as error:
-        raise UserError(str(error)) from error
+        raise UnmeasurableError(str(error)) from error
 
 
 def _measured(quick: bool, maker: Maker) -> dict[str, Any]:
@@ -120,7 +121,7 @@ def _measured(quick: bool, maker: Maker) -> dict[str, Any]:
         setup = Setup(maker, queue, clock)
         launch = _launch(setup)
         todo = QUICK if quick else list(cases(limit))
-        with tqdm(todo, desc="measuring", delay=1, leave=False, disable=None, file=sys.stderr) as bar:
+        with progress("measuring", todo) as bar:
             for case in bar:
                 result = _measured_case(case, setup)
                 results += [result] if result else []
@@ -136,7 +137,7 @@ def _measured(quick: bool, maker: Maker) -> dict[str, Any]:
 
 
 def _tidy(maker: Maker) -> None:
-    """Give back what the libraries keep of a case's memory."""
+    """Have the libraries free the memory that they keep of a case."""
     maker.tidy()
     cupy = sys.modules.get("cupy")
     if cupy is not None and maker.name != "cupy":
@@ -144,7 +145,7 @@ def _tidy(maker: Maker) -> None:
 
 
 def _versions() -> dict[str, str]:
-    """Of the libraries that take part."""
+    """The versions of the libraries that take part."""
     found = {name: module.__version__ for name in OTHERS if (module := optional(name))}
     for name in ("numba-cuda", "cuda-bindings"):
         try:
@@ -158,7 +159,7 @@ def _versions() -> dict[str, str]:
 
 
 def candidates(case: Case, data: Data, setup: Setup) -> dict[str, Candidate]:
-    """What takes part, by name. Ours does so twice, which shows what a difference means."""
+    """The calls that are compared, by name. Ours is there twice: the difference is noise."""
     ours = partial(getattr(api, case.op), data.x, case.axis, where=data.mask, scale=case.scale, out=data.y)
     copy = _copy(case, data, setup)
     found = {OURS: Candidate(ours, ours), AGAIN: Candidate(ours, ours), COPY: Candidate(copy, copy)}
@@ -178,7 +179,7 @@ def _left_out(case: Case, what: str, error: Exception) -> None:
 
 
 def _copy(case: Case, data: Data, setup: Setup) -> Callable[[], Any]:
-    """A copy within the device that reads and writes as many bytes as a call does."""
+    """A copy within the device of as many bytes as a call reads and writes."""
     nbytes = moved(case) // 2
     if nbytes == math.prod(case.shape) * _size(case.dtype):
         source, to = data.x, data.y
@@ -189,22 +190,21 @@ def _copy(case: Case, data: Data, setup: Setup) -> Callable[[], Any]:
 
 
 def moved(case: Case) -> int:
-    """Bytes that a call must read and write."""
+    """Bytes that a call reads and writes at least."""
     elements = math.prod(case.shape)
-    results = elements // case.shape[case.axis] if OPS[case.op].reduces else elements
-    return (elements + results) * _size(case.dtype) + (elements if case.masked else 0)
+    return (elements + math.prod(case.result_shape)) * _size(case.dtype) + (elements if case.masked else 0)
 
 
 def _by_torch(case: Case, data: Data, maker: Maker) -> Candidate | None:
     torch = optional("torch") if maker.name == "torch" else None
     if torch is None:
         return None
-    call = bench.by_torch(torch, case, data)
+    call = by_torch(torch, case, data)
     return Candidate(call, call)
 
 
 def _by_triton(case: Case, data: Data, maker: Maker) -> Candidate | None:
-    """Where its kernel serves: on tensors, and rows that fit into registers."""
+    """The kernel of `triton_softmax`: on tensors whose rows fit into registers."""
     plain = case.op == "softmax" and case.axis == -1 and not case.masked and case.scale is None
     module = optional(f"{__package__}.triton_softmax") if plain and maker.name == "torch" else None
     if module is None or case.shape[-1] > module.MOST:
@@ -214,7 +214,7 @@ def _by_triton(case: Case, data: Data, maker: Maker) -> Candidate | None:
 
 
 def _by_cupy(case: Case, data: Data, maker: Maker) -> Candidate | None:
-    """Its own function, or by hand where it has none; on the memory of PyTorch's tensors, if that made them."""
+    """CuPy's function, or the formula where it has none; on the memory of PyTorch's tensors if those are the arrays."""
     cupy = optional("cupy") if maker.name in ("cupy", "torch") else None
     if cupy is None:
         return None
@@ -223,7 +223,7 @@ def _by_cupy(case: Case, data: Data, maker: Maker) -> Candidate | None:
     function = getattr(optional("cupyx.scipy.special"), case.op, None) or partial(by_numpy, case.op)
 
     def call() -> Any:
-        return function(bench.as_numpy_needs(case, data.x, data.mask), axis=case.axis)
+        return function(masked_and_scaled(case, data.x, data.mask), axis=case.axis)
 
     return Candidate(call, lambda: data.y.__setitem__(..., call()))
 
@@ -237,13 +237,11 @@ FOREIGN = {"torch": _by_torch, "triton": _by_triton, "cupy": _by_cupy}
 def _data(case: Case, maker: Maker) -> Data:
     x = maker.normal(case.shape, case.dtype)
     mask = maker.mask(case.shape, SHARE) if case.masked else None
-    axis = case.axis % len(case.shape)
-    shape = case.shape[:axis] + case.shape[axis + 1 :] if OPS[case.op].reduces else case.shape
-    return Data(x, maker.empty(shape, case.dtype), mask)
+    return Data(x, maker.empty(case.result_shape, case.dtype), mask)
 
 
 def _measured_case(case: Case, setup: Setup) -> dict[str, Any] | None:
-    """All that is found out of a case; None if its arrays cannot be made."""
+    """The record of a case; None if its arrays cannot be made."""
     try:
         data = _data(case, setup.maker)
     except Exception as error:  # a dtype that the library lacks, or too little memory
@@ -257,7 +255,7 @@ def _measured_case(case: Case, setup: Setup) -> dict[str, Any] | None:
         if worst is not None and math.isnan(worst):
             wrong = ArithmeticError("it gives NaN, or leaves out results")
             if name not in OTHERS:
-                raise UserError(f"{case.label}: {name}: {wrong}")
+                raise UnmeasurableError(f"{case.label}: {name}: {wrong}")
             _left_out(case, name, wrong)
             del times[name]
         else:
@@ -268,9 +266,8 @@ def _measured_case(case: Case, setup: Setup) -> dict[str, Any] | None:
 def _errors(case: Case, data: Data, maker: Maker, found: dict[str, Candidate]) -> Iterator[tuple[str, float | None]]:
     """The largest error of each candidate in some rows, in units in the last place."""
     axis = case.axis % len(case.shape)
-    n = case.shape[axis]
-    index = bench.some_rows((*case.shape[:axis], *case.shape[axis + 1 :], n))
-    compared = n <= MOST_CHECKED
+    index = some_rows(case.rows_shape)
+    compared = case.shape[axis] <= MOST_CHECKED
     if compared:
         rows = maker.rows(data.x, axis, index)
         if data.mask is not None:
@@ -283,8 +280,8 @@ def _errors(case: Case, data: Data, maker: Maker, found: dict[str, Candidate]) -
             continue
         maker.spoil(data.y)
         candidate.checked()
-        got = maker.values(data.y, index) if OPS[case.op].reduces else maker.rows(data.y, axis, index)
-        yield name, bench.error_of_rows(case, rows, got)
+        got = maker.values(data.y, index) if case.reduces else maker.rows(data.y, axis, index)
+        yield name, error_of_rows(case, rows, got)
 
 
 def _record(case: Case, times: dict[str, list[float]], ulp: dict[str, float | None]) -> dict[str, Any]:
@@ -307,11 +304,11 @@ def _record(case: Case, times: dict[str, list[float]], ulp: dict[str, float | No
     }
 
 
-# ------------------------------------------------------------------------ a call
+# ------------------------------------------------------------------------- launch
 
 
 def _launch(setup: Setup) -> dict[str, Any]:
-    """Seconds from a call to its return, of all candidates, and where ours go."""
+    """Seconds from a call to its return of all candidates, and the parts of ours."""
     data, whole = _data(TINY, setup.maker), {}
     for name, candidate in candidates(TINY, data, setup).items():
         if name in (AGAIN, COPY):
@@ -323,7 +320,7 @@ def _launch(setup: Setup) -> dict[str, Any]:
             if name not in OTHERS:
                 raise
             _left_out(TINY, name, error)
-    backend, launching = setup.clock.queueing(_started(data, setup.queue)), setup.clock.launching()
+    backend, launching = setup.clock.queueing(_launch_of_ours(data, setup.queue)), setup.clock.launching()
     parts = {
         "lookup and checks": whole[OURS] - backend,
         "the kernel's arguments": backend - launching,
@@ -332,8 +329,8 @@ def _launch(setup: Setup) -> dict[str, Any]:
     return {"case": TINY.label, "seconds": whole, "parts": parts}
 
 
-def _started(data: Data, queue: driver.Queue) -> Callable[[], Any]:
-    """What is left of our call where all that can be known before is known."""
+def _launch_of_ours(data: Data, queue: driver.Queue) -> Callable[[], Any]:
+    """Our call without its checks and its look-up of the plan: the backend's launch alone."""
     x, y = (GpuCall(array, None).x for array in (data.x, data.y))
     layout = arrays.layout_of(x.shape, (1,), x.dtype, x.strides, y.dtype, y.strides, None)
     return partial(dispatch.backend_of("cuda").starter(OPS[TINY.op], layout), x.address, y.address, 0, None, queue)

@@ -1,4 +1,4 @@
-"""Arrays on a GPU for the benchmarks, by whichever library is there: PyTorch, CuPy or Numba."""
+"""Arrays on a GPU, made by the first of PyTorch, CuPy and Numba that is installed."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 
 from .. import arrays
-from . import UserError
-from .info import optional
+from .optional import UnmeasurableError, optional
 
 SPREAD = 3.0
 """The standard deviation of the elements."""
@@ -18,7 +17,7 @@ SPREAD = 3.0
 SEED = 11
 
 BLOCK = 1 << 22
-"""Random elements that are made in host memory, and repeated, where a library has none of its own."""
+"""Random elements that are made in host memory, and repeated, for a library without a generator."""
 
 INDEX = tuple[np.ndarray, ...]
 
@@ -30,15 +29,15 @@ class Maker(ABC):
 
     @abstractmethod
     def normal(self, shape: tuple[int, ...], dtype: str) -> Any:
-        """Random elements, half of them below zero."""
+        """Normally distributed elements with mean 0 and standard deviation `SPREAD`."""
 
     @abstractmethod
     def mask(self, shape: tuple[int, ...], share: float) -> Any:
-        """Random booleans, that share of them true."""
+        """Random booleans, of which about `share` are true."""
 
     @abstractmethod
     def empty(self, shape: tuple[int, ...], dtype: str) -> Any:
-        """A new array with anything in it."""
+        """A new array whose elements are arbitrary."""
 
     @abstractmethod
     def spoil(self, array: Any) -> None:
@@ -46,15 +45,15 @@ class Maker(ABC):
 
     @abstractmethod
     def rows(self, array: Any, axis: int, index: INDEX) -> np.ndarray:
-        """Some rows in host memory; `index` has their places along the other axes."""
+        """Some rows, copied to host memory; `index` selects them along the other axes."""
 
     @abstractmethod
     def values(self, array: Any, index: INDEX) -> np.ndarray:
-        """Some elements in host memory."""
+        """Some elements, copied to host memory."""
 
     @abstractmethod
     def tidy(self) -> None:
-        """Give back the memory of arrays that are gone."""
+        """Free the memory that the library keeps of deleted arrays."""
 
 
 class Torch(Maker):
@@ -160,8 +159,8 @@ class Numba(Maker):
 def on_device(cuda: Any, array: np.ndarray) -> Any:
     """A device array of Numba with the elements of an array in host memory.
 
-    They are copied as integers, since Numba takes them by the buffer protocol, in
-    which NumPy has no letter for bfloat16.
+    It is copied as integers: Numba reads it by the buffer protocol, which has no
+    format for bfloat16.
     """
     return cuda.to_device(array.view(f"u{array.itemsize}")).view(array.dtype)
 
@@ -175,7 +174,7 @@ def maker() -> Maker:
         return CuPy(cupy)
     if cuda and cuda.is_available():
         return Numba(cuda)
-    raise UserError(
+    raise UnmeasurableError(
         "bench --device cuda makes its arrays with PyTorch, CuPy or Numba, and none of them finds a GPU: "
         "install torch, or cupy-cuda13x (cupy-cuda12x for CUDA 12), built for the CUDA of the driver"
     )

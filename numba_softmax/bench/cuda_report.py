@@ -1,14 +1,12 @@
-"""What people see of ``numba-softmax bench --device cuda``: lines and a picture, made from its record."""
+"""The lines and the picture of ``numba-softmax bench --device cuda``, made from its record."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any
 
-from .bench import COPY, OURS, two_places
-
-AGAIN = "numba_softmax again"
-OTHERS = ("torch", "triton", "cupy")
+from .cases import COPY, OURS, two_places
+from .cuda import OTHERS
 
 COLORS = {OURS: "#1f6fb2", "torch": "#e08a1e", "triton": "#2a9d6f", "cupy": "#8d6cab"}
 LONGEST = 1 << 20
@@ -16,7 +14,7 @@ LONGEST = 1 << 20
 
 
 def lines(results: dict[str, Any]) -> Iterator[str]:
-    """Lines for people."""
+    """The GPU, the table of cases, a line each, and the times of launches."""
     yield machine(results)
     yield f"arrays by {results['arrays']}; medians of {results['rounds']} rounds in turns, caches cold, by events"
     yield "GB/s: bytes of elements, results and mask over our time; of copy: the time of a copy within the GPU that"
@@ -52,7 +50,7 @@ def machine(results: dict[str, Any]) -> str:
 
 
 def figure(results: dict[str, Any]) -> Any:
-    """Speed as a fraction of the copy's against the row length: a panel a dtype, a line a library."""
+    """Speed as a fraction of the copy's over the row length: a panel for each dtype, a line for each library."""
     from matplotlib.figure import Figure
 
     drawn = [result for result in results["cases"] if _is_drawn(result)]

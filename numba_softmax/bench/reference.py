@@ -1,6 +1,6 @@
-"""What results are compared with: the definition in a wider float, and softmax as most people write it.
+"""References for results: the definition in a wider float, and softmax as most people write it.
 
-This module stands by itself: benchmarks of other versions of the package load it alone.
+It imports nothing of the package: benchmarks of other versions load this module alone.
 """
 
 from __future__ import annotations
@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 
 _PRECISION = {"float16": (11, -24), "bfloat16": (8, -133), "float32": (24, -149), "float64": (53, -1074)}
-"""Bits of the fraction, and the exponent of the smallest number."""
+"""Bits of the significand, and the exponent of the smallest positive number."""
 
 
 class NoReferenceError(Exception):
-    """There is nothing to compare with."""
+    """No float is wide enough to compare with."""
 
 
 def reference(name: str, x: np.ndarray, axis: Any = -1, scale: float = 1.0, wide: Any = np.longdouble) -> np.ndarray:
-    """The result by definition, in a wider float; the sum's logarithm without the maximum's own term."""
+    """The result by definition, in a wider float; log(sum) is log1p(sum - 1), as the maximum's own term is 1."""
     x = x.astype(wide) * wide(scale)
     m = x.max(axis, keepdims=True)
     e = np.exp(x - m)
@@ -40,12 +40,14 @@ def ulps(got: np.ndarray, exact: np.ndarray, size: np.ndarray | None = None) -> 
 
 
 def error_in_ulps(name: str, x: np.ndarray, got: np.ndarray, axis: Any = -1, scale: float = 1.0) -> float:
-    """How far `got` is from the exact result of finite `x`; for logsumexp in units of the larger of it and the maximum.
+    """The largest error of results for finite `x`, in units in the last place.
+
+    For logsumexp the units are those of the larger of result and maximum.
 
     Raises
     ------
     NoReferenceError
-        There is no float wide enough to tell.
+        No float is wide enough to tell.
     """
     wide: Any = np.longdouble if x.dtype == np.float64 or got.dtype == np.float64 else np.float64
     if got.dtype == np.float64 and np.finfo(np.longdouble).eps >= np.finfo(np.float64).eps:
@@ -56,7 +58,7 @@ def error_in_ulps(name: str, x: np.ndarray, got: np.ndarray, axis: Any = -1, sca
 
 
 def by_numpy(op: str, x: Any, axis: int) -> Any:
-    """As most people write it, for NumPy and for libraries that serve NumPy's functions."""
+    """The formula with the maximum subtracted, for arrays of NumPy and of libraries that implement its functions."""
     m = x.max(axis, keepdims=True)
     d = x - m
     e = np.exp(d)

@@ -1,44 +1,41 @@
-"""``numba-softmax bench --cold``: what a new process waits for: imports, compilation, kernels from the disk.
+"""``numba-softmax bench --cold``: imports and first calls in new processes, with and without kernels on disk.
 
-Each repeat takes two new processes for each shape: the first finds an empty
-disk cache, in a folder of its own, and the second finds what the first left.
+Each repeat starts two processes for each shape: the first one has an empty disk
+cache, in a folder of its own, and the second one loads the kernel that the first
+one compiled.
 """
 
 from __future__ import annotations
 
 import statistics
-import sys
 import tempfile
 from collections.abc import Iterator
 from typing import Any
 
-from tqdm import tqdm
-
-from . import UserError
 from .new_process import in_new_process
+from .progress import progress
 
 REPEATS = 5
 
 SHAPES = ((8, 8), (1024, 1024))
-"""Of float32 input: one for a single thread, one for all of them."""
+"""Shapes of the float32 input: one is computed in one thread, one in all of them."""
 
 OVER, EMPTY, CACHED = "over numba", "first call, nothing cached", "first call, kernel cached"
 AIMS = {OVER: 0.05, EMPTY: 3.0, CACHED: 0.4}
-"""Seconds."""
+"""The most seconds that a step may take."""
 
 
 def measured() -> dict[str, Any]:
-    """Seconds of each step, all of them and the median."""
+    """Seconds of each step in all repeats, and their median."""
     imports, calls = ("import numba", "import numba_softmax", OVER), (EMPTY, CACHED, "second call")
     samples: dict[Any, list[float]] = {(step, None): [] for step in imports}
     samples |= {(step, shape): [] for shape in SHAPES for step in calls}
-    total = REPEATS * len(SHAPES) * 2
-    with tqdm(total=total, desc="starting", delay=1, leave=False, disable=None, file=sys.stderr) as bar:
+    with progress("starting", total=REPEATS * len(SHAPES) * 2) as bar:
         for _ in range(REPEATS):
             for shape in SHAPES:
                 with tempfile.TemporaryDirectory(prefix="numba_softmax_cold_") as folder:
                     for first_call in (EMPTY, CACHED):
-                        numba, own, first, second = _in_new_process(folder, shape)
+                        numba, own, first, second = in_new_process(folder, shape)
                         for step, seconds in zip(imports, (numba, numba + own, own), strict=True):
                             samples[step, None].append(seconds)
                         samples[first_call, shape].append(first)
@@ -53,15 +50,8 @@ def measured() -> dict[str, Any]:
     }
 
 
-def _in_new_process(folder: str, shape: tuple[int, ...]) -> list[float]:
-    try:
-        return in_new_process(folder, shape)
-    except ChildProcessError as error:
-        raise UserError(str(error)) from None
-
-
 def lines(results: dict[str, Any]) -> Iterator[str]:
-    """Lines for people."""
+    """The table, a line a step."""
     yield f"a new process: median milliseconds of {results['repeats']} repeats, of float32 softmax where a shape stands"
     yield ""
     labels = [_label(step) for step in results["steps"]]

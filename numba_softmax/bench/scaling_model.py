@@ -1,7 +1,7 @@
-"""What softmax of an array in many chunks costs, by a model: functions of sizes and speeds alone.
+"""A model of the cost of softmax of an array in many chunks: functions of sizes and speeds alone.
 
-Rows that are spread over chunks are read twice: a task a chunk folds it to
-states, a tree of tasks merges these, and a task a chunk makes the results.
+Rows that are spread over chunks are read twice: one task for each chunk folds it to
+states, a tree of tasks merges these, and one task for each chunk finishes it.
 """
 
 from __future__ import annotations
@@ -10,32 +10,32 @@ import math
 from typing import NamedTuple
 
 BRANCHES = 8
-"""States that a task merges, as `numba_softmax.dask` has it."""
+"""States that a task merges, as in `numba_softmax.dask`."""
 
 STATE = 16
 """Bytes of the state of a row; 24 for rows computed in float64."""
 
 TASKS = 3
-"""Of a chunk: it is read or made, folded, finished."""
+"""Tasks of a chunk: it is read or made, folded, finished."""
 
 STEPS = 4
-"""Tasks one after the other, beside those that merge: a chunk is read, folded, read again or handed on, finished."""
+"""Tasks in sequence, besides those that merge: a chunk is read, folded, read again or handed on, finished."""
 
 
 class Costs(NamedTuple):
-    """Seconds that the parts of a cluster take."""
+    """Seconds that parts of a cluster spend on a task or a byte."""
 
-    scheduler: float  # of the scheduler, a task
-    worker: float  # of a worker, a task, beside what the task computes
-    step: float  # from a task's end to that of the next one, which has nothing to compute, on another worker
-    compute: float  # of a worker, a byte of elements
-    read: float = 0.0  # a byte, from where the elements lie; they are read twice
+    scheduler: float  # of the scheduler, per task
+    worker: float  # of a worker, per task, without what the task computes
+    step: float  # from the end of a task to the end of an empty one that needs its result, on another worker
+    compute: float  # of a worker, per byte of elements
+    read: float = 0.0  # per byte, from storage; elements are read twice
     write: float = 0.0
-    network: float = 0.0  # a byte, from another worker
+    network: float = 0.0  # per byte, from another worker
 
 
 class Cut(NamedTuple):
-    """An array in chunks: `groups` of rows, which have `chunks` each along the reduced axis."""
+    """An array in chunks: `groups` of rows, with `chunks` each along the reduced axis."""
 
     groups: int
     chunks: int
@@ -44,12 +44,12 @@ class Cut(NamedTuple):
 
     @property
     def total(self) -> int:
-        """All chunks."""
+        """The number of all chunks."""
         return self.groups * self.chunks
 
 
 class Prediction(NamedTuple):
-    """Seconds, and what they follow from."""
+    """The predicted seconds, and the numbers that they are computed from."""
 
     tasks: int
     depth: int
@@ -61,7 +61,7 @@ class Prediction(NamedTuple):
 
 
 def levels(chunks: int) -> list[int]:
-    """States that are left after each level of the tree that merges those of so many chunks."""
+    """The number of states after each level of the tree that merges those of all chunks."""
     left = []
     while chunks > 1:
         chunks = -(-chunks // BRANCHES)
@@ -70,37 +70,37 @@ def levels(chunks: int) -> list[int]:
 
 
 def depth(chunks: int) -> int:
-    """Levels of that tree: the logarithm to the base 8, rounded up."""
+    """The levels of the tree: log8(chunks), rounded up."""
     return len(levels(chunks))
 
 
 def merges(chunks: int) -> int:
-    """Tasks of that tree."""
+    """The tasks of the tree."""
     return sum(levels(chunks))
 
 
 def tasks(cut: Cut) -> int:
-    """All tasks of softmax."""
+    """The tasks of softmax."""
     return cut.groups * (TASKS * cut.chunks + merges(cut.chunks))
 
 
 def moved(cut: Cut, workers: int) -> float:
-    """Bytes of states that workers receive from others, if chunks lie on workers at random.
+    """Bytes of states that workers receive from others, if chunks are on workers at random.
 
-    A task that merges 8 states runs where one of `workers` has most of them, the
-    part ``1 / min(workers, 8)`` at least. The merged state then goes to all others.
+    A task that merges 8 states runs on the worker that has most of them, which is
+    ``1 / min(workers, 8)`` of them at least. The merged state then goes to all other workers.
     """
-    merged = cut.chunks + merges(cut.chunks) - 1 if cut.chunks > 1 else 0  # states that a task of the tree takes
+    merged = cut.chunks + merges(cut.chunks) - 1 if cut.chunks > 1 else 0  # inputs of the tasks of the tree
     away = 1 - 1 / min(workers, BRANCHES)
     handed_on = min(workers, cut.chunks) - 1
     return STATE * cut.rows * cut.groups * (merged * away + handed_on)
 
 
 def moved_between_neighbours(cut: Cut, workers: int) -> float:
-    """About as many of them, if each worker has chunks that are neighbours: the number of chunks matters little.
+    """Bytes of states that workers receive, if each has neighbouring chunks: hardly more with more chunks.
 
-    Where one worker's chunks end and the next one's begin, a task of each level
-    has states on both sides; the lesser half moves.
+    Where the chunks of one worker end and those of the next begin, a task of each
+    level merges states of both; the smaller half of them moves.
     """
     ends = min(workers, cut.chunks) - 1
     at_ends = STATE * cut.rows * cut.groups * ends * (BRANCHES // 2 * depth(cut.chunks) + 1)
@@ -110,11 +110,11 @@ def moved_between_neighbours(cut: Cut, workers: int) -> float:
 def predicted(
     cut: Cut, workers: int, costs: Costs, cores: int | None = None, *, neighbours: bool = False
 ) -> Prediction:
-    """What softmax takes on `workers` of one thread each; `cores`, if the scheduler and they share so few.
+    """The cost of softmax on `workers` of one thread each; with `cores`, they and the scheduler share these.
 
-    The scheduler, the workers and the cores each have their own work to do, all
-    at the same time: the slowest of them counts, and the steps of one chunk. If
-    each waits for the others, it takes as long as all together.
+    The scheduler, the workers and the cores work at the same time: the slowest of
+    them determines the seconds, to which the steps of one chunk are added. If they wait
+    for each other, it takes up to the sum of theirs.
     """
     count, states = tasks(cut), (moved_between_neighbours if neighbours else moved)(cut, workers)
     scheduler = count * costs.scheduler
@@ -127,14 +127,14 @@ def predicted(
 
 
 def balanced(workers: int, costs: Costs) -> float:
-    """Bytes of a chunk from which on the workers, and no longer the scheduler, are the limit."""
+    """The bytes of a chunk for which the workers take as long as the scheduler: in larger ones they are the limit."""
     each = TASKS + 1 / (BRANCHES - 1)
     a_byte = costs.compute + 2 * costs.read + costs.write
     return max(0.0, each * (workers * costs.scheduler - costs.worker) / a_byte)
 
 
 def square(total_bytes: float, chunk_bytes: float, itemsize: int = 4) -> Cut:
-    """A square array of so many bytes in square chunks."""
+    """A square array in square chunks."""
     side, edge = math.sqrt(total_bytes / itemsize), math.sqrt(chunk_bytes / itemsize)
     chunks = math.ceil(side / edge)
     return Cut(chunks, chunks, math.ceil(edge), chunk_bytes)

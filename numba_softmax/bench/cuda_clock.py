@@ -1,6 +1,6 @@
-"""A clock for what a GPU does: events around each call, with caches that hold nothing of its arrays.
+"""Times of a GPU's work: events around each call, with nothing of its arrays in the caches.
 
-All that a benchmark asks of the driver itself is here.
+All questions of the benchmarks to the driver are here.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from ..backends.cuda.driver import Queue
 from ..backends.cuda.libraries import View
 from .timing import in_turns, timed
 
-_ask = driver._ask  # questions with the errors of the rest of the package
+_ask = driver._ask  # whose errors are those of the rest of the package
 
 WARM_CALLS = 3
 
 FLUSHED = 2
-"""Times the size of the second cache that is overwritten before a call.
+"""Bytes that are overwritten before a call, as a multiple of the size of the L2 cache.
 
-What of that has not got to memory yet does so during the call, of whichever candidate: it hides small differences of
+Some of them are written back to memory during the call, of whichever candidate: that hides small differences between
 small cases.
 """
 
 LEAD, MOST_FLUSHES = 2.0, 32
-"""The GPU is kept busy for so many times the time it takes to queue a call, by at most so many flushes."""
+"""The GPU flushes its cache for twice as long as the host takes to queue a call, but at most 32 times."""
 
 QUEUED_AT_ONCE, QUEUED_BLOCKS = 100, 31
-"""Calls that are timed at once, few enough for the driver's queue never to be full; how often that is done."""
+"""Calls that are timed together, few enough for the driver's queue never to fill up; and how often that is done."""
 
 NOTHING = """.version 6.3
 .target sm_75
@@ -57,7 +57,7 @@ class Clock:
         _ask("overwriting the cache", "cuMemsetD8Async", self._memory, 0x5A, self._nbytes, self._queue.stream)
 
     def _elapsed(self, call: Callable[[], Any], flushes: int) -> float:
-        """Seconds between the end of the flushes and that of what a call queues."""
+        """Seconds from the end of the flushes to the end of the work that a call queues."""
         ordinal, stream = self._queue
         start, end = self._events
         doing = f"timing a call on GPU {ordinal}"
@@ -71,10 +71,10 @@ class Clock:
             return _ask(doing, "cuEventElapsedTime", start, end) * 1e-3
 
     def warmed(self, call: Callable[[], Any]) -> int:
-        """Have a call compiled or loaded, and find out how many flushes should go before it.
+        """Compile or load a call, and return the number of flushes that should precede it.
 
-        The GPU is at work on these until the call has been queued. So the time that
-        the host takes for that is not in the call's time.
+        The GPU works on these until the call has been queued, so the time that the
+        host takes to queue it is not measured.
         """
         queued = []
         for _ in range(WARM_CALLS):
@@ -91,18 +91,18 @@ class Clock:
         foreign: Iterable[str],
         left_out: Callable[[str, Exception], None],
     ) -> dict[str, list[float]]:
-        """Seconds of each candidate's calls, which take turns, each round in an order of its own.
+        """Seconds of each candidate's calls, in rounds with a random order each.
 
         Parameters
         ----------
         calls : mapping of str to function
             The candidates.
         rounds : int
-            How many times.
+            The number of rounds.
         foreign : iterable of str
-            Those that are left out if they fail.
+            The candidates that are left out if they fail.
         left_out : function
-            It is told their names, and the errors.
+            Called with the name and the error of one that failed.
 
         Returns
         -------
@@ -123,9 +123,9 @@ class Clock:
         return times
 
     def queueing(self, call: Callable[[], Any]) -> float:
-        """Median seconds from a call to its return, for a call that gives the GPU next to nothing to do."""
+        """Median seconds from a call to its return; the call gives the GPU next to nothing to do."""
         samples = []
-        with driver.current(self._queue.ordinal):  # as a program has it that works with one GPU
+        with driver.current(self._queue.ordinal):  # as in a program that works with one GPU
             for _ in range(QUEUED_BLOCKS):
                 driver.synchronize(self._queue)
                 samples.append(timed(call, QUEUED_AT_ONCE))
@@ -133,7 +133,7 @@ class Clock:
         return statistics.median(samples)
 
     def launching(self) -> float:
-        """Median seconds that the driver takes to queue a kernel without parameters: what no launch can save."""
+        """Median seconds that the driver takes to queue a kernel without parameters: the least that a launch costs."""
         ordinal, stream = self._queue
         kernel = driver.load(ordinal, driver.assemble(NOTHING, driver.device(ordinal).capability)[0], "nothing")
         launch = driver._cuda.cuLaunchKernel
@@ -161,18 +161,18 @@ def _event(ordinal: int) -> Iterator[Any]:
 
 
 def copy(queue: Queue, to: View, source: View, nbytes: int) -> Callable[[], Any]:
-    """What memory allows at best: a copy within the device."""
+    """A copy within the device: the speed that memory allows."""
     return lambda: driver.copy_on_device(queue, to.address, source.address, nbytes)
 
 
 def free_memory(ordinal: int) -> int:
-    """Bytes of the device that nobody has."""
+    """Free bytes of the device's memory."""
     with driver.current(ordinal):
         return _ask(f"asking for the free memory of GPU {ordinal}", "cuMemGetInfo")
 
 
 def facts(ordinal: int) -> dict[str, Any]:
-    """The GPU and its driver, fit for JSON; None for what the driver does not tell."""
+    """The GPU and its driver, fit for JSON; None for what the driver does not report."""
     device = driver.device(ordinal)
     memory_khz, bus_bits = (_fact(ordinal, name) for name in ("MEMORY_CLOCK_RATE", "GLOBAL_MEMORY_BUS_WIDTH"))
     clock_khz = _fact(ordinal, "CLOCK_RATE")
@@ -185,7 +185,7 @@ def facts(ordinal: int) -> dict[str, Any]:
         "memory_bytes": device.memory,
         "memory_clock_mhz": memory_khz and memory_khz / 1e3,
         "memory_bus_bits": bus_bits,
-        # Two transfers a cycle: the driver gives the clock of memories of all kinds so that this holds.
+        # Two transfers a cycle: the driver states the clock of every kind of memory so that this holds.
         "memory_gb_per_second": memory_khz and bus_bits and 2 * memory_khz * 1e3 * bus_bits / 8 / 1e9,
         "driver": _driver_release(),
         "cuda": ".".join(map(str, driver.version())),
@@ -197,12 +197,12 @@ def _fact(ordinal: int, name: str) -> int | None:
         attribute = getattr(driver._cuda.CUdevice_attribute, f"CU_DEVICE_ATTRIBUTE_{name}")
         handle = _ask("asking for a GPU", "cuDeviceGet", ordinal)
         return int(_ask(f"asking for its {name}", "cuDeviceGetAttribute", attribute, handle)) or None
-    except (AttributeError, driver.CudaError):  # a fact that this driver does not know, or no longer
+    except (AttributeError, driver.CudaError):  # a fact that this driver does not know yet, or no longer
         return None
 
 
 def _driver_release() -> str | None:
-    """The release of the kernel module, which the interface does not tell."""
+    """The release of the kernel module, which the driver's interface does not report."""
     try:
         found = re.search(r"\b\d+\.\d+(\.\d+)?\b", _VERSION_FILE.read_text())
     except OSError:

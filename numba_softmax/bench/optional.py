@@ -1,0 +1,18 @@
+"""Libraries that may be missing, and the error where nothing can be measured."""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+
+
+class UnmeasurableError(Exception):
+    """A measurement is impossible here; the text is one line that says why, and what to do."""
+
+
+def optional(name: str) -> ModuleType | None:
+    """A module, or None where it is not installed or fails to load."""
+    try:
+        return importlib.import_module(name)
+    except Exception:  # a broken installation raises whatever it likes
+        return None
