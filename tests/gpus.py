@@ -2,14 +2,16 @@
 
 import ctypes
 import functools
+import zlib
 
+import numba_cuda
 import numpy as np
 import ptx
 from gpu_fakes import FACTS, Driver, forget
 from numpy.lib.array_utils import byte_bounds
 
 from numba_softmax import arrays
-from numba_softmax.backends import cuda
+from numba_softmax.backends import cuda, disk
 from numba_softmax.backends.cuda import driver, kernels
 from numba_softmax.ops import OPS
 
@@ -51,9 +53,21 @@ def span_of(array):
 
 
 @functools.cache
+def ptx_of(kernel, target):
+    """A kernel in PTX, from the disk where another file of tests has left it."""
+    name = repr(("ptx", kernel.regime, kernel.spec.op.name, kernel.spec[1:], kernel[2:]))
+    key = disk.key_of(name, kernels.__name__, target, numba_cuda.__version__)
+    kept = disk.read(key)
+    if kept is None:
+        kept = zlib.compress(kernels.compile_kernel(kernel, target).ptx.encode(), 1)
+        disk.write(key, kept)
+    return zlib.decompress(kept).decode()
+
+
+@functools.cache
 def module_of(kernel, target):
     """A kernel, compiled and parsed."""
-    return ptx.parse(kernels.compile_kernel(kernel, target).ptx)
+    return ptx.parse(ptx_of(kernel, target))
 
 
 class Interpreter(Gpu):
