@@ -87,7 +87,7 @@ def _maybe_ties(total, result):
     small = np.abs(result) < smallest_normal
     if small.any():
         maybe |= small & (total != 0)
-    return np.flatnonzero(maybe)
+    return maybe.nonzero()[0]
 
 
 @functools.cache
