@@ -13,9 +13,11 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 LONG = (
-    "jit", "test_states.py", "test_cuda_kernels.py", "test_edges.py", "test_cuda_compile.py", "test_cuda_traffic.py",
-    "test_bits.py", "test_accuracy.py", "test_states_cuda.py", "test_arrays.py", "test_cli.py", "test_cache.py",
-    "test_memory.py", "test_hosts.py", "test_mapped.py", "test_asv.py", "test_dask_cluster.py", "test_scaling.py",
+    "jit", "test_cuda_kernels.py", "test_edges.py", "test_cuda_compile.py", "test_cuda_traffic.py",
+    "test_states_scaled.py", "test_bits.py", "test_states.py", "test_accuracy.py", "test_states_cuda.py",
+    "test_arrays.py", "test_cache.py", "test_memory.py", "test_hosts.py", "test_mapped.py", "test_cli_bench.py",
+    "test_asv.py", "test_dask_cluster.py", "test_foreign.py", "test_blocks.py", "test_scaling.py", "test_dask.py",
+    "test_building.py", "test_threads.py",
 )  # fmt: skip
 """Files that take longest, by a part of their names: they come first, so that none is left to one worker at the end."""
 
