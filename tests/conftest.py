@@ -26,18 +26,20 @@ hypothesis.settings.load_profile("tests")
 
 
 def pytest_configure(config):
-    """One folder of compiled kernels for all tests; set XDG_CACHE_HOME to keep it for the next run."""
+    """Folders of compiled kernels, and of those in PTX, for all tests; set XDG_CACHE_HOME to keep the first one."""
     os.environ.pop("NUMBA_CACHE_DIR", None)
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # some tests start processes by the dozen
     # Compilers make millions of objects that stay: looking for cycles in them took up to a quarter of a file's time.
     gc.disable()
-    if "XDG_CACHE_HOME" not in os.environ:
-        config.kernel_folder = os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="numba_softmax_tests_")
+    config.kernel_folders = []
+    for variable in {"XDG_CACHE_HOME", "TESTS_PTX_FOLDER"} - os.environ.keys():
+        os.environ[variable] = tempfile.mkdtemp(prefix="numba_softmax_tests_")
+        config.kernel_folders.append(os.environ[variable])
 
 
 def pytest_unconfigure(config):
-    if hasattr(config, "kernel_folder"):
-        shutil.rmtree(config.kernel_folder, ignore_errors=True)
+    for folder in config.kernel_folders:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.hookimpl(optionalhook=True)

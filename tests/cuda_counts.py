@@ -11,14 +11,13 @@ import argparse
 import sys
 from unittest import mock
 
-import gpus
 import numpy as np
 import pytest
 from gpus import Interpreter, module_of
 from naive import FLOATS, NAMES, naive, ulp_error
 
 from numba_softmax import online
-from numba_softmax.backends.cuda import device, kernels
+from numba_softmax.backends.cuda import device
 from numba_softmax.backends.cuda.tiles import Tile
 from numba_softmax.expmath import FLOAT32, LN2, LOG2_E
 from numba_softmax.simd import fma, select
@@ -79,11 +78,6 @@ def compensated(self, v, frame, scale):
 FORMS = {"polynomial": None, "ex2.approx": approximate, "ex2.approx, compensated": compensated}
 
 
-def new_ptx(kernel, target):
-    """A kernel as it is now: names on the disk know nothing of other forms."""
-    return kernels.compile_kernel(kernel, target).ptx
-
-
 def show_forms(gpu):
     print(f"{'softmax of float32, rows of 4096':<36}{'instr.':>8}  largest error for logits of deviation 1, 5, 30")
     for label, weigh in FORMS.items():
@@ -91,7 +85,7 @@ def show_forms(gpu):
         patched = {"weigh": Tile.weigh}
         if weigh is not None:
             patched = {"weigh": weigh, "frame_of": lambda self, m, scale: (m,)}
-        with mock.patch.multiple(Tile, **patched), mock.patch.object(gpus, "ptx_of", new_ptx):
+        with mock.patch.multiple(Tile, **patched):
             errors, work = [], 0
             for deviation in (1, 5, 30):
                 x = normal((6, 4096), "float32", deviation)
