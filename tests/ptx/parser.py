@@ -27,7 +27,7 @@ HEAD = re.compile(
 DECLARED = re.compile(rf"^(?P<words>(?:\.\w+\s+|\.align\s+\d+\s+)*)(?P<name>{NAME})\s*(?P<dims>(?:\[\d*\])*)\s*$")
 
 
-@dataclass
+@dataclass(eq=False)
 class Variable:
     """A named piece of memory; `size` is None for the dynamic array of shared memory."""
 
