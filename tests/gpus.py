@@ -2,6 +2,9 @@
 
 import ctypes
 import functools
+import hashlib
+import os
+from pathlib import Path
 
 import numpy as np
 import ptx
@@ -12,6 +15,12 @@ from numba_softmax import arrays
 from numba_softmax.backends import cuda
 from numba_softmax.backends.cuda import driver, kernels
 from numba_softmax.ops import OPS
+
+PTX_FOLDER = "TESTS_PTX_FOLDER"
+"""The variable with the folder of kernels in PTX that the workers of a run share; see conftest.py.
+
+Those that begin with NUMBA_ are a part of the names of kernels on disk.
+"""
 
 GAP = 256
 """Bytes before and after an array's memory, which is aligned to as many."""
@@ -51,9 +60,23 @@ def span_of(array):
 
 
 @functools.cache
+def ptx_of(kernel, target):
+    """A kernel in PTX: compiled, or where another worker has left it."""
+    if PTX_FOLDER not in os.environ:
+        return kernels.compile_kernel(kernel, target).ptx
+    name = repr((kernel.regime, kernel.spec.op.name, kernel.spec[1:], kernel[2:], target))
+    path = Path(os.environ[PTX_FOLDER], hashlib.sha256(name.encode()).hexdigest())
+    if not path.exists():
+        beside = path.with_suffix(f".{os.getpid()}")
+        beside.write_text(kernels.compile_kernel(kernel, target).ptx)
+        beside.replace(path)
+    return path.read_text()
+
+
+@functools.cache
 def module_of(kernel, target):
     """A kernel, compiled and parsed."""
-    return ptx.parse(kernels.compile_kernel(kernel, target).ptx)
+    return ptx.parse(ptx_of(kernel, target))
 
 
 class Interpreter(Gpu):

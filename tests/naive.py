@@ -49,12 +49,13 @@ def _of_rows(name, x, keep):
     x = np.where(keep, x, -np.inf)
     m = x.max(axis=1, keepdims=True)
     d = x - np.where(np.isfinite(m), m, 0.0)
-    others = np.exp(d)
+    e = np.exp(d)
+    others = e.copy()
     np.put_along_axis(others, x.argmax(axis=1, keepdims=True), 0.0, axis=1)  # log1p adds the maximum's own 1
     rest = others.sum(axis=1, keepdims=True)
     if name == "logsumexp":
         return np.where(np.isfinite(m), m + np.log1p(rest), m)[:, 0]
-    y = np.exp(d) / (1 + rest) if name == "softmax" else d - np.log1p(rest)
+    y = e / (1 + rest) if name == "softmax" else d - np.log1p(rest)
     return np.where(keep, np.where(np.isfinite(m), y, np.nan), OPS[name].masked)
 
 

@@ -23,6 +23,8 @@ from numba_softmax.ops import OPS, STATE_OPS
 
 pytest.importorskip("numba_cuda", reason="kernels are compiled by numba-cuda, which is not installed")
 
+from gpus import ptx_of
+
 from numba_softmax.backends.cuda import kernels, plan
 
 DTYPES = ("float32", "float16", "bfloat16", "float64")
@@ -55,11 +57,6 @@ def largest(op, dtype, kind, target):
     if kind == "ragged":
         return [kernel._replace(geometry=unaligned(kernel, op, dtype)) for kernel in found.values()]
     return list(found.values())
-
-
-@functools.cache
-def ptx_of(kernel, target):
-    return kernels.compile_kernel(kernel, target).ptx
 
 
 def unaligned(kernel, op, dtype):

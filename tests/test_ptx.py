@@ -1,5 +1,6 @@
 """The interpreter for PTX runs what the PTX ISA says, counts what happens, and notices what must not."""
 
+import weakref
 from collections import Counter
 
 import numpy as np
@@ -377,3 +378,13 @@ def test_atomics_take_turns():
     )
     assert first.tolist() == list(range(64))
     assert (total[0], largest[0], swapped[0], counts.atomics) == (64, 63, 5, 256)
+
+
+def test_a_module_that_ran_goes_with_its_last_user():
+    """No search for cycles is needed: the tests make none, and parse kernels by the thousand."""
+    module = kernel(f"{MY_WORD} st.global.u32 [%rd1], %r0;", 1)
+    memory = ptx.Memory()
+    ptx.run(module, 1, 32, [memory.put(words(32))], memory)
+    gone = weakref.ref(module)
+    del module
+    assert gone() is None

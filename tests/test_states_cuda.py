@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from naive import FLOATS, assert_right
 from test_edges import CASES, N, row_of
-from test_states import SCALES, for_scale
+from test_states_scaled import SCALES, for_scale
 
 pytest.importorskip("numba_cuda", reason="kernels are compiled by numba-cuda, which is not installed")
 

@@ -1,5 +1,6 @@
 """From an instruction's text to a Python function: its operands, its modifiers, and the tables that decoders fill."""
 
+import functools
 import re
 
 import numpy as np
@@ -32,13 +33,18 @@ def decodes(*heads):
     return enter
 
 
+@functools.cache
+def _words(opcode):
+    """The words of an opcode, without hints on caching."""
+    return [w for w in opcode.split(".") if not w.startswith(("L1::", "L2::"))]
+
+
 class Opcode:
     """An opcode's words while it is decoded: each must be taken by somebody."""
 
     def __init__(self, instruction):
         self.instruction = instruction
-        self.head, *words = instruction.opcode.split(".")
-        self.words = [w for w in words if not w.startswith(("L1::", "L2::"))]
+        self.head, *self.words = _words(instruction.opcode)
 
     def take(self, *names, default=None):
         """The one of these modifiers that the opcode has."""
@@ -67,6 +73,7 @@ class Scope:
 
     def __init__(self, program, module, function):
         self.program, self.module, self.function = program, module, function
+        self._readers, self._writers = {}, {}  # most operands occur more than once
 
     def slot(self, name):
         """The number and the dtype of a register."""
@@ -78,6 +85,11 @@ class Scope:
 
     def reader(self, text, type_):
         """A function of a batch and lane numbers, or None for all, that gives an operand's numbers in a type."""
+        if (text, type_) not in self._readers:
+            self._readers[text, type_] = self._new_reader(text, type_)
+        return self._readers[text, type_]
+
+    def _new_reader(self, text, type_):
         dtype = DTYPES[type_]
         if self.is_register(text):
             return _register_reader(*self.slot(text), dtype)
@@ -107,6 +119,11 @@ class Scope:
 
         It takes an array that nobody else keeps.
         """
+        if (text, type_) not in self._writers:
+            self._writers[text, type_] = self._new_writer(text, type_)
+        return self._writers[text, type_]
+
+    def _new_writer(self, text, type_):
         if text == "_":
             return lambda batch, at, value: None
         if not self.is_register(text):

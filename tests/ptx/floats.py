@@ -6,6 +6,7 @@ that, to two bits fewer or more, is then as good as the first (S. Boldo and G. M
 and correctly rounded sums: proved algorithms using rounding to odd*, 2008).
 """
 
+import functools
 from fractions import Fraction
 
 import numpy as np
@@ -81,13 +82,19 @@ def fma(a, b, c, rounding="rn"):
 
 def _maybe_ties(total, result):
     """Where float64 numbers may lie half-way between two narrower floats, one of which they were rounded to."""
-    info = np.finfo(result.dtype)
-    dropped = 52 - info.nmant
+    dropped, smallest_normal = _narrow(result.dtype)
     maybe = (total.view(np.int64) & ((1 << dropped) - 1)) == 1 << (dropped - 1)
-    small = np.abs(result) < info.smallest_normal
+    small = np.abs(result) < smallest_normal
     if small.any():
         maybe |= small & (total != 0)
-    return np.flatnonzero(maybe)
+    return maybe.nonzero()[0]
+
+
+@functools.cache
+def _narrow(dtype):
+    """How many bits of float64 a narrower float has not, and its smallest normal number."""
+    info = np.finfo(dtype)
+    return 52 - info.nmant, info.smallest_normal
 
 
 def _fma64(a, b, c):

@@ -130,11 +130,10 @@ def _addresses(program, memory):
         if space == "shared" and place is None:
             place = FIRST_OFFSET + -(-program.shared_size // program.dynamic) * program.dynamic
         elif space in ("global", "const"):
-            known = program.module, key
-            if known not in memory.symbols:
+            if place not in memory.symbols:
                 initial = place.initial or bytes(place.size)
-                memory.symbols[known] = memory.put(np.frombuffer(initial, np.uint8), name=place.name)
-            place = memory.symbols[known]
+                memory.symbols[place] = memory.put(np.frombuffer(initial, np.uint8), name=place.name)
+            place = memory.symbols[place]
         result[key] = place
     return result
 

@@ -4,6 +4,7 @@ The grammar is that of what compilers print, which is less than PTX ISA 9 allows
 and each name is declared before its use. See NVIDIA, *Parallel Thread Execution ISA*, chapters 4 and 5.
 """
 
+import functools
 import re
 import struct
 from dataclasses import dataclass, field
@@ -26,7 +27,7 @@ HEAD = re.compile(
 DECLARED = re.compile(rf"^(?P<words>(?:\.\w+\s+|\.align\s+\d+\s+)*)(?P<name>{NAME})\s*(?P<dims>(?:\[\d*\])*)\s*$")
 
 
-@dataclass
+@dataclass(eq=False)
 class Variable:
     """A named piece of memory; `size` is None for the dynamic array of shared memory."""
 
@@ -38,7 +39,7 @@ class Variable:
     initial: bytes | None = None
 
 
-@dataclass
+@dataclass(slots=True)
 class Instruction:
     """One instruction; `guard` is the register of its predicate and whether that must be false."""
 
@@ -239,6 +240,7 @@ def _initial(text, type_, size):
     return struct.pack(f"<{len(numbers)}{letter}", *numbers).ljust(size, b"\0")
 
 
+@functools.lru_cache(10_000)
 def immediate(text, type_):
     """The number that an operand is, or None; a float in an integer's place stands for its bits."""
     sign, digits = (-1, text[1:]) if text.startswith("-") else (1, text)

@@ -34,7 +34,7 @@ class Program:
     """A kernel as a list of blocks; see `Block`."""
 
     def __init__(self, module, entry):
-        self.entry, self.module = entry, module
+        self.entry = entry  # and not the module, which keeps this: they would outlive their last use
         self.slots, self.dtypes = {}, []
         self.blocks, self.starts = [], {}
         self.returns = {}
@@ -46,7 +46,7 @@ class Program:
         waiting = {entry.name: entry}
         while new := [f for name, f in waiting.items() if name not in self.starts]:
             self.starts[new[0].name] = len(self.blocks)
-            waiting |= self._decode(new[0])
+            waiting |= self._decode(module, new[0])
 
     # ------------------------------------------------------------------- names
 
@@ -102,9 +102,9 @@ class Program:
 
     # ------------------------------------------------------------------ blocks
 
-    def _decode(self, function):
+    def _decode(self, module, function):
         """Append the blocks of a function; gives the functions that it calls, by name."""
-        scope = Scope(self, self.module, function)
+        scope = Scope(self, module, function)
         first = len(self.blocks)
         where = self._block_numbers(function, first)
         called = {}
@@ -195,7 +195,7 @@ class Program:
         *results, name, arguments = (
             instruction.operands if len(instruction.operands) > 1 else (*instruction.operands, "()")
         )
-        callee = self.module.functions[name]
+        callee = scope.module.functions[name]
         if callee is self.entry or callee is scope.function:
             raise UnknownInstructionError("recursion is not supported")
         called[name] = callee

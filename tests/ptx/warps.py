@@ -5,6 +5,7 @@ import numpy as np
 from .arithmetic import number
 from .decoding import decodes
 from .errors import ShuffleError
+from .parser import immediate
 
 WARP = 32
 
@@ -87,8 +88,8 @@ def _shuffle(scope, op):
     reads = [scope.reader(o, "u32") for o in (b, c, mask)]
     read = scope.reader(source, type_)
 
-    def step(batch, active):
-        lanes = active.lanes
+    def sources(batch, lanes):
+        """The numbers of the lanes that these read from, and whether those are in range."""
         b, c, mask = (np.asarray(r(batch, lanes)).astype(np.int64) for r in reads)
         from_lane, valid = source_lanes(mode, lanes % WARP, b, c)
         missing = mask >> from_lane & 1 == 0
@@ -98,10 +99,23 @@ def _shuffle(scope, op):
             raise ShuffleError(
                 f"{op.instruction}: {name} reads from lane {int(from_lane[i])}, which does not take part"
             )
+        return lanes - lanes % WARP + from_lane, valid
+
+    constant = all(immediate(o, "u32") is not None for o in (b, c, mask))
+    of_all = {}  # where all lanes take part, by their number
+
+    def step(batch, active):
+        lanes = active.lanes
+        if not constant or active.exact is not None:
+            source, valid = sources(batch, lanes)
+        else:
+            if batch.n not in of_all:
+                of_all[batch.n] = sources(batch, lanes)
+            source, valid = of_all[batch.n]
         values = np.asarray(read(batch, None))
-        values = values[lanes - lanes % WARP + from_lane] if values.ndim else np.full(len(lanes), values)
+        values = values[source] if values.ndim else np.full(len(lanes), values)
         write(batch, active.exact, values)
-        write_flag(batch, active.exact, valid)
+        write_flag(batch, active.exact, valid.copy())
 
     return meeting(reads[2], op.instruction), step
 
