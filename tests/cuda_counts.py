@@ -13,7 +13,7 @@ from unittest import mock
 
 import numpy as np
 import pytest
-from gpus import Interpreter, module_of
+from gpus import Interpreter, module_of, ptx_of
 from naive import FLOATS, NAMES, naive, ulp_error
 
 from numba_softmax.backends.cuda import device
@@ -82,6 +82,7 @@ def show_forms(gpu):
     print(f"{'softmax of float32, rows of 4096':<36}{'instr.':>8}  largest error for logits of deviation 1, 5, 30")
     for label, weigh in FORMS.items():
         module_of.cache_clear()
+        ptx_of.cache_clear()
         patched = {"weigh": Tile.weigh}
         if weigh is not None:
             patched = {"weigh": weigh, "frame_of": lambda self, m, scale: ((m,), like(m, 1.0))}
