@@ -46,7 +46,7 @@ ALLOWED = {
     "kernel_code": (set(), set()),
     "backends": (set(), set()),
     "backends.disk": (set(), {"numba", "llvmlite"}),
-    "backends.spec": ({"arrays", "ops", "simd"}, NUMBA),
+    "backends.spec": ({"arrays", "ops", "lanewise", "simd"}, NUMBA),
     "backends.cpu": (
         {"arrays", "building", "ops", *MATH, "backends.cpu", "backends.disk", "backends.spec"},
         {"numba", "numpy", "llvmlite"},

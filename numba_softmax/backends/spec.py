@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from numba import float32, float64
 
 from .. import kernel_code
 from ..arrays import Layout, state_numbers
+from ..lanewise import lanewise
 from ..ops import Op
-from ..simd import Stored
+from ..simd import Stored, convert, widen
 
 kernel_code.register()
 
@@ -106,3 +108,16 @@ def across_rows(layout: Layout, x: Stored, y: Stored) -> bool:
         and (x_step, y_step) == (x.bytes, y.bytes)
         and (w_step == 1 or not layout.masked)
     )
+
+
+def make_scale(spec: Spec) -> Callable:
+    """A `lanewise` function: the scale from its sign and factor, in the type to compute in and with what that lacks."""
+
+    @lanewise
+    def scale_of(sign, factor):
+        if not spec.scaled:
+            return None
+        high = convert(spec.number, factor)
+        return convert(spec.number, sign), high, convert(spec.number, factor - widen(high))
+
+    return scale_of

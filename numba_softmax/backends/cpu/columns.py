@@ -18,6 +18,7 @@ from numba import float64, types
 
 from ... import kernel_code, online
 from ...expmath import INF, float_format, rounded
+from ...lanewise import lanewise
 from ...pairs import add_sums, inverse, lane_sums, over, times
 from ...simd import (
     Stored,
@@ -38,9 +39,9 @@ from ...simd import (
     widen,
 )
 from ...weights import block_state, shift_of, single_of_all, widen_scale
-from ..spec import Spec, stored
+from ..spec import Spec, make_scale, stored
 from .layout import ROWS, STRIP, N, last_row_dim, row_offsets, run_at, word
-from .rows import CHUNK, GROUP, make_scales
+from .rows import CHUNK, GROUP
 from .tiles import (
     BLOCK,
     BOOL,
@@ -155,34 +156,34 @@ def make_strips(spec: Spec, x_format: Stored, y_format: Stored, masked: bool, ea
     states_at = row_at + state_size
     kept_size = states_at + GROUP * state_size
 
-    @inlined
+    @lanewise
     def get(at):
         return load(vec, own, at)
 
-    @inlined
+    @lanewise
     def put(at, v):
         store(own, at, v)
 
-    @inlined
+    @lanewise
     def get_wide(at):
         return load(wide_vec, own_wide, at)
 
-    @inlined
+    @lanewise
     def get_pair(at):
         return get_wide(at), (get_wide(at + wide_size) if two_parts else None)
 
-    @inlined
+    @lanewise
     def put_pair(at, pair):
         store(own_wide, at, pair[0])
         if two_parts:
             store(own_wide, at + wide_size, pair[1])
 
-    @inlined
+    @lanewise
     def get_state(at):
         rest = get_pair(at + wide_size)
         return get_wide(at), rest[0], rest[1]
 
-    @inlined
+    @lanewise
     def put_state(at, state):
         store(own_wide, at, state[0])
         put_pair(at + wide_size, (state[1], state[2]))
@@ -202,33 +203,32 @@ def make_strips(spec: Spec, x_format: Stored, y_format: Stored, masked: bool, ea
                 at = room + c // lanes * kept_size + m_at
                 put(at, maximum(v, get(at)))
 
-    @inlined
+    @lanewise
     def ask_early(j, ask, ask_step, result, result_step):
         if early:
             prefetch(ask + j * ask_step)
             if not reduces:
                 prefetch_to_write(result + j * result_step)
 
+    @lanewise
+    def add_element(at, m, frame, scale, column):
+        """Add the weights of the elements at `at` to a sum, and put them in place of these, if the op uses weights."""
+        v = get(at)
+        return add(column, weigh_in_place(at, frame, scale) if uses_weights else weigh(v, frame, scale), v, shift_of(m))
+
     @inlined
     def sum_column(tile, step, count, m, sums, ask, ask_step, result, result_step, scale):
         """Add up the weights of a block in the rows of one vector, into `sums`; return ties and unit."""
-        (frame, unit), shift, ties = frame_of(m, scale), shift_of(m), splat(vec, 0.0)
+        (frame, unit), ties = frame_of(m, scale), splat(vec, 0.0)
         for slot in range(min(count, lanes)):
             if uses_weights and count <= lanes:  # a sum of one
                 ask_early(slot, ask, ask_step, result, result_step)
-                at = tile + slot * step
-                e = weigh(get(at), frame, scale)
-                put(at, rounded(e))
-                total, lost, _ = single_of_all(e)
+                total, lost, _ = single_of_all(weigh_in_place(tile + slot * step, frame, scale))
             else:
                 column = zero(vec, number(0.0))
                 for j in range(slot, count, lanes):
                     ask_early(j, ask, ask_step, result, result_step)
-                    v = get(tile + j * step)
-                    e = weigh(v, frame, scale)
-                    if uses_weights:
-                        put(tile + j * step, rounded(e))
-                    column = add(column, e, v, shift)
+                    column = add_element(tile + j * step, m, frame, scale, column)
                 total, lost, more = closed(column)
                 if not uses_weights:
                     ties = ties + more
@@ -269,62 +269,79 @@ def make_strips(spec: Spec, x_format: Stored, y_format: Stored, masked: bool, ea
             else:
                 put_state(kept + state_at, block_state(widen(m), (total, lost), less(m, widen(ties)), unit))
 
+    @lanewise
+    def state_of_sums(at, scale):
+        """Put the state of a block in place of its maximum and sums."""
+        m, total, lost = get_state(at)
+        unit = frame_of(convert(number, m), scale)[1]
+        put_state(at, block_state(m, (total, lost), less(m, None), unit))
+
+    @lanewise
+    def merge_into(a, b, scale):
+        """Merge the state at `b` into that at `a`."""
+        put_state(a, online.merge(get_state(a), get_state(b), widen_scale(scale)))
+
     @jit
     def merge_blocks(blocks, vectors, room, first, scale):
         """The states of a chunk's blocks together, and with what came before the chunk."""
-        wide = widen_scale(scale)
         for c in range(vectors):
-            at = room + c * kept_size + states_at
+            row, at = room + c * kept_size + row_at, room + c * kept_size + states_at
             if uses_weights:
                 for k in range(blocks):
-                    m, total, lost = get_state(at + k * state_size)
-                    unit = frame_of(convert(number, m), scale)[1]
-                    put_state(at + k * state_size, block_state(m, (total, lost), less(m, None), unit))
+                    state_of_sums(at + k * state_size, scale)
             half = GROUP // 2
             while half:
-                for k in range(half):
-                    if k + half < blocks:
-                        a, b = get_state(at + k * state_size), get_state(at + (k + half) * state_size)
-                        put_state(at + k * state_size, online.merge(a, b, wide))
+                for k in range(min(half, blocks - half)):
+                    merge_into(at + k * state_size, at + (k + half) * state_size, scale)
                 half //= 2
-            state = get_state(at)
-            if not first:
-                state = online.merge(get_state(room + c * kept_size + row_at), state, wide)
-            put_state(room + c * kept_size + row_at, state)
+            if first:
+                put_state(row, get_state(at))
+            else:
+                merge_into(row, at, scale)
 
-    @inlined
+    @lanewise
     def put_prepared(kept, prepared):
-        put(kept + hi_at, prepared[0])
-        put(kept + lo_at, prepared[1])
-        if not uses_weights:
-            put(kept + last_at, prepared[2])
+        """Keep what results are made with, for weights without the maximum."""
+        hi, lo, *last = prepared
+        put(kept + hi_at, hi)
+        put(kept + lo_at, lo)
+        if last:
+            put(kept + last_at, last[0])
 
-    @jit
-    def prepare_tile(vectors, room):
-        """Prepare the rows of a strip of one block."""
-        for c in range(vectors):
-            kept = room + c * kept_size
-            state = get_state(kept + row_at)
-            put_prepared(kept, prepare(number, inverse(state[1], state[2]) if uses_weights else state))
+    @lanewise
+    def prepare_rows(kept):
+        """Prepare the rows of a vector, of one block each."""
+        state = get_state(kept + row_at)
+        put_prepared(kept, prepare(number, inverse(*state[1:]) if uses_weights else state))
+
+    @lanewise
+    def prepare_block(kept, scale):
+        """Prepare one of several blocks of the rows of a vector; gives the frame to weigh its elements in."""
+        state = get_state(kept + row_at)
+        if not uses_weights:
+            return put_prepared(kept, prepare(number, state))
+        m, share = online.shared(widen(get(kept + m_at)), state, widen_scale(scale))
+        frame, unit = frame_of(convert(number, m), scale)
+        put_prepared(kept, prepare(number, over(share, unit)))
+        return frame
 
     @jit
     def weigh_block(tile, count, vectors, room, scale):
         """Prepare one of several blocks of a strip, and weigh the elements in the tile."""
-        wide = widen_scale(scale)
         for c in range(vectors):
-            kept = room + c * kept_size
-            state = get_state(kept + row_at)
+            frame = prepare_block(room + c * kept_size, scale)
             if uses_weights:
-                m, share = online.shared(widen(get(kept + m_at)), state, wide)
-                frame, unit = frame_of(convert(number, m), scale)
-                put_prepared(kept, prepare(number, over(share, unit)))
                 for j in range(count):
-                    at = tile + (j * vectors + c) * VECTOR_BYTES
-                    put(at, rounded(weigh(get(at), frame, scale)))
-            else:
-                put_prepared(kept, prepare(number, state))
+                    weigh_in_place(tile + (j * vectors + c) * VECTOR_BYTES, frame, scale)
 
-    @inlined
+    @lanewise
+    def weigh_in_place(at, frame, scale):
+        """Put the rounded weights in place of the elements at `at`; gives the weights in parts."""
+        e = weigh(get(at), frame, scale)
+        put(at, rounded(e))
+        return e
+
+    @lanewise
     def finish_vector(at, kept, scale):
         """The results of the vector of the tile at `at`."""
         lo = None if high_only else get(kept + lo_at)
@@ -334,11 +351,12 @@ def make_strips(spec: Spec, x_format: Stored, y_format: Stored, masked: bool, ea
     @jit
     def finish_tile(tile, count, vectors, step, room, scale):
         """Put the results of rows of one block in place of what is in the tile."""
-        prepare_tile(vectors, room)
         for c in range(vectors):
+            kept = room + c * kept_size
+            prepare_rows(kept)
             for j in range(count):
                 at = tile + c * VECTOR_BYTES + j * step
-                put(at, finish_vector(at, room + c * kept_size, scale))
+                put(at, finish_vector(at, kept, scale))
 
     def make_write_block(past_caches):
         def write_block(y, w, y_step, w_step, count, begin, end, tile, room, scale):
@@ -362,14 +380,13 @@ def make_strips(spec: Spec, x_format: Stored, y_format: Stored, masked: bool, ea
         else:
             write_to_caches(y, w, y_step, w_step, count, begin, end, tile, room, scale)
 
-    @inlined
-    def row_results(kept, wide):
+    @lanewise
+    def row_results(kept, scale):
         """The results of an op that reduces, for the rows of one vector."""
-        return finish_row(get_state(kept + row_at), wide)
+        return finish_row(get_state(kept + row_at), widen_scale(scale))
 
     @jit
     def strip(x, y, w, x_step, y_step, w_step, rows, n, begin, end, tile, room, scale):
-        wide = widen_scale(scale)
         vectors = -(-end // lanes)
         for at in range(0, n, BLOCK):
             count = min(BLOCK, n - at)
@@ -381,11 +398,12 @@ def make_strips(spec: Spec, x_format: Stored, y_format: Stored, masked: bool, ea
                 merge_blocks(b + 1, vectors, room, at < CHUNK, scale)
         if reduces:
             for c in range(0, end, lanes):
-                results = row_results(room + c // lanes * kept_size, wide)
+                results = row_results(room + c // lanes * kept_size, scale)
                 for k in range(row_numbers):
                     put_result(y + (k * rows + c) * y_size, results[k], begin - c, end - c, False)
         elif n <= BLOCK:
-            prepare_tile(vectors, room)
+            for c in range(vectors):
+                prepare_rows(room + c * kept_size)
             write_block(y, w, y_step, w_step, n, begin, end, tile, room, scale)
         else:
             for at in range(0, n, BLOCK):
@@ -405,7 +423,7 @@ def strips_in(inner: int, strip: int, lanes: int, streaming: bool) -> int:
 
 def make_columns(spec: Spec) -> Callable:
     """Rows whose elements lie one step apart, beside their neighbours; the last row dimension is contiguous."""
-    lanes, scale_of, streaming = lanes_of(spec.number), make_scales(spec), spec.streaming
+    lanes, scale_of, streaming = lanes_of(spec.number), make_scale(spec), spec.streaming
     x_format, y_format, count_strips = stored(spec.x), stored(spec.y), inlined(strips_in)
     x_size, y_size = x_format.bytes, y_format.bytes
     sums_size, kept_size, _, _, _, _, strip = make_strips(spec, x_format, y_format, spec.masked, False)

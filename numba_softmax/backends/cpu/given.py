@@ -12,7 +12,7 @@ from ...expmath import rounded
 from ...lanewise import Vec, lanewise
 from ...pairs import over
 from ...simd import Stored, convert, fence, lane, lanes_between, like, load, load_where, select, splat, store, with_lane
-from ..spec import Spec, stored
+from ..spec import Spec, make_scale, stored
 from .columns import make_edges, strips_in
 from .layout import (
     ROWS,
@@ -26,7 +26,7 @@ from .layout import (
     run_at,
     word,
 )
-from .rows import CHUNK, make_scales
+from .rows import CHUNK
 from .tiles import (
     AHEAD,
     BLOCK,
@@ -86,7 +86,7 @@ def make_given_rows(spec: Spec, gathered: bool) -> Callable:
     x_format = own if gathered else stored(spec.x)
     gather, scatter = make_gather(stored(spec.x), spec.number, spec.masked), make_scatter(y_format)
     rewrite_block = make_tiles(spec, x_format).rewrite_block
-    prepare, scale_of, streaming = make_prepare(spec, float64), make_scales(spec), spec.streaming
+    prepare, scale_of, streaming = make_prepare(spec, float64), make_scale(spec), spec.streaming
     x_size, y_size = x_format.bytes, y_format.bytes
     w_block_at = BLOCK * own.bytes
     y_block_at = w_block_at + BLOCK
@@ -128,7 +128,7 @@ def make_given_columns(spec: Spec) -> Callable:
     read, write, _ = make_edges(spec, x_format, y_format, spec.masked)
     frame_of, weigh = weights_for(spec)
     prepare, finish, count_strips = make_prepare(spec, Vec(float64, lanes)), op.finish, inlined(strips_in)
-    scale_of = make_scales(spec)
+    scale_of = make_scale(spec)
     high_only, streaming, uses_weights = spec.high_only, spec.streaming, op.uses_weights
     hi_at, lo_at, m_at, kept_size = 0, VECTOR_BYTES, 2 * VECTOR_BYTES, 3 * VECTOR_BYTES
 
@@ -202,7 +202,7 @@ def make_states(spec: Spec) -> Callable:
     """The kernel for states in place of elements: the op's numbers of each, or of its merger with that at `y`."""
     op, y_format, row_numbers, numbers = spec.op, stored(spec.y), spec.row_numbers, spec.numbers_read
     y_size, finish_row, merges = y_format.bytes, op.finish_row, op.merges
-    vec, scale_of = Vec(float64, STATE_LANES), make_scales(spec._replace(wide=True))  # as states, in float64
+    vec, scale_of = Vec(float64, STATE_LANES), make_scale(spec._replace(wide=True))  # as states, in float64
 
     @inlined
     def load_states(states, plane, step, count):

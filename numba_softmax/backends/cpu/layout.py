@@ -83,13 +83,13 @@ def run_at(layout, position):
     return offsets(layout, rows, dims, position), steps, size - position % size
 
 
-@inlined
+@lanewise
 def last_row_dim(layout):
     """The size of the last row dimension."""
     return word(layout, TABLE + DIM * (word(layout, ROW_DIMS) - 1))
 
 
-@inlined
+@lanewise
 def last_row_steps(layout):
     """The steps from row to row in the last row dimension."""
     at = TABLE + DIM * (word(layout, ROW_DIMS) - 1)
@@ -97,13 +97,13 @@ def last_row_steps(layout):
 
 
 def make_store_numbers(y_format: Stored, row_numbers: int) -> Callable:
-    """A jitted function that writes the first numbers of a row, as many as there is room for."""
+    """A `lanewise` function that writes the first numbers of a row, as many as there is room for."""
     size = y_format.bytes
 
-    @inlined
+    @lanewise
     def store_numbers(y, layout, numbers):
         for k in range(row_numbers):
-            store(y_format, y + k * word(layout, ROWS) * size, numbers[k])
+            store(y_format, y + word(layout, ROWS) * (k * size), numbers[k])
 
     return store_numbers
 

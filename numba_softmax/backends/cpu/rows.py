@@ -11,10 +11,11 @@ from numba import float64
 
 from ... import kernel_code, online
 from ...expmath import INF
+from ...lanewise import lanewise
 from ...pairs import inverse, over
-from ...simd import Stored, Vec, convert, fence, lane, load, splat, store, widen
+from ...simd import Stored, Vec, convert, fence, lane, like, load, splat, store, widen
 from ...weights import block_state, widen_scale
-from ..spec import Spec, stored
+from ..spec import Spec, make_scale, stored
 from .layout import ROWS, N, make_gather, make_scatter, make_store_numbers, row_offsets, word
 from .tiles import (
     AHEAD,
@@ -47,20 +48,6 @@ GROUP_BYTES = 7 * 8 * GROUP
 _FLOAT64 = Stored("float64")
 
 
-def make_scales(spec: Spec) -> Callable:
-    """A jitted function: the scale as blocks take it, from its sign and its absolute value."""
-    number, scaled = spec.number, spec.scaled
-
-    @inlined
-    def scale_of(sign, factor):
-        if scaled:
-            high = number(factor)
-            return number(sign), high, number(factor - float64(high))
-        return None
-
-    return scale_of
-
-
 class Group(NamedTuple):
     """Jitted functions over the sums of a group; see `make_group`."""
 
@@ -86,59 +73,50 @@ def make_group(spec: Spec) -> Group:
     uses_weights, prepare, finish_row = op.uses_weights, op.prepare, op.finish_row
     y_format, row_numbers = stored(spec.y), spec.row_numbers
     frame_of, _ = weights_for(spec)
-    y_size = y_format.bytes
     vec = Vec(float64, GROUP)
     m_at, total_at, lost_at, less_at, hi_at, lo_at, last_at = range(0, GROUP_BYTES, 8 * GROUP)
 
-    @inlined
     def keep(at, value):
         store(_FLOAT64, at, widen(value))
 
-    @inlined
     def get(at):
         return load(vec, _FLOAT64, at)
 
-    @inlined
-    def zero_lo(zero):
-        return zero if two_parts else None
-
-    @inlined
+    @lanewise
     def clear(room):
         """All blocks empty."""
-        store(_FLOAT64, room + total_at, splat(vec, 0.0))
-        store(_FLOAT64, room + lost_at, splat(vec, 0.0))
-        store(_FLOAT64, room + m_at, splat(vec, -INF))
-        store(_FLOAT64, room + less_at, splat(vec, 1.0))
+        zero = splat(vec, like(room, 0).cast(float64))
+        store(_FLOAT64, room + total_at, zero)
+        store(_FLOAT64, room + lost_at, zero)
+        store(_FLOAT64, room + m_at, like(zero, -INF))
+        store(_FLOAT64, room + less_at, like(zero, 1.0))
 
-    @inlined
+    @lanewise
     def keep_sums(room, i, m, sums):
-        at = room + 8 * i
+        at = room + i * 8
         keep(at + m_at, m)
         keep(at + total_at, sums[0])
         if two_parts:
             keep(at + lost_at, sums[1])
         keep(at + less_at, sums[2])
 
-    @inlined
     def totals(room):
         return get(room + total_at), (get(room + lost_at) if two_parts else None)
 
-    @inlined
     def unit_of(m, scale):
         return frame_of(convert(number, m), scale)[1]
 
-    @inlined
     def block_states(room, scale):
         m = get(room + m_at)
         return block_state(m, totals(room), get(room + less_at), unit_of(m, scale))
 
-    @inlined
     def keep_prepared(room, prepared, last):
-        keep(room + hi_at, prepared[0])
-        keep(room + lo_at, prepared[1])
+        hi, lo = prepared[:2]
+        keep(room + hi_at, hi)
+        keep(room + lo_at, lo)
         keep(room + last_at, last)
 
-    @jit
+    @lanewise
     def finish_rows(room, scale):
         """Prepare rows of one block each."""
         if uses_weights:
@@ -147,14 +125,14 @@ def make_group(spec: Spec) -> Group:
             state = block_states(room, scale)
             keep_prepared(room, prepare(number, state), state[0])
 
-    @jit
+    @lanewise
     def reduce_rows(room, scale):
         """The results of rows of one block each, for `store_result`."""
         numbers = finish_row(block_states(room, scale), widen_scale(scale))
         for k in range(row_numbers):
             keep(room + hi_at + k * 8 * GROUP, numbers[k])
 
-    @jit
+    @lanewise
     def finish_blocks(room, scale):
         """Prepare the blocks of one row; the last number prepared is the maximum to weigh against."""
         wide = widen_scale(scale)
@@ -165,30 +143,29 @@ def make_group(spec: Spec) -> Group:
         else:
             keep_prepared(room, prepare(number, state), state[0])
 
-    @jit
+    @lanewise
     def state_of_blocks(room, scale):
         """The state of one row's blocks."""
-        m, rest, rest_lo = online.merge_lanes(block_states(room, scale), widen_scale(scale))
-        return lane(m, 0), lane(rest, 0), (lane(rest_lo, 0) if two_parts else None)
+        state = online.merge_lanes(block_states(room, scale), widen_scale(scale))
+        return tuple(None if v is None else lane(v, 0) for v in state)
 
-    @inlined
+    @lanewise
     def prepared_at(room, i):
-        at = room + 8 * i
-        return (
-            number(load(float64, _FLOAT64, at + hi_at)),
-            (None if high_only else number(load(float64, _FLOAT64, at + lo_at))),
-            number(load(float64, _FLOAT64, at + last_at)),
-        )
+        at = room + i * 8
+        numbers = (convert(number, load(float64, _FLOAT64, at + k)) for k in (hi_at, lo_at, last_at))
+        hi, lo, last = numbers
+        return hi, None if high_only else lo, last
 
-    @inlined
+    @lanewise
     def maximum_at(room, i):
-        return load(float64, _FLOAT64, room + 8 * i + m_at)
+        return load(float64, _FLOAT64, room + i * 8 + m_at)
 
-    @inlined
-    def store_result(room, i, y, layout):
+    @lanewise
+    def store_result(room, i, y, step):
+        """Write the numbers of a row, `step` bytes apart."""
         for k in range(row_numbers):
-            number = load(float64, _FLOAT64, room + 8 * (i + k * GROUP) + hi_at)
-            store(y_format, y + k * word(layout, ROWS) * y_size, number)
+            number = load(float64, _FLOAT64, room + (i + k * GROUP) * 8 + hi_at)
+            store(y_format, y + step * k, number)
 
     return Group(
         clear,
@@ -212,7 +189,7 @@ def make_rows(spec: Spec) -> Callable:
     when they are wanted.
     """
     op, number = spec.op, spec.number
-    scale_of = make_scales(spec)
+    scale_of = make_scale(spec)
     block_maximum, block_sums, finish_block, finish_and_sum, _ = make_tiles(spec, stored(spec.x))
     group, finish_row = make_group(spec), op.finish_row
     clear, keep_sums, maximum_at, finish_rows, finish_blocks, reduce_rows = group[:6]
@@ -280,7 +257,7 @@ def make_rows(spec: Spec) -> Callable:
                 if n <= BLOCK:
                     reduce_rows(room, scale)
                     for row in range(begin, end):
-                        store_result(room, row - begin, y + row_offsets(layout, row)[1], layout)
+                        store_result(room, row - begin, y + row_offsets(layout, row)[1], word(layout, ROWS) * y_size)
                 else:
                     numbers = finish_row(state_of_blocks(room, scale), widen_scale(scale))
                     store_numbers(y + row_offsets(layout, begin)[1], layout, numbers)
@@ -370,7 +347,7 @@ def make_chunks(spec: Spec, gathered: bool) -> tuple[int, Callable, Callable]:
 
 def make_long_rows(spec: Spec, gathered: bool) -> Callable:
     """The kernel for rows of any length; gathered: of any strides. One thread folds a row and writes it."""
-    op, scale_of = spec.op, make_scales(spec)
+    op, scale_of = spec.op, make_scale(spec)
     scratch_size, fold, write = make_chunks(spec, gathered)
     reduces, finish_row, streaming = op.reduces, op.finish_row, spec.streaming
     store_numbers = make_store_numbers(stored(spec.y), spec.row_numbers)
@@ -400,7 +377,7 @@ def make_long_rows(spec: Spec, gathered: bool) -> Callable:
 
 def make_split_rows(spec: Spec, gathered: bool) -> tuple[Callable, Callable, Callable]:
     """Few long rows: threads fold chunks into `states`, one merges them, threads write chunks."""
-    op, scale_of = spec.op, make_scales(spec)
+    op, scale_of = spec.op, make_scale(spec)
     scratch_size, fold, write = make_chunks(spec, gathered)
     reduces, finish_row, streaming, two_parts = op.reduces, op.finish_row, spec.streaming, spec.two_parts
     store_numbers = make_store_numbers(stored(spec.y), spec.row_numbers)

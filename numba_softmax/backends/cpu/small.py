@@ -27,11 +27,9 @@ from ...simd import (
     store_first,
     transpose,
 )
-from ...weights import widen_scale
-from ..spec import Spec, stored
+from ..spec import Spec, make_scale, stored
 from .columns import make_strips
 from .layout import ROWS, STRIP, N, last_row_dim, last_row_steps, row_offsets, run_at, word
-from .rows import make_scales
 from .tiles import BOOL, VECTOR_BYTES, aligned_address, jit, lanes_of, own_format, release
 
 kernel_code.register()
@@ -90,7 +88,7 @@ def largest(vectors, m):
 def make_short_rows(spec: Spec) -> Callable:
     """Short rows, contiguous each."""
     op, number, masked, scaled = spec.op, spec.number, spec.masked, spec.scaled
-    own, lanes, scale_of = own_format(number), lanes_of(number), make_scales(spec)
+    own, lanes, scale_of = own_format(number), lanes_of(number), make_scale(spec)
     vec = Vec(number, lanes)
     x_format, y_format = stored(spec.x), stored(spec.y)
     x_size, y_size = x_format.bytes, y_format.bytes
@@ -129,7 +127,6 @@ def make_short_rows(spec: Spec) -> Callable:
         most = vectors * lanes
         strips = -(-inner // most)
         scale = scale_of(sign, factor)
-        wide = widen_scale(scale)
         tile_size = -(-n // lanes) * most * VECTOR_BYTES
         scratch = np.empty(VECTOR_BYTES + sums_size + vectors * kept_size + tile_size, np.uint8)
         room = aligned_address(scratch) + sums_size
@@ -144,7 +141,7 @@ def make_short_rows(spec: Spec) -> Callable:
             fold_tile(tile, n, there, step, room, row_at, following, x_vector, y + y_at, y_vector, scale)
             if reduces:
                 for c in range(there):
-                    results = row_results(room + c * kept_size, wide)
+                    results = row_results(room + c * kept_size, scale)
                     for k in range(row_numbers):
                         yk = y + y_at + k * word(layout, ROWS) * y_size
                         for i in range(min(lanes, width - c * lanes)):
@@ -160,7 +157,7 @@ def make_short_rows(spec: Spec) -> Callable:
 def make_packed_columns(spec: Spec) -> Callable:
     """Rows with few neighbours beside them: several such groups side by side. Not for ops that give states."""
     op, number, masked, scaled = spec.op, spec.number, spec.masked, spec.scaled
-    own, lanes, scale_of = own_format(number), lanes_of(number), make_scales(spec)
+    own, lanes, scale_of = own_format(number), lanes_of(number), make_scale(spec)
     vec = Vec(number, lanes)
     mask_vec = vec.of(types.boolean)
     x_format, y_format = stored(spec.x), stored(spec.y)
@@ -206,7 +203,6 @@ def make_packed_columns(spec: Spec) -> Callable:
         _, (x_step, y_step, w_step), _ = run_at(layout, 0)
         most = vectors * lanes // inner
         scale = scale_of(sign, factor)
-        wide = widen_scale(scale)
         scratch = np.empty(VECTOR_BYTES + sums_size + vectors * (kept_size + n * VECTOR_BYTES), np.uint8)
         room = aligned_address(scratch) + sums_size
         tile, step = room + vectors * kept_size, vectors * VECTOR_BYTES
@@ -221,7 +217,7 @@ def make_packed_columns(spec: Spec) -> Callable:
             fold_tile(tile, n, there, step, room, row_at, 0, 0, 0, 0, scale)
             if reduces:
                 for c in range(there):
-                    store(own, tile + c * VECTOR_BYTES, convert(number, row_results(room + c * kept_size, wide)[0]))
+                    store(own, tile + c * VECTOR_BYTES, convert(number, row_results(room + c * kept_size, scale)[0]))
             else:
                 finish_tile(tile, n, there, step, room, scale)
             for group in range(begin, end):

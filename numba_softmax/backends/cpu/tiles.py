@@ -10,12 +10,14 @@ from numba import int64, njit, types
 
 from ... import kernel_code
 from ...expmath import INF, float_format, rounded
+from ...lanewise import lanewise
 from ...pairs import sum_lanes, times
 from ...simd import (
     Stored,
     Vec,
     first_lanes,
     largest_lane,
+    like,
     load,
     load_first,
     maximum,
@@ -113,18 +115,18 @@ def make_tiles(spec: Spec, x_format: Stored) -> Tiles:
     z_size = z_format.bytes
     stream_alignment = lanes * y_size
 
-    @inlined
+    @lanewise
     def read(x, w, j, width, scale):
-        """Elements j to j + width of a block, -inf elsewhere."""
-        if width == lanes:
-            v = load(vec, x_format, x + j * x_size)
-            keep = load(mask_vec, BOOL, w + j) if masked else splat(mask_vec, True)
-        else:
-            v = load_first(vec, x_format, x + j * x_size, width)
-            keep = load_first(mask_vec, BOOL, w + j, width) if masked else first_lanes(vec, width)
+        """Elements j to j + width of a block, or a whole vector of them if that is None; -inf elsewhere."""
+        x, w = x + j * x_size, w + j
+        v = load(vec, x_format, x) if width is None else load_first(vec, x_format, x, width)
         if scaled:
             v = v * scale[0]
-        return select(keep, v, -INF)
+        if masked:
+            keep = load(mask_vec, BOOL, w) if width is None else load_first(mask_vec, BOOL, w, width)
+        else:
+            keep = None if width is None else first_lanes(vec, width)
+        return v if keep is None else select(keep, v, -INF)
 
     @jit
     def block_maximum(x, w, count, scale):
@@ -132,41 +134,40 @@ def make_tiles(spec: Spec, x_format: Stored) -> Tiles:
         b, c, d = a, a, a
         j = 0
         while j + 4 * lanes <= count:
-            a = maximum(read(x, w, j, lanes, scale), a)
-            b = maximum(read(x, w, j + lanes, lanes, scale), b)
-            c = maximum(read(x, w, j + 2 * lanes, lanes, scale), c)
-            d = maximum(read(x, w, j + 3 * lanes, lanes, scale), d)
+            a = maximum(read(x, w, j, None, scale), a)
+            b = maximum(read(x, w, j + lanes, None, scale), b)
+            c = maximum(read(x, w, j + 2 * lanes, None, scale), c)
+            d = maximum(read(x, w, j + 3 * lanes, None, scale), d)
             j += 4 * lanes
         while j < count:
             a = maximum(read(x, w, j, min(lanes, count - j), scale), a)
             j += lanes
         return largest_lane(maximum(maximum(a, b), maximum(c, d)))
 
-    @inlined
+    @lanewise
     def add_vector(v, weights, j, m, frame, scale, sums):
         """Add the weights of a vector, the elements from j on, to the sums in each lane."""
         e = weigh(v, frame, scale)
-        if uses_weights and weights != 0:
-            store(own, weights + j * size, rounded(e))
+        if uses_weights:
+            with weights.builder.if_then((weights != 0).ir):
+                store(own, weights + j * size, rounded(e))
         return add(sums, e, v, m)
 
     @inlined
     def add_rest(x, w, weights, j, count, m, frame, scale, sums):
         """Add the weights of elements j to count."""
         while j + lanes <= count:
-            sums = add_vector(read(x, w, j, lanes, scale), weights, j, m, frame, scale, sums)
+            sums = add_vector(read(x, w, j, None, scale), weights, j, m, frame, scale, sums)
             j += lanes
         if j < count:
             sums = add_vector(read(x, w, j, count - j, scale), weights, j, m, frame, scale, sums)
         return sums
 
-    @inlined
+    @lanewise
     def sums_of_lanes(sums, m):
         total, lost, ties = closed(sums)
         total, lost = times(sum_lanes(total, lost), down)
-        if uses_weights:
-            return total, lost, less(m, None)
-        return total, lost, less(m, sum_lanes(ties, splat(vec, 0.0))[0])
+        return total, lost, less(m, None if ties is None else sum_lanes(ties, like(ties, 0.0))[0])
 
     @jit
     def block_sums(x, w, weights, count, m, scale, ahead):
@@ -179,37 +180,45 @@ def make_tiles(spec: Spec, x_format: Stored) -> Tiles:
         sums = zero(vec, m)
         whole = count - count % (2 * lanes)
         for j in range(0, whole, 2 * lanes):
-            ask_ahead(x, j, ahead)
-            a, b = read(x, w, j, lanes, scale), read(x, w, j + lanes, lanes, scale)
+            prefetch_two(x, j, ahead)
+            a, b = read(x, w, j, None, scale), read(x, w, j + lanes, None, scale)
             sums = add_vector(a, weights, j, m, frame, scale, sums)
             sums = add_vector(b, weights, j + lanes, m, frame, scale, sums)
         return sums_of_lanes(add_rest(x, w, weights, whole, count, m, frame, scale, sums), m)
 
-    @inlined
-    def ask_ahead(x, j, ahead):
+    @lanewise
+    def prefetch_two(x, j, ahead):
+        """Prefetch two vectors of elements, `ahead` bytes before they are read."""
         for line in range(0, 2 * lanes * x_size, VECTOR_BYTES):
             prefetch(x + j * x_size + ahead + line)
 
-    @inlined
-    def put(y, w, j, width, v, stream_now):
-        """Write the results `v` of elements j to j + width."""
-        if masked and not uses_weights:
-            keep = load(mask_vec, BOOL, w + j) if width == lanes else load_first(mask_vec, BOOL, w + j, width)
-            v = select(keep, v, masked_value)
-        if width < lanes:
-            store_first(y_format, y + j * y_size, v, width)
-        elif stream_now:
-            stream(y_format, y + j * y_size, v)
-        else:
-            store(y_format, y + j * y_size, v)
+    @lanewise
+    def prefetch_results(y, j):
+        """Prefetch two vectors of results, unless they are written past the caches."""
+        for line in range(0, 0 if streaming else 2 * lanes * y_size, VECTOR_BYTES):
+            prefetch_to_write(y + j * y_size + AHEAD_TO_WRITE + line)
 
-    @inlined
-    def finish_vector(z, w, y, j, width, prepared, scale, stream_now):
-        """Write the results of elements j to j + width."""
-        v = load(vec, z_format, z + j * z_size) if width == lanes else load_first(vec, z_format, z + j * z_size, width)
+    def put(y, w, j, width, v):
+        """Write the results `v` of elements j to j + width, or, if that is None, of a whole vector."""
+        y, w = y + j * y_size, w + j
+        if masked and not uses_weights:
+            keep = load(mask_vec, BOOL, w) if width is None else load_first(mask_vec, BOOL, w, width)
+            v = select(keep, v, masked_value)
+        if width is not None:
+            store_first(y_format, y, v, width)
+        elif streaming:
+            stream(y_format, y, v)
+        else:
+            store(y_format, y, v)
+
+    @lanewise
+    def finish_vector(z, w, y, j, width, prepared, scale):
+        """Write the results of elements j to j + width, or of a whole vector if that is None."""
+        z = z + j * z_size
+        v = load(vec, z_format, z) if width is None else load_first(vec, z_format, z, width)
         if scaled and not uses_weights:
             v = v * scale[0]
-        put(y, w, j, width, finish(v, prepared, scale), stream_now)
+        put(y, w, j, width, finish(v, prepared, scale))
 
     @inlined
     def mask_results(y, w, count, prepared):
@@ -234,12 +243,12 @@ def make_tiles(spec: Spec, x_format: Stored) -> Tiles:
         """Write a block's results to `y` from its weights or, for an op without weights, its elements."""
         j = head_of(y, count)
         if j:
-            finish_vector(z, w, y, 0, j, prepared, scale, False)
+            finish_vector(z, w, y, 0, j, prepared, scale)
         while j + lanes <= count:
-            finish_vector(z, w, y, j, lanes, prepared, scale, streaming)
+            finish_vector(z, w, y, j, None, prepared, scale)
             j += lanes
         if j < count:
-            finish_vector(z, w, y, j, count - j, prepared, scale, False)
+            finish_vector(z, w, y, j, count - j, prepared, scale)
         mask_results(y, w, count, prepared)
 
     @jit
@@ -255,33 +264,32 @@ def make_tiles(spec: Spec, x_format: Stored) -> Tiles:
         sums = zero(vec, m)
         head = head_of(y, count)
         if head:
-            finish_vector(z, wz, y, 0, head, prepared, scale, False)
+            finish_vector(z, wz, y, 0, head, prepared, scale)
         both = (count - head) // (2 * lanes) * (2 * lanes)
         for j in range(0, both, 2 * lanes):
-            ask_ahead(x, j, ahead)
-            if not streaming:
-                for line in range(0, 2 * lanes * y_size, VECTOR_BYTES):
-                    prefetch_to_write(y + j * y_size + AHEAD_TO_WRITE + line)
-            a, b = read(x, w, j, lanes, scale), read(x, w, j + lanes, lanes, scale)
-            finish_vector(z, wz, y, head + j, lanes, prepared, scale, streaming)
-            finish_vector(z, wz, y, head + j + lanes, lanes, prepared, scale, streaming)
+            prefetch_two(x, j, ahead)
+            prefetch_results(y, j)
+            a, b = read(x, w, j, None, scale), read(x, w, j + lanes, None, scale)
+            finish_vector(z, wz, y, head + j, None, prepared, scale)
+            finish_vector(z, wz, y, head + j + lanes, None, prepared, scale)
             sums = add_vector(a, weights, j, m, frame, scale, sums)
             sums = add_vector(b, weights, j + lanes, m, frame, scale, sums)
         j = head + both
         while j + lanes <= count:
-            finish_vector(z, wz, y, j, lanes, prepared, scale, streaming)
+            finish_vector(z, wz, y, j, None, prepared, scale)
             j += lanes
         if j < count:
-            finish_vector(z, wz, y, j, count - j, prepared, scale, False)
+            finish_vector(z, wz, y, j, count - j, prepared, scale)
         mask_results(y, wz, count, prepared)
         return sums_of_lanes(add_rest(x, w, weights, both, count, m, frame, scale, sums), m)
 
-    @inlined
-    def rewrite_vector(x, w, y, j, width, frame, prepared, scale, stream_now):
+    @lanewise
+    def rewrite_vector(x, w, y, j, width, frame, prepared, scale):
+        """Write the results of elements j to j + width, or of a whole vector if that is None, from these elements."""
         v = read(x, w, j, width, scale)
         if uses_weights:
             v = rounded(weigh(v, frame, scale))
-        put(y, w, j, width, finish(v, prepared, scale), stream_now)
+        put(y, w, j, width, finish(v, prepared, scale))
 
     @jit
     def rewrite_block(x, w, y, count, m, prepared, scale, ahead):
@@ -289,16 +297,17 @@ def make_tiles(spec: Spec, x_format: Stored) -> Tiles:
         frame, _ = frame_of(number(m), scale)
         j = head_of(y, count)
         if j:
-            rewrite_vector(x, w, y, 0, j, frame, prepared, scale, False)
+            rewrite_vector(x, w, y, 0, j, frame, prepared, scale)
         while j + 2 * lanes <= count:
-            ask_ahead(x, j, ahead)
-            rewrite_vector(x, w, y, j, lanes, frame, prepared, scale, streaming)
-            rewrite_vector(x, w, y, j + lanes, lanes, frame, prepared, scale, streaming)
+            prefetch_two(x, j, ahead)
+            rewrite_vector(x, w, y, j, None, frame, prepared, scale)
+            rewrite_vector(x, w, y, j + lanes, None, frame, prepared, scale)
             j += 2 * lanes
-        while j < count:
-            width = min(lanes, count - j)
-            rewrite_vector(x, w, y, j, width, frame, prepared, scale, streaming and width == lanes)
+        if j + lanes <= count:
+            rewrite_vector(x, w, y, j, None, frame, prepared, scale)
             j += lanes
+        if j < count:
+            rewrite_vector(x, w, y, j, count - j, frame, prepared, scale)
         mask_results(y, w, count, prepared)
 
     return Tiles(block_maximum, block_sums, finish_block, finish_and_sum, rewrite_block)

@@ -16,9 +16,9 @@ from ... import kernel_code, online
 from ...lanewise import Value, Vec, lanewise
 from ...pairs import add_sums
 from ...simd import from_memory, larger, like, select
-from ..spec import Spec
+from ..spec import Spec, make_scale
 from . import device
-from .rows import end_of, make_first_state, make_scale, quotient_up
+from .rows import end_of, make_first_state, quotient_up
 from .tiles import STATE_NUMBERS, Geometry, Part, Scale, State, Sums, Tile
 
 kernel_code.register()

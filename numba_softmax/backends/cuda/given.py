@@ -13,10 +13,10 @@ from ... import kernel_code, online
 from ...lanewise import Value, Vec, lanewise
 from ...pairs import in_two_parts
 from ...simd import Stored, convert, from_memory, lane, like, select
-from ..spec import Spec
+from ..spec import Spec, make_scale
 from . import device
 from .columns import Strip
-from .rows import end_of, make_scale, quotient_up
+from .rows import end_of, quotient_up
 from .tiles import Geometry, State, Tile
 
 kernel_code.register()

@@ -9,29 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from numba import float64, int32, int64
+from numba import int32, int64
 
 from ... import kernel_code, online
 from ...lanewise import Value, lanewise
-from ...simd import convert, like, raw_type, select
+from ...simd import like, raw_type, select
 from ...weights import shift_of
-from ..spec import Spec
+from ..spec import Spec, make_scale
 from . import device
 from .tiles import Geometry, Part, Scale, State, Tile
 
 kernel_code.register()
-
-
-def make_scale(spec: Spec) -> Callable[[Value, Value], Scale]:
-    """A function: the scale in the type to compute in, with what that cannot hold of it."""
-
-    def scale_of(sign: Value, factor: Value) -> Scale:
-        if not spec.scaled:
-            return None
-        high = convert(spec.number, factor)
-        return convert(spec.number, sign), high, convert(spec.number, factor - convert(float64, high))
-
-    return scale_of
 
 
 def make_first_state(tile: Tile) -> Callable:
