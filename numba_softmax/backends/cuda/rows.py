@@ -8,13 +8,13 @@ the elements of a chunk; then four numbers a dimension, as in `arrays.Dim`.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from numba import int32, int64
 
 from ... import kernel_code, online
 from ...lanewise import Value, lanewise
 from ...simd import like, raw_type, select
-from ...weights import shift_of
 from ..spec import Spec, make_scale
 from . import device
 from .tiles import Geometry, Part, Scale, State, Tile
@@ -85,9 +85,9 @@ def make_staged_rows(spec: Spec, geometry: Geometry) -> Callable:
     @lanewise
     def fold_tile(state, x, w, start, n, sign, factor, dims, thread):
         parts = stage.load(x, w, dims, thread, start, n)
-        state, weights, m = stage.fold(state, parts, scale_of(sign, factor))
+        state, weights, *frame = stage.fold(state, parts, scale_of(sign, factor))
         if not reduces:
-            stage.keep(parts, weights, m, thread, start, n)
+            stage.keep(parts, weights, frame, thread, start, n)
         return state
 
     @lanewise
@@ -122,7 +122,7 @@ def make_staged_rows(spec: Spec, geometry: Geometry) -> Callable:
 class Stage(Tile):
     """The functions over a thread's part of a row, of which it keeps in shared memory what results are made of.
 
-    That is the weights, with the maxima they were taken against, or else the elements.
+    That is the weights, with the maxima they were taken against and their units, or else the elements.
     """
 
     def __init__(self, spec: Spec, geometry: Geometry) -> None:
@@ -133,17 +133,20 @@ class Stage(Tile):
     def room(self, n: int) -> int:
         """The bytes of shared memory for a row of `n` elements."""
         tiles = -(-n // self.geometry.tile)
-        maxima = self.geometry.threads * self.own.bytes if self.keeps_weights else 0
-        return tiles * (self.geometry.tile * self.kept.element.bitwidth // 8 + maxima)
+        frames = 2 * self.geometry.threads * self.own.bytes if self.keeps_weights else 0
+        return tiles * (self.geometry.tile * self.kept.element.bitwidth // 8 + frames)
 
-    def keep(self, parts: list[Part], weights: list[Value], m: Value, thread: Value, start: Value, stop: Value) -> None:
-        """Keep a thread's part of the tile that begins at `start`."""
+    def keep(
+        self, parts: list[Part], weights: list[Value], frame: list[Any], thread: Value, start: Value, stop: Value
+    ) -> None:
+        """Keep a thread's part of the tile that begins at `start`; `frame` is the weights' maximum and unit."""
         room = device.dynamic_shared_memory(thread)
         vectors: list[Value] = weights if self.keeps_weights else [part.raw for part in parts]
         for k, v in enumerate(vectors):
             device.write_shared(room, self._place(k, thread, start), v)
         if self.keeps_weights:
-            device.write_shared(room, self._place_of_maximum(thread, start, stop), m)
+            for place, number in zip(self._places_of_frame(thread, start, stop), frame, strict=True):
+                device.write_shared(room, place, number)
 
     def kept_results(
         self, parts: list[Part], state: State, thread: Value, start: Value, stop: Value, scale: Scale
@@ -152,8 +155,9 @@ class Stage(Tile):
         room = device.dynamic_shared_memory(thread)
         vectors = [device.read_shared(self.kept, room, self._place(k, thread, start)) for k in range(len(parts))]
         if self.keeps_weights:
-            m = device.read_shared(self.number, room, self._place_of_maximum(thread, start, stop))
-            return self.rescaled_results(vectors, m, self.frame_of(shift_of(m), scale)[1], state, scale)
+            places = self._places_of_frame(thread, start, stop)
+            m, unit = (device.read_shared(self.number, room, place) for place in places)
+            return self.rescaled_results(vectors, m, unit, state, scale)
         parts = [part._replace(raw=raw) for part, raw in zip(parts, vectors, strict=True)]
         return self.results([self.values(part, scale) for part in parts], state, scale)
 
@@ -162,11 +166,12 @@ class Stage(Tile):
         g = self.geometry
         return (start + (thread + g.threads * k) * g.elements) * (self.kept.element.bitwidth // 8)
 
-    def _place_of_maximum(self, thread: Value, start: Value, stop: Value) -> Value:
-        """Where the maximum of a thread's part of a tile lies: behind all vectors."""
-        tile, number_bytes = self.geometry.tile, self.own.bytes
+    def _places_of_frame(self, thread: Value, start: Value, stop: Value) -> tuple[Value, Value]:
+        """Where maximum and unit of a thread's part of a tile lie: behind all vectors."""
+        tile, threads, number_bytes = self.geometry.tile, self.geometry.threads, self.own.bytes
         tiles, index = quotient_up(stop, like(stop, tile)), device.quotient_and_rest(start, tile)[0]
-        return (tiles * tile + index * self.geometry.threads + thread) * number_bytes
+        first = (tiles * tile + index * (2 * threads) + thread) * number_bytes
+        return first, first + threads * number_bytes
 
 
 def make_fold_chunks(spec: Spec, geometry: Geometry) -> Callable:

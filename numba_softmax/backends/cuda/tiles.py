@@ -255,12 +255,12 @@ class Tile:
         """The state of what has these sums."""
         return block_state(m, self.total(sums), self.block_fold.less(m, sums.ones), unit)
 
-    def fold(self, state: State, parts: list[Part], scale: Scale) -> tuple[State, list[Value], Value]:
-        """A thread's state with the elements of its parts; their weights, and the maximum these are taken against."""
+    def fold(self, state: State, parts: list[Part], scale: Scale) -> tuple[State, list[Value], Value, Value | None]:
+        """A thread's state with the elements of its parts; their weights, the maximum these are against, their unit."""
         values = [self.values(part, scale) for part in parts]
         m = self.maximum(values)
         sums, weights, unit = self.sums(values, m, scale)
-        return online.merge(state, self.state(m, sums, unit), scale), weights, m
+        return online.merge(state, self.state(m, sums, unit), scale), weights, m, unit
 
     # ---------------------------------------------------------- threads of a row
 
