@@ -29,8 +29,8 @@ def pytest_configure(config):
     """Folders of compiled kernels, and of those in PTX, for all tests; set XDG_CACHE_HOME to keep the first one."""
     os.environ.pop("NUMBA_CACHE_DIR", None)
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # some tests start processes by the dozen
-    # Compilers make millions of objects that stay: looking for cycles in them took up to a quarter of a file's time.
-    gc.disable()
+    # Compilers make millions of objects that stay: looking for cycles in them took a quarter of some files' time.
+    gc.set_threshold(50_000, 20, 100)
     config.kernel_folders = []
     for variable in {"XDG_CACHE_HOME", "TESTS_PTX_FOLDER"} - os.environ.keys():
         os.environ[variable] = tempfile.mkdtemp(prefix="numba_softmax_tests_")
@@ -45,6 +45,8 @@ def pytest_unconfigure(config):
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
     """A file is the work of one worker, and so are all of jitted code: these compile the same functions."""
+    if config.getvalue("dist") != "loadfile":
+        return None
     from xdist.scheduler import LoadFileScheduling
 
     class Scheduling(LoadFileScheduling):
@@ -70,11 +72,10 @@ def pytest_collection_modifyitems(items):
 
 
 def pytest_runtest_teardown(item, nextitem):
-    """Free what a file leaves behind, but for compiled kernels, which later searches for cycles leave out."""
+    """Keep what a file leaves behind, compiled kernels above all, out of later searches for cycles."""
     if nextitem is None or nextitem.path != item.path:
         if "gpus" in sys.modules:
             sys.modules["gpus"].module_of.cache_clear()  # gigabytes
-        gc.collect()
         gc.freeze()
 
 
