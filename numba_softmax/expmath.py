@@ -110,7 +110,8 @@ def top_of(m, error):
     head, rest = _reduced(m, error, n)
     unit, lo = _exp_near_0(*two_sum(head, rest), fmt)
     shift = -lo * polynomial(head, (1.0, -1.0, 0.5, -1 / 6))  # that is lo / unit
-    return ((n + fmt.floor) * LN2, fmt.magic - n, shift, m, error, (unit - 1.0) - head), unit
+    tail_of_m = (unit - 1.0) - head  # exactly: all three are multiples of the last place of one of them
+    return ((n + fmt.floor) * LN2, fmt.magic - n, shift, m, error, tail_of_m), unit
 
 
 @lanewise
