@@ -7,8 +7,8 @@ from typing import Any
 
 from numpy.typing import DTypeLike
 
-from . import arrays, dispatch
-from .calls import call
+from .call import arrays, dispatch
+from .call.calls import call
 from .ops import OPS
 
 

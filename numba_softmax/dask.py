@@ -27,8 +27,8 @@ try:
 except ImportError as error:
     raise ImportError(f'numba_softmax.dask needs Dask ({error}): pip install "numba-softmax[dask]"') from None
 
-from . import arrays, calls, dispatch
-from .folding import FLOAT64, Rows, as_block, state_dtype
+from .call import arrays, calls, dispatch
+from .call.folding import FLOAT64, Rows, as_block, state_dtype
 from .ops import OPS
 
 __all__ = ["log_normalize", "normalize", "online_state"]

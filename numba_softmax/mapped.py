@@ -16,8 +16,8 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from . import arrays, calls, dispatch
-from .folding import Rows, as_block, state_dtype
+from .call import arrays, calls, dispatch
+from .call.folding import Rows, as_block, state_dtype
 from .ops import OPS, Op
 
 SLAB = 32 << 20

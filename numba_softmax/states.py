@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
-from . import arrays, dispatch, foreign
-from .folding import FLOAT64, Rows
+from .call import arrays, dispatch, foreign
+from .call.folding import FLOAT64, Rows
 from .ops import OPS, STATE_OPS
 
 

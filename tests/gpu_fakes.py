@@ -15,10 +15,10 @@ import numba
 import numpy as np
 from naive import FLOATS, naive
 
-from numba_softmax import arrays, calls, dlpack, folding
 from numba_softmax.backends import cuda
 from numba_softmax.backends.cuda import driver, libraries
 from numba_softmax.building import built
+from numba_softmax.call import arrays, calls, dlpack, folding
 
 CURRENT = 0x77  # the libraries' current stream
 

@@ -16,9 +16,10 @@ import numpy as np
 import pytest
 from gpu_fakes import FACTS, OUT_OF_MEMORY, Current, Driver, fake_cupy, fake_numba_cuda, fake_torch, forget
 
-from numba_softmax import api, arrays, cli
+from numba_softmax import api, cli
 from numba_softmax.backends import cpu, cuda
 from numba_softmax.backends.cuda import driver, libraries
+from numba_softmax.call import arrays
 from numba_softmax.cli import UserError, bench, bench_cuda, cuda_arrays, cuda_clock, cuda_shown, info, reference
 from numba_softmax.cli.bench import Case, Data
 

@@ -12,9 +12,9 @@ pytest.importorskip("numba_cuda", reason="kernels are compiled by numba-cuda, wh
 
 from gpus import Interpreter
 
-from numba_softmax import arrays
 from numba_softmax.backends import cuda
 from numba_softmax.backends.cuda import plan
+from numba_softmax.call import arrays
 from numba_softmax.ops import OPS
 
 each_op = pytest.mark.parametrize("name", NAMES)

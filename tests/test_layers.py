@@ -17,21 +17,22 @@ HOST_SIDE = {"backends.cuda.driver", "backends.cuda.libraries"}
 # A module or a folder: what it may import of the package, and of other libraries.
 ALLOWED = {
     "__init__": ({"api", "refusals", "states"}, set()),
+    "call": (set(), set()),
     "__main__": ({"cli"}, set()),
-    "api": ({"arrays", "calls", "dispatch", "ops"}, {"numpy", "tqdm"}),
+    "api": ({"call.arrays", "call.calls", "call.dispatch", "ops"}, {"numpy", "tqdm"}),
     "refusals": ({"api", "states"}, NUMBA),
-    "calls": ({"arrays", "dispatch", "ops"}, NUMPY),
-    "states": ({"arrays", "dispatch", "folding", "foreign", "ops"}, NUMPY),
-    "mapped": ({"arrays", "calls", "dispatch", "folding", "ops"}, NUMPY),
-    "dask": ({"arrays", "calls", "dispatch", "folding", "ops"}, {"dask", "numba", "numpy"}),
-    "folding": ({"arrays", "calls", "dispatch", "ops"}, NUMPY),
-    "arrays": (set(), {"numpy", "ml_dtypes"}),
-    "dlpack": ({"arrays"}, NUMPY),
-    "foreign": ({"arrays", "dlpack"}, NUMPY),
-    "host": ({"arrays", "foreign"}, NUMPY),
+    "call.calls": ({"call.arrays", "call.dispatch", "ops"}, NUMPY),
+    "states": ({"call.arrays", "call.dispatch", "call.folding", "call.foreign", "ops"}, NUMPY),
+    "mapped": ({"call.arrays", "call.calls", "call.dispatch", "call.folding", "ops"}, NUMPY),
+    "dask": ({"call.arrays", "call.calls", "call.dispatch", "call.folding", "ops"}, {"dask", "numba", "numpy"}),
+    "call.folding": ({"call.arrays", "call.calls", "call.dispatch", "ops"}, NUMPY),
+    "call.arrays": (set(), {"numpy", "ml_dtypes"}),
+    "call.dlpack": ({"call.arrays"}, NUMPY),
+    "call.foreign": ({"call.arrays", "call.dlpack"}, NUMPY),
+    "call.host": ({"call.arrays", "call.foreign"}, NUMPY),
     "building": (set(), {"numba", "llvmlite"}),
-    "dispatch": (
-        {"building", "host", "foreign", "dlpack", "mapped", "dask"}
+    "call.dispatch": (
+        {"__init__", "building", "call.host", "call.foreign", "call.dlpack", "mapped", "dask"}
         | {"backends", "backends.cpu", "backends.cuda", "backends.cuda.streams", "backends.cuda.staging"},
         NUMPY,
     ),
@@ -43,27 +44,30 @@ ALLOWED = {
     "kernel_code": (set(), set()),
     "backends": (set(), set()),
     "backends.disk": (set(), {"numba", "llvmlite"}),
-    "backends.spec": ({"arrays", "ops", "simd"}, NUMBA),
+    "backends.spec": ({"call.arrays", "ops", "simd"}, NUMBA),
     "backends.cpu": (
-        {"arrays", "building", "ops", *MATH, "backends.cpu", "backends.disk", "backends.spec"},
+        {"call.arrays", "building", "ops", *MATH, "backends.cpu", "backends.disk", "backends.spec"},
         {"numba", "numpy", "llvmlite"},
     ),
     "backends.cuda": (
-        {"arrays", "building", "ops", *MATH, "backends.disk", "backends.spec"}
+        {"call.arrays", "building", "ops", *MATH, "backends.disk", "backends.spec"}
         | {"backends.cuda", "backends.cuda.driver", "backends.cuda.installed"},
         {"numba", "llvmlite", "numba_cuda"},
     ),
     "backends.cuda.driver": ({"building", "backends.cuda.installed"}, set()),
     "backends.cuda.installed": (set(), set()),
-    "backends.cuda.libraries": ({"arrays", "building", "dlpack", "foreign", *HOST_SIDE}, {"numpy", "numba"}),
-    "backends.cuda.streams": ({"arrays", *HOST_SIDE}, NUMPY),
-    "backends.cuda.staging": ({"arrays", "ops", "backends", "backends.cuda", *HOST_SIDE}, NUMPY),
+    "backends.cuda.libraries": (
+        {"call.arrays", "building", "call.dlpack", "call.foreign", *HOST_SIDE},
+        {"numpy", "numba"},
+    ),
+    "backends.cuda.streams": ({"call.arrays", *HOST_SIDE}, NUMPY),
+    "backends.cuda.staging": ({"call.arrays", "ops", "backends", "backends.cuda", *HOST_SIDE}, NUMPY),
     "jit": (
         {"ops", *MATH, "jit", "backends", "backends.cpu", "backends.cuda", "backends.spec"},
         {"numba", "numpy", "llvmlite", "scipy"},
     ),
     "cli": (
-        {"cli", "api", "arrays", "dask", "dispatch", "mapped", "ops", "__init__"}
+        {"cli", "api", "call.arrays", "dask", "call.dispatch", "mapped", "ops", "__init__"}
         | {"backends.cpu", "backends.disk", "backends.cuda"}
         | {f"backends.cuda.{module}" for module in ("driver", "libraries", "streams")},
         {"numba", "numpy", "llvmlite", "tqdm", "scipy", "torch", "triton", "matplotlib", "ml_dtypes"}
@@ -140,7 +144,7 @@ def test_the_table_names_modules_that_exist():
 
 def test_gpus_and_what_computes_part_by_part_are_imported_when_they_are_used():
     later = tuple(f"numba_softmax.{name}" for name in ("backends.cuda", "mapped", "dask"))
-    assert all(not at_import for name, at_import in imports_of("dispatch") if name.startswith(later))
+    assert all(not at_import for name, at_import in imports_of("call/dispatch") if name.startswith(later))
 
 
 @pytest.mark.parametrize("module", modules())
@@ -169,7 +173,7 @@ assert not unwanted, unwanted
 COMPILES = """
 from numba.core import event
 with event.install_recorder("numba:compile") as recorder:
-    from numba_softmax import calls
+    from numba_softmax.call import calls
     from numba_softmax.backends import cpu
 assert not recorder.buffer, recorder.buffer
 assert not calls._prepared.cache_info().currsize

@@ -13,8 +13,8 @@ from naive import BFLOAT16, FLOATS, LIMITS, assert_right, naive, same_bits, ulp_
 from test_edges import CASES, N, laid_out, row_of
 
 import numba_softmax as ns
-from numba_softmax import arrays
 from numba_softmax.backends import cpu
+from numba_softmax.call import arrays
 from numba_softmax.ops import OPS, STATE_OPS
 
 each_dtype = pytest.mark.parametrize("dtype", FLOATS)

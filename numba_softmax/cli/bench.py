@@ -21,7 +21,8 @@ import numba
 import numpy as np
 from tqdm import tqdm
 
-from .. import api, arrays
+from .. import api
+from ..call import arrays
 from ..ops import OPS
 from . import UserError, cold, info, scaling, sweep
 from .files import beside

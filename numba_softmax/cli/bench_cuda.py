@@ -17,9 +17,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from .. import api, arrays, dispatch
+from .. import api
 from ..backends.cuda import driver
 from ..backends.cuda.streams import GpuCall
+from ..call import arrays, dispatch
 from ..ops import OPS
 from . import UserError, bench, cuda_arrays, cuda_clock
 from .bench import COPY, OURS, SHARE, Case, Data

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .. import arrays
+from ..call import arrays
 from . import UserError
 from .info import optional
 

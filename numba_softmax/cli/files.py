@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .. import arrays
+from ..call import arrays
 from . import UserError
 
 RESERVED_AT_ONCE = 64 << 20

@@ -15,7 +15,8 @@ import numba
 import numpy as np
 from tqdm import tqdm
 
-from .. import api, arrays, mapped
+from .. import api, mapped
+from ..call import arrays
 from ..ops import OPS
 from . import UserError, files
 from .info import cpu

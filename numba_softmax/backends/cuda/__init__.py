@@ -10,8 +10,8 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ...arrays import Layout
 from ...building import built
+from ...call.arrays import Layout
 from ...ops import Op
 from ..spec import needs_float64, sign_and_factor
 from . import driver

@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ... import arrays, dlpack
 from ...building import built
-from ...foreign import check_tensor
+from ...call import arrays, dlpack
+from ...call.foreign import check_tensor
 from . import driver
 
 

@@ -20,7 +20,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_tuple
 
-from . import kernel_code
+from .. import kernel_code
 
 kernel_code.register()
 

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..ops import OPS
 from . import arrays, dispatch
-from .ops import OPS
 
 
 def call(

@@ -32,8 +32,8 @@ from typing import Any
 
 import numpy as np
 
-from .backends import cpu
-from .building import built
+from ..backends import cpu
+from ..building import built
 from .dlpack import CUDA_DEVICES
 from .foreign import is_foreign, library_of, names_of
 from .host import HostCall
@@ -76,14 +76,14 @@ def _served_in_parts(kind: Any) -> Callable[..., Any] | None:
 
 @built
 def _mapped() -> ModuleType:
-    from . import mapped
+    from .. import mapped
 
     return mapped
 
 
 @built
 def _dask() -> ModuleType:
-    from . import dask
+    from .. import dask
 
     return dask
 
@@ -109,17 +109,17 @@ def backend_of(place: str | None) -> ModuleType:
 @built
 def _cuda_backend(place: str) -> ModuleType:
     if place == "staged":
-        from .backends.cuda import staging
+        from ..backends.cuda import staging
 
         return staging
-    from .backends import cuda
+    from ..backends import cuda
 
     return cuda
 
 
 @built
 def _gpu_call() -> Any:
-    from .backends.cuda.streams import GpuCall
+    from ..backends.cuda.streams import GpuCall
 
     return GpuCall
 

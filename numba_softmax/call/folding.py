@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..ops import STATE_OPS, Op
 from . import arrays, calls, dispatch
-from .ops import STATE_OPS, Op
 
 FLOAT64 = np.dtype(np.float64)
 

@@ -1,0 +1,1 @@
+"""A call on arrays: arguments -> layout -> plan -> launch."""
