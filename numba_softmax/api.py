@@ -7,8 +7,9 @@ from typing import Any
 
 from numpy.typing import DTypeLike
 
-from .call import arrays, dispatch
-from .call.calls import call
+from .call import arguments as arrays
+from .call import devices as dispatch
+from .call.whole_arrays import call
 from .ops import OPS
 
 

@@ -27,8 +27,10 @@ try:
 except ImportError as error:
     raise ImportError(f'numba_softmax.dask needs Dask ({error}): pip install "numba-softmax[dask]"') from None
 
-from .call import arrays, calls, dispatch
-from .call.folding import FLOAT64, Rows, as_block, state_dtype
+from .call import arguments as arrays
+from .call import devices as dispatch
+from .call import whole_arrays as calls
+from .call.row_states import FLOAT64, Rows, as_block, state_dtype
 from .ops import OPS
 
 __all__ = ["log_normalize", "normalize", "online_state"]

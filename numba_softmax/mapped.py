@@ -16,8 +16,10 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from .call import arrays, calls, dispatch
-from .call.folding import Rows, as_block, state_dtype
+from .call import arguments as arrays
+from .call import devices as dispatch
+from .call import whole_arrays as calls
+from .call.row_states import Rows, as_block, state_dtype
 from .ops import OPS, Op
 
 SLAB = 32 << 20

@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
-from .call import arrays, dispatch, foreign
-from .call.folding import FLOAT64, Rows
+from .call import arguments as arrays
+from .call import devices as dispatch
+from .call import host_libraries as foreign
+from .call.row_states import FLOAT64, Rows
 from .ops import OPS, STATE_OPS
 
 

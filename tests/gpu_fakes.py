@@ -18,7 +18,10 @@ from naive import FLOATS, naive
 from numba_softmax.backends import cuda
 from numba_softmax.backends.cuda import driver, libraries
 from numba_softmax.building import built
-from numba_softmax.call import arrays, calls, dlpack, folding
+from numba_softmax.call import arguments as arrays
+from numba_softmax.call import dlpack
+from numba_softmax.call import row_states as folding
+from numba_softmax.call import whole_arrays as calls
 
 CURRENT = 0x77  # the libraries' current stream
 

@@ -10,7 +10,7 @@ from numpy.lib.array_utils import byte_bounds
 
 from numba_softmax.backends import cuda
 from numba_softmax.backends.cuda import driver, kernels
-from numba_softmax.call import arrays
+from numba_softmax.call import arguments as arrays
 from numba_softmax.ops import OPS
 
 GAP = 256

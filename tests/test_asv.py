@@ -94,7 +94,7 @@ def test_cases_are_of_the_regimes_that_they_name(monkeypatch):
     from benchmarks import common
 
     from numba_softmax.backends import cpu
-    from numba_softmax.call import arrays
+    from numba_softmax.call import arguments as arrays
     from numba_softmax.ops import OPS
 
     words = {"short rows": "short_rows", "rows": "rows", "long rows": "long_rows", "one row": "long_rows"}

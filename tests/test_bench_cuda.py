@@ -19,7 +19,7 @@ from gpu_fakes import FACTS, OUT_OF_MEMORY, Current, Driver, fake_cupy, fake_num
 from numba_softmax import api, cli
 from numba_softmax.backends import cpu, cuda
 from numba_softmax.backends.cuda import driver, libraries
-from numba_softmax.call import arrays
+from numba_softmax.call import arguments as arrays
 from numba_softmax.cli import UserError, bench, bench_cuda, cuda_arrays, cuda_clock, cuda_shown, info, reference
 from numba_softmax.cli.bench import Case, Data
 

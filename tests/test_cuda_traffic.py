@@ -14,7 +14,7 @@ from gpus import Interpreter
 
 from numba_softmax.backends import cuda
 from numba_softmax.backends.cuda import plan
-from numba_softmax.call import arrays
+from numba_softmax.call import arguments as arrays
 from numba_softmax.ops import OPS
 
 each_op = pytest.mark.parametrize("name", NAMES)

@@ -16,7 +16,7 @@ from dask.graph_manipulation import bind  # noqa: E402
 
 import numba_softmax as ns  # noqa: E402
 import numba_softmax.dask as nd  # noqa: E402
-from numba_softmax.call import calls  # noqa: E402
+from numba_softmax.call import whole_arrays as calls  # noqa: E402
 from numba_softmax.ops import OPS  # noqa: E402
 
 each_name = pytest.mark.parametrize("name", NAMES)

@@ -17,7 +17,8 @@ from naive import NAMES
 
 import numba_softmax as ns
 from numba_softmax import mapped
-from numba_softmax.call import dlpack, foreign
+from numba_softmax.call import dlpack
+from numba_softmax.call import host_libraries as foreign
 
 X = np.random.default_rng(8).normal(size=(6, 4, 5)).astype(np.float32)
 MASK = np.random.default_rng(9).random((4, 5)) < 0.7

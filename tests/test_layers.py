@@ -19,20 +19,23 @@ ALLOWED = {
     "__init__": ({"api", "refusals", "states"}, set()),
     "call": (set(), set()),
     "__main__": ({"cli"}, set()),
-    "api": ({"call.arrays", "call.calls", "call.dispatch", "ops"}, {"numpy", "tqdm"}),
+    "api": ({"call.arguments", "call.whole_arrays", "call.devices", "ops"}, {"numpy", "tqdm"}),
     "refusals": ({"api", "states"}, NUMBA),
-    "call.calls": ({"call.arrays", "call.dispatch", "ops"}, NUMPY),
-    "states": ({"call.arrays", "call.dispatch", "call.folding", "call.foreign", "ops"}, NUMPY),
-    "mapped": ({"call.arrays", "call.calls", "call.dispatch", "call.folding", "ops"}, NUMPY),
-    "dask": ({"call.arrays", "call.calls", "call.dispatch", "call.folding", "ops"}, {"dask", "numba", "numpy"}),
-    "call.folding": ({"call.arrays", "call.calls", "call.dispatch", "ops"}, NUMPY),
-    "call.arrays": (set(), {"numpy", "ml_dtypes"}),
-    "call.dlpack": ({"call.arrays"}, NUMPY),
-    "call.foreign": ({"call.arrays", "call.dlpack"}, NUMPY),
-    "call.host": ({"call.arrays", "call.foreign"}, NUMPY),
+    "call.whole_arrays": ({"call.arguments", "call.devices", "ops"}, NUMPY),
+    "states": ({"call.arguments", "call.devices", "call.row_states", "call.host_libraries", "ops"}, NUMPY),
+    "mapped": ({"call.arguments", "call.whole_arrays", "call.devices", "call.row_states", "ops"}, NUMPY),
+    "dask": (
+        {"call.arguments", "call.whole_arrays", "call.devices", "call.row_states", "ops"},
+        {"dask", "numba", "numpy"},
+    ),
+    "call.row_states": ({"call.arguments", "call.whole_arrays", "call.devices", "ops"}, NUMPY),
+    "call.arguments": (set(), {"numpy", "ml_dtypes"}),
+    "call.dlpack": ({"call.arguments"}, NUMPY),
+    "call.host_libraries": ({"call.arguments", "call.dlpack"}, NUMPY),
+    "call.adapters": ({"call.arguments", "call.host_libraries"}, NUMPY),
     "building": (set(), {"numba", "llvmlite"}),
-    "call.dispatch": (
-        {"__init__", "building", "call.host", "call.foreign", "call.dlpack", "mapped", "dask"}
+    "call.devices": (
+        {"__init__", "building", "call.adapters", "call.host_libraries", "call.dlpack", "mapped", "dask"}
         | {"backends", "backends.cpu", "backends.cuda", "backends.cuda.streams", "backends.cuda.staging"},
         NUMPY,
     ),
@@ -44,30 +47,30 @@ ALLOWED = {
     "kernel_code": (set(), set()),
     "backends": (set(), set()),
     "backends.disk": (set(), {"numba", "llvmlite"}),
-    "backends.spec": ({"call.arrays", "ops", "simd"}, NUMBA),
+    "backends.spec": ({"call.arguments", "ops", "simd"}, NUMBA),
     "backends.cpu": (
-        {"call.arrays", "building", "ops", *MATH, "backends.cpu", "backends.disk", "backends.spec"},
+        {"call.arguments", "building", "ops", *MATH, "backends.cpu", "backends.disk", "backends.spec"},
         {"numba", "numpy", "llvmlite"},
     ),
     "backends.cuda": (
-        {"call.arrays", "building", "ops", *MATH, "backends.disk", "backends.spec"}
+        {"call.arguments", "building", "ops", *MATH, "backends.disk", "backends.spec"}
         | {"backends.cuda", "backends.cuda.driver", "backends.cuda.installed"},
         {"numba", "llvmlite", "numba_cuda"},
     ),
     "backends.cuda.driver": ({"building", "backends.cuda.installed"}, set()),
     "backends.cuda.installed": (set(), set()),
     "backends.cuda.libraries": (
-        {"call.arrays", "building", "call.dlpack", "call.foreign", *HOST_SIDE},
+        {"call.arguments", "building", "call.dlpack", "call.host_libraries", *HOST_SIDE},
         {"numpy", "numba"},
     ),
-    "backends.cuda.streams": ({"call.arrays", *HOST_SIDE}, NUMPY),
-    "backends.cuda.staging": ({"call.arrays", "ops", "backends", "backends.cuda", *HOST_SIDE}, NUMPY),
+    "backends.cuda.streams": ({"call.arguments", *HOST_SIDE}, NUMPY),
+    "backends.cuda.staging": ({"call.arguments", "ops", "backends", "backends.cuda", *HOST_SIDE}, NUMPY),
     "jit": (
         {"ops", *MATH, "jit", "backends", "backends.cpu", "backends.cuda", "backends.spec"},
         {"numba", "numpy", "llvmlite", "scipy"},
     ),
     "cli": (
-        {"cli", "api", "call.arrays", "dask", "call.dispatch", "mapped", "ops", "__init__"}
+        {"cli", "api", "call.arguments", "dask", "call.devices", "mapped", "ops", "__init__"}
         | {"backends.cpu", "backends.disk", "backends.cuda"}
         | {f"backends.cuda.{module}" for module in ("driver", "libraries", "streams")},
         {"numba", "numpy", "llvmlite", "tqdm", "scipy", "torch", "triton", "matplotlib", "ml_dtypes"}
@@ -144,7 +147,7 @@ def test_the_table_names_modules_that_exist():
 
 def test_gpus_and_what_computes_part_by_part_are_imported_when_they_are_used():
     later = tuple(f"numba_softmax.{name}" for name in ("backends.cuda", "mapped", "dask"))
-    assert all(not at_import for name, at_import in imports_of("call/dispatch") if name.startswith(later))
+    assert all(not at_import for name, at_import in imports_of("call/devices") if name.startswith(later))
 
 
 @pytest.mark.parametrize("module", modules())
@@ -173,7 +176,7 @@ assert not unwanted, unwanted
 COMPILES = """
 from numba.core import event
 with event.install_recorder("numba:compile") as recorder:
-    from numba_softmax.call import calls
+    from numba_softmax.call import whole_arrays as calls
     from numba_softmax.backends import cpu
 assert not recorder.buffer, recorder.buffer
 assert not calls._prepared.cache_info().currsize

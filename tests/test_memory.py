@@ -226,7 +226,7 @@ def test_scratch_memory_is_held_while_it_is_used(run_python):
 
 ODD = """
 import numba, numpy as np, numba_softmax as ns
-from numba_softmax.call import calls
+from numba_softmax.call import whole_arrays as calls
 from numba_softmax.backends import cpu
 
 numba.set_num_threads(1)

@@ -14,7 +14,7 @@ from test_edges import CASES, N, laid_out, row_of
 
 import numba_softmax as ns
 from numba_softmax.backends import cpu
-from numba_softmax.call import arrays
+from numba_softmax.call import arguments as arrays
 from numba_softmax.ops import OPS, STATE_OPS
 
 each_dtype = pytest.mark.parametrize("dtype", FLOATS)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from . import arrays
+from . import arguments as arrays
 
 CUDA_DEVICES = (2, 13)
 """Numbers of the devices kDLCUDA and kDLCUDAManaged."""

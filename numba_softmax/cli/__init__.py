@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 
 from .. import __version__
 from ..backends.cpu import threads
-from ..call.dispatch import DEVICES
+from ..call.devices import DEVICES
 from ..ops import OPS, STATE_OPS
 from .occupancy import LIMITS
 

@@ -22,7 +22,7 @@ import numpy as np
 from tqdm import tqdm
 
 from .. import api
-from ..call import arrays
+from ..call import arguments as arrays
 from ..ops import OPS
 from . import UserError, cold, info, scaling, sweep
 from .files import beside

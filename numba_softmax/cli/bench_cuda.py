@@ -20,7 +20,8 @@ from tqdm import tqdm
 from .. import api
 from ..backends.cuda import driver
 from ..backends.cuda.streams import GpuCall
-from ..call import arrays, dispatch
+from ..call import arguments as arrays
+from ..call import devices as dispatch
 from ..ops import OPS
 from . import UserError, bench, cuda_arrays, cuda_clock
 from .bench import COPY, OURS, SHARE, Case, Data

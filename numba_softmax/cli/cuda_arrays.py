@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..call import arrays
+from ..call import arguments as arrays
 from . import UserError
 from .info import optional
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..call import arrays
+from ..call import arguments as arrays
 from . import UserError
 
 RESERVED_AT_ONCE = 64 << 20

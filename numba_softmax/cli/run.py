@@ -16,7 +16,7 @@ import numpy as np
 from tqdm import tqdm
 
 from .. import api, mapped
-from ..call import arrays
+from ..call import arguments as arrays
 from ..ops import OPS
 from . import UserError, files
 from .info import cpu

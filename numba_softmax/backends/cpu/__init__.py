@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import numba
 
-from ...call.arrays import Layout, address_of
+from ...call.arguments import Layout, address_of
 from ...ops import Op
 from ..spec import Spec, across_rows, along_rows, needs_float64, sign_and_factor, stored
 from .caches import second_cache

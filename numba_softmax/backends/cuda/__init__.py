@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ...building import built
-from ...call.arrays import Layout
+from ...call.arguments import Layout
 from ...ops import Op
 from ..spec import needs_float64, sign_and_factor
 from . import driver

@@ -17,8 +17,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ...building import built
-from ...call import arrays, dlpack
-from ...call.foreign import check_tensor
+from ...call import arguments as arrays
+from ...call import dlpack
+from ...call.host_libraries import check_tensor
 from . import driver
 
 

@@ -15,8 +15,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ...call import arrays
-from ...call.arrays import Dim, Layout
+from ...call import arguments as arrays
+from ...call.arguments import Dim, Layout
 from ...ops import Op
 from .. import cuda
 from . import driver

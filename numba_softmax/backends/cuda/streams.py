@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ...call.arrays import extent
+from ...call.arguments import extent
 from . import driver
 from .driver import Queue
 from .libraries import View, library_of

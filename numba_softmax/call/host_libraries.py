@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from . import arrays, dlpack
+from . import arguments as arrays
+from . import dlpack
 
 _ALIGNMENT = 64
 """Bytes of the addresses that JAX takes without a copy: whole lines of a cache."""

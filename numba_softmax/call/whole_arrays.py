@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..ops import OPS
-from . import arrays, dispatch
+from . import arguments as arrays
+from . import devices as dispatch
 
 
 def call(

@@ -34,9 +34,9 @@ import numpy as np
 
 from ..backends import cpu
 from ..building import built
+from .adapters import HostCall
 from .dlpack import CUDA_DEVICES
-from .foreign import is_foreign, library_of, names_of
-from .host import HostCall
+from .host_libraries import is_foreign, library_of, names_of
 
 DEVICES = ("cpu", "cuda")
 

@@ -13,7 +13,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..ops import STATE_OPS, Op
-from . import arrays, calls, dispatch
+from . import arguments as arrays
+from . import devices as dispatch
+from . import whole_arrays as calls
 
 FLOAT64 = np.dtype(np.float64)
 

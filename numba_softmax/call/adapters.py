@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from . import arrays, foreign
+from . import arguments as arrays
+from . import host_libraries as foreign
 
 
 class View(NamedTuple):
