@@ -16,7 +16,7 @@ from dask.graph_manipulation import bind  # noqa: E402
 
 import numba_softmax as ns  # noqa: E402
 import numba_softmax.dask as nd  # noqa: E402
-from numba_softmax.call import whole_arrays as calls  # noqa: E402
+from numba_softmax.call import whole_arrays  # noqa: E402
 from numba_softmax.ops import OPS  # noqa: E402
 
 each_name = pytest.mark.parametrize("name", NAMES)
@@ -216,9 +216,9 @@ def test_kernels_in_a_task_use_one_thread(monkeypatch):
 
         monkeypatch.setattr(owner, name, with_record)
 
-    recorded(calls, "call")
+    recorded(whole_arrays, "call")
     for name in ("fold", "merge", "finish", "read"):
-        recorded(nd.Rows, name)
+        recorded(nd.RowStates, name)
     before = numba.get_num_threads()
     numba.set_num_threads(2)
     try:

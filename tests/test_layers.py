@@ -17,28 +17,56 @@ HOST_SIDE = {"backends.cuda.driver", "backends.cuda.libraries"}
 # A module or a folder: what it may import of the package, and of other libraries.
 ALLOWED = {
     "__init__": ({"api", "refusals", "states"}, set()),
-    "call": (set(), set()),
     "__main__": ({"cli"}, set()),
-    "api": ({"call.arguments", "call.whole_arrays", "call.devices", "ops"}, {"numpy", "tqdm"}),
-    "refusals": ({"api", "states"}, NUMBA),
-    "call.whole_arrays": ({"call.arguments", "call.devices", "ops"}, NUMPY),
-    "states": ({"call.arguments", "call.devices", "call.row_states", "call.host_libraries", "ops"}, NUMPY),
-    "mapped": ({"call.arguments", "call.whole_arrays", "call.devices", "call.row_states", "ops"}, NUMPY),
-    "dask": (
-        {"call.arguments", "call.whole_arrays", "call.devices", "call.row_states", "ops"},
-        {"dask", "numba", "numpy"},
+    "api": (
+        {"building", "ops", "mapped", "dask", "call.arguments", "call.devices", "call.host_libraries"}
+        | {"call.layout", "call.request", "call.whole_arrays"},
+        {"numpy", "tqdm"},
     ),
-    "call.row_states": ({"call.arguments", "call.whole_arrays", "call.devices", "ops"}, NUMPY),
-    "call.arguments": (set(), {"numpy", "ml_dtypes"}),
-    "call.dlpack": ({"call.arguments"}, NUMPY),
-    "call.host_libraries": ({"call.arguments", "call.dlpack"}, NUMPY),
-    "call.adapters": ({"call.arguments", "call.host_libraries"}, NUMPY),
-    "building": (set(), {"numba", "llvmlite"}),
-    "call.devices": (
-        {"__init__", "building", "call.adapters", "call.host_libraries", "call.dlpack", "mapped", "dask"}
-        | {"backends", "backends.cpu", "backends.cuda", "backends.cuda.streams", "backends.cuda.staging"},
+    "refusals": ({"api", "states"}, NUMBA),
+    "states": ({"ops", "call.adapters", "call.arguments", "call.host_libraries", "call.row_states"}, NUMPY),
+    "mapped": (
+        {"ops", "call.adapters", "call.arguments", "call.devices", "call.layout", "call.overlap", "call.request"}
+        | {"call.row_states", "call.whole_arrays"},
         NUMPY,
     ),
+    "dask": (
+        {"ops", "call.adapters", "call.arguments", "call.devices", "call.layout", "call.request"}
+        | {"call.row_states", "call.whole_arrays"},
+        {"dask", "numba", "numpy"},
+    ),
+    "call": (set(), set()),
+    "call.row_states": (
+        {"ops", "call.adapters", "call.arguments", "call.devices", "call.layout", "call.overlap"},
+        NUMPY,
+    ),
+    "call.whole_arrays": (
+        {"ops", "call.adapters", "call.arguments", "call.devices", "call.host_libraries", "call.layout"}
+        | {"call.memory", "call.overlap", "call.plan", "call.request"},
+        NUMPY,
+    ),
+    "call.plan": (
+        {"ops", "call.arguments", "call.devices", "call.layout", "call.overlap", "call.request"},
+        set(),
+    ),
+    "call.adapters": (
+        {"building", "backends.cuda.streams", "call.arguments", "call.devices", "call.host_libraries"}
+        | {"call.layout", "call.memory"},
+        NUMPY,
+    ),
+    "call.devices": (
+        {"building", "backends", "backends.cpu", "backends.cuda", "backends.cuda.staging"}
+        | {"call.dlpack", "call.host_libraries"},
+        NUMPY,
+    ),
+    "call.request": ({"ops", "call.arguments"}, NUMPY),
+    "call.host_libraries": ({"call.arguments", "call.dlpack", "call.layout", "call.memory"}, NUMPY),
+    "call.dlpack": ({"call.arguments", "call.layout", "call.memory"}, NUMPY),
+    "call.overlap": ({"call.layout", "call.memory"}, NUMPY),
+    "call.arguments": ({"call.layout"}, {"numpy", "ml_dtypes"}),
+    "call.memory": (set(), NUMPY),
+    "call.layout": (set(), NUMPY),
+    "building": (set(), {"numba", "llvmlite"}),
     "ops": (MATH, NUMBA),
     "online": ({"lanewise", "simd", "expmath"}, NUMBA),
     "expmath": ({"lanewise", "simd"}, NUMBA),
@@ -47,30 +75,33 @@ ALLOWED = {
     "kernel_code": (set(), set()),
     "backends": (set(), set()),
     "backends.disk": (set(), {"numba", "llvmlite"}),
-    "backends.spec": ({"call.arguments", "ops", "simd"}, NUMBA),
+    "backends.spec": ({"call.layout", "ops", "simd"}, NUMBA),
     "backends.cpu": (
-        {"call.arguments", "building", "ops", *MATH, "backends.cpu", "backends.disk", "backends.spec"},
+        {"call.layout", "call.memory", "building", "ops", *MATH, "backends.cpu", "backends.disk", "backends.spec"},
         {"numba", "numpy", "llvmlite"},
     ),
     "backends.cuda": (
-        {"call.arguments", "building", "ops", *MATH, "backends.disk", "backends.spec"}
+        {"call.layout", "building", "ops", *MATH, "backends.disk", "backends.spec"}
         | {"backends.cuda", "backends.cuda.driver", "backends.cuda.installed"},
         {"numba", "llvmlite", "numba_cuda"},
     ),
     "backends.cuda.driver": ({"building", "backends.cuda.installed"}, set()),
     "backends.cuda.installed": (set(), set()),
     "backends.cuda.libraries": (
-        {"call.arguments", "building", "call.dlpack", "call.host_libraries", *HOST_SIDE},
+        {"building", "call.arguments", "call.dlpack", "call.host_libraries", "call.layout", *HOST_SIDE},
         {"numpy", "numba"},
     ),
-    "backends.cuda.streams": ({"call.arguments", *HOST_SIDE}, NUMPY),
-    "backends.cuda.staging": ({"call.arguments", "ops", "backends", "backends.cuda", *HOST_SIDE}, NUMPY),
+    "backends.cuda.streams": ({"call.memory", *HOST_SIDE}, NUMPY),
+    "backends.cuda.staging": (
+        {"call.layout", "call.memory", "ops", "backends", "backends.cuda", *HOST_SIDE},
+        NUMPY,
+    ),
     "jit": (
         {"ops", *MATH, "jit", "backends", "backends.cpu", "backends.cuda", "backends.spec"},
         {"numba", "numpy", "llvmlite", "scipy"},
     ),
     "cli": (
-        {"cli", "api", "call.arguments", "dask", "call.devices", "mapped", "ops", "__init__"}
+        {"cli", "api", "call.arguments", "call.devices", "call.layout", "dask", "mapped", "ops", "__init__"}
         | {"backends.cpu", "backends.disk", "backends.cuda"}
         | {f"backends.cuda.{module}" for module in ("driver", "libraries", "streams")},
         {"numba", "numpy", "llvmlite", "tqdm", "scipy", "torch", "triton", "matplotlib", "ml_dtypes"}
@@ -147,7 +178,8 @@ def test_the_table_names_modules_that_exist():
 
 def test_gpus_and_what_computes_part_by_part_are_imported_when_they_are_used():
     later = tuple(f"numba_softmax.{name}" for name in ("backends.cuda", "mapped", "dask"))
-    assert all(not at_import for name, at_import in imports_of("call/devices") if name.startswith(later))
+    imports = (pair for module in ("api", "call/adapters", "call/devices") for pair in imports_of(module))
+    assert all(not at_import for name, at_import in imports if name.startswith(later))
 
 
 @pytest.mark.parametrize("module", modules())
@@ -176,10 +208,10 @@ assert not unwanted, unwanted
 COMPILES = """
 from numba.core import event
 with event.install_recorder("numba:compile") as recorder:
-    from numba_softmax.call import whole_arrays as calls
+    from numba_softmax.call.plan import plan_call
     from numba_softmax.backends import cpu
 assert not recorder.buffer, recorder.buffer
-assert not calls._prepared.cache_info().currsize
+assert not plan_call.cache_info().currsize
 """
 
 

@@ -14,7 +14,9 @@ from test_edges import CASES, N, laid_out, row_of
 
 import numba_softmax as ns
 from numba_softmax.backends import cpu
-from numba_softmax.call import arguments as arrays
+from numba_softmax.call.arguments import as_axes
+from numba_softmax.call.layout import Form, layout_of, strides_with_reduced
+from numba_softmax.call.memory import address_of
 from numba_softmax.ops import OPS, STATE_OPS
 
 each_dtype = pytest.mark.parametrize("dtype", FLOATS)
@@ -197,8 +199,8 @@ def test_blocks_of_any_layout(one_thread, dtype, shape, axis, regime):
     x, masks = normal(shape, dtype), [None]
     if dtype == "float32":
         masks.append(np.random.default_rng(1).random(shape) < 0.7)
-    axes = arrays.as_axes(axis, x.ndim)
-    layout = arrays.layout_of(shape, axes, x.dtype, x.strides, x.dtype, x.strides, None, "given")
+    axes = as_axes(axis, x.ndim)
+    layout = layout_of(axes, Form.of(x), Form.of(x), None, "given")
     assert cpu.plan(OPS["softmax"], layout, False, False, False).kernel[0] == regime
     rows = tuple(size for i, size in enumerate(shape) if i not in axes)
     for where in masks:
@@ -428,9 +430,9 @@ def test_the_state_shows_its_scale():
 def test_folds_in_float64_write_no_more_than_states_of_float32_have(one_thread, shape, axis, step):
     x = for_scale(normal(shape), 1e38)[:, ::step]
     states = np.full((3, shape[1 - axis]), 7.0)
-    steps = arrays.steps_with_reduced((8,), (axis,), 2)
-    layout = arrays.layout_of(x.shape, (axis,), x.dtype, x.strides, states.dtype, steps, None)
-    cpu.starter(STATE_OPS["fold"], layout)(arrays.address_of(x), arrays.address_of(states), 0, 1e38)
+    steps = strides_with_reduced((8,), (axis,), 2)
+    layout = layout_of((axis,), Form.of(x), Form(states.shape, states.dtype, steps), None)
+    cpu.starter(STATE_OPS["fold"], layout)(address_of(x), address_of(states), 0, 1e38)
     np.testing.assert_array_equal(states[0], x.max(axis=axis))
     assert (states[2] == 7).all()
 

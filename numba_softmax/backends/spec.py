@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from numba import float32, float64
 
 from .. import kernel_code
-from ..call.arguments import Layout, state_numbers
+from ..call.layout import Layout, state_numbers
 from ..ops import Op
 from ..simd import Stored
 

@@ -22,7 +22,7 @@ import numpy as np
 from tqdm import tqdm
 
 from .. import api
-from ..call import arguments as arrays
+from ..call.arguments import as_output_dtype
 from ..ops import OPS
 from . import UserError, cold, info, scaling, sweep
 from .files import beside
@@ -238,7 +238,7 @@ def measured_case(case: Case) -> dict[str, Any] | None:
     x = (generator.standard_normal(case.shape, np.float32) * 3).astype(getattr(home, case.dtype))
     mask = generator.random(case.shape, np.float32) < SHARE if case.masked else None
     shape = x.max(case.axis).shape if OPS[case.op].reduces else x.shape
-    data = Data(x, np.ones(shape, arrays.as_output_dtype(None, x.dtype, None)), mask)
+    data = Data(x, np.ones(shape, as_output_dtype(None, x.dtype, None)), mask)
     calls = dict(candidates(case, data))
     fewest = FEWEST_ROUNDS if case.aim is None else ROUNDS  # a ratio near 1 is worth more rounds
     times = interleaved(calls, foreign=OTHERS, slow=("numpy", "scipy"), fewest=fewest)
