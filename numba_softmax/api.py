@@ -296,7 +296,10 @@ def warmup(
 
 
 def _call(*request: Any) -> Any:
-    """The result of a request, of the fields of `Request`. Arrays of NumPy's go to `call_numpy` at once, mostly."""
+    """The result of the request with these fields: see `Request`.
+
+    Arrays of NumPy's go to `call_numpy` at once, unless they are to be computed with elsewhere: it takes less time.
+    """
     kind: Any = type(request[1])
     return _call_for(kind)(request)
 

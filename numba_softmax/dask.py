@@ -204,7 +204,7 @@ def call(request: Request) -> da.Array:
 # ---------------------------------------------------------------------- arguments
 
 
-class Work(NamedTuple):
+class _Work(NamedTuple):
     """All that the tasks of a call have in common; it goes with each of them."""
 
     name: str
@@ -215,7 +215,7 @@ class Work(NamedTuple):
     y_dtype: np.dtype
 
 
-def _work_of(request: Request) -> Work:
+def _work_of(request: Request) -> _Work:
     """The work of a request on an array that can be computed with."""
     x = request.x
     if not isinstance(x, da.Array):
@@ -226,7 +226,7 @@ def _work_of(request: Request) -> Work:
     if unknown:
         raise ValueError(f"x has chunks of unknown size along axis {unknown[0]}: call x.compute_chunk_sizes() first")
     axes, _, scale, y_dtype = checked(request, x, None)
-    return Work(request.name, axes, request.keepdims, scale, state_dtype(x.dtype, y_dtype), y_dtype)
+    return _Work(request.name, axes, request.keepdims, scale, state_dtype(x.dtype, y_dtype), y_dtype)
 
 
 def _as_mask(where: Any, x: da.Array) -> da.Array | None:
@@ -289,7 +289,7 @@ def _blockwise(
     return da.blockwise(task, index, x, every, *state, *of_mask, align_arrays=False, meta=meta, **options)
 
 
-def _states(work: Work, x: da.Array, mask: da.Array | None) -> da.Array:
+def _states(work: _Work, x: da.Array, mask: da.Array | None) -> da.Array:
     """The states of the rows: numbers first, then the rows' axes."""
     axes = work.axes
     states = _blockwise(
@@ -304,7 +304,7 @@ def _states(work: Work, x: da.Array, mask: da.Array | None) -> da.Array:
     )  # fmt: skip
 
 
-def _finished(work: Work, x: da.Array, mask: da.Array | None, state: da.Array) -> da.Array:
+def _finished(work: _Work, x: da.Array, mask: da.Array | None, state: da.Array) -> da.Array:
     """The results of all chunks, from themselves and the states."""
     task, index = functools.partial(_finish, work=work), [x.ndim, *(i for i in range(x.ndim) if i not in work.axes)]
     return _blockwise(task, list(range(x.ndim)), x, mask, (state, index), token=work.name, dtype=work.y_dtype)
@@ -324,7 +324,7 @@ def _one_thread() -> Iterator[None]:
         numba.set_num_threads(before)
 
 
-def _call(x: Any, _: None, mask: Any, *, work: Work) -> Any:
+def _call(x: Any, _: None, mask: Any, *, work: _Work) -> Any:
     """The results of a chunk of whole rows."""
     request = Request(
         work.name, _only(x), work.axes, _only(mask), work.scale, keepdims=work.keepdims, dtype=work.y_dtype
@@ -333,7 +333,7 @@ def _call(x: Any, _: None, mask: Any, *, work: Work) -> Any:
         return whole_arrays.call(request)
 
 
-def _fold(x: Any, _: None, mask: Any, *, work: Work) -> Any:
+def _fold(x: Any, _: None, mask: Any, *, work: _Work) -> Any:
     """The states of a chunk, with an axis of 1 for each that is gone."""
     axes = work.axes
     with _one_thread():
@@ -344,7 +344,7 @@ def _fold(x: Any, _: None, mask: Any, *, work: Work) -> Any:
         return states.to_array().reshape(states.count, *(1 if i in axes else n for i, n in enumerate(x.shape)))
 
 
-def _merge(states: Any, axis: Axes, keepdims: bool, *, work: Work) -> Any:
+def _merge(states: Any, axis: Axes, keepdims: bool, *, work: _Work) -> Any:
     """States merged along axes, in their order; the first axis is that of their numbers."""
     shape = states.shape
     with _one_thread():
@@ -362,7 +362,7 @@ def _alone(states: Any, axis: Axes, keepdims: bool) -> Any:
     return states
 
 
-def _finish(x: Any, state: Any, mask: Any, *, work: Work) -> Any:
+def _finish(x: Any, state: Any, mask: Any, *, work: _Work) -> Any:
     """The results of a chunk."""
     with _one_thread():
         block = block_of(x, work.axes, mask, work.state_dtype)
@@ -371,7 +371,7 @@ def _finish(x: Any, state: Any, mask: Any, *, work: Work) -> Any:
         return states.finish(OPS[work.name], block, result)
 
 
-def _read(state: Any, *, work: Work) -> Any:
+def _read(state: Any, *, work: _Work) -> Any:
     """An op's number of each row."""
     with _one_thread():
         return RowStates.from_array(_only(state), work.state_dtype, work.scale).read(OPS[work.name], work.y_dtype)

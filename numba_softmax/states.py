@@ -104,7 +104,7 @@ class OnlineSoftmax:
 
     @property
     def scale(self) -> float:
-        """What multiplies the elements; 1.0 where none was given."""
+        """The factor of the elements; 1.0 where none was given."""
         return 1.0 if self._rows.scale is None else self._rows.scale
 
     def update(self, block: Any, axis: int | tuple[int, ...] | None = -1, where: Any = None) -> OnlineSoftmax:

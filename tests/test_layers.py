@@ -47,7 +47,7 @@ ALLOWED = {
     ),
     "call.plan": (
         {"ops", "call.arguments", "call.devices", "call.layout", "call.overlap", "call.request"},
-        set(),
+        NUMPY,
     ),
     "call.adapters": (
         {"building", "backends.cuda.streams", "call.arguments", "call.devices", "call.host_libraries"}
