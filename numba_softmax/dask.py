@@ -205,7 +205,7 @@ def call(request: Request) -> da.Array:
 
 
 class _Work(NamedTuple):
-    """All that the tasks of a call have in common; it goes with each of them."""
+    """The arguments of a call, checked; they go with its tasks."""
 
     name: str
     axes: Axes
@@ -290,13 +290,17 @@ def _blockwise(
 
 
 def _states(work: _Work, x: da.Array, mask: da.Array | None) -> da.Array:
-    """The states of the rows: numbers first, then the rows' axes."""
-    axes = work.axes
+    """The states of the rows: numbers first, then the rows' axes.
+
+    Tasks get of the work what states depend on, so that different functions of the same rows share these tasks.
+    """
+    axes, scale, dtype = work.axes, work.scale, work.state_dtype
     states = _blockwise(
-        functools.partial(_fold, work=work), [x.ndim, *range(x.ndim)], x, mask, token="softmax-fold", dtype=FLOAT64,
-        new_axes={x.ndim: state_numbers(work.state_dtype.name)}, adjust_chunks=dict.fromkeys(axes, 1),
+        functools.partial(_fold, axes=axes, scale=scale, dtype=dtype), [x.ndim, *range(x.ndim)], x, mask,
+        token="softmax-fold", dtype=FLOAT64, new_axes={x.ndim: state_numbers(dtype.name)},
+        adjust_chunks=dict.fromkeys(axes, 1),
     )  # fmt: skip
-    merge = functools.partial(_merge, work=work)
+    merge = functools.partial(_merge, scale=scale, dtype=dtype)
     return da.reduction(
         states, chunk=_alone, combine=merge, aggregate=merge, axis=tuple(i + 1 for i in axes), keepdims=False,
         dtype=FLOAT64, split_every=BRANCHES, name="softmax-merge",
@@ -333,26 +337,25 @@ def _call(x: Any, _: None, mask: Any, *, work: _Work) -> Any:
         return whole_arrays.call(request)
 
 
-def _fold(x: Any, _: None, mask: Any, *, work: _Work) -> Any:
+def _fold(x: Any, _: None, mask: Any, *, axes: Axes, scale: float | None, dtype: np.dtype) -> Any:
     """The states of a chunk, with an axis of 1 for each that is gone."""
-    axes = work.axes
     with _one_thread():
-        block = block_of(x, axes, mask, work.state_dtype)
+        block = block_of(x, axes, mask, dtype)
         rows = tuple(n for i, n in enumerate(x.shape) if i not in axes)
-        states = RowStates(rows, work.state_dtype, work.scale, block.adapter)
+        states = RowStates(rows, dtype, scale, block.adapter)
         states.fold(block)
         return states.to_array().reshape(states.count, *(1 if i in axes else n for i, n in enumerate(x.shape)))
 
 
-def _merge(states: Any, axis: Axes, keepdims: bool, *, work: _Work) -> Any:
+def _merge(states: Any, axis: Axes, keepdims: bool, *, scale: float | None, dtype: np.dtype) -> Any:
     """States merged along axes, in their order; the first axis is that of their numbers."""
     shape = states.shape
     with _one_thread():
         rows = tuple(n for i, n in enumerate(shape) if i not in axis)[1:]
-        merged = RowStates(rows, work.state_dtype, work.scale, adapter_for(states, "the states"))
+        merged = RowStates(rows, dtype, scale, adapter_for(states, "the states"))
         for at in itertools.product(*(range(shape[i]) for i in axis)):
             part = states[tuple(at[axis.index(i)] if i in axis else slice(None) for i in range(len(shape)))]
-            merged.merge(RowStates.from_array(part, work.state_dtype, work.scale))
+            merged.merge(RowStates.from_array(part, dtype, scale))
         numbers = merged.to_array()
     return numbers.reshape(tuple(1 if i in axis else n for i, n in enumerate(shape))) if keepdims else numbers
 

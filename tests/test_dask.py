@@ -195,6 +195,14 @@ def test_graphs_of_the_same_call_have_the_same_names():
     assert ns.softmax(x, scale=0.5).name != ns.softmax(x, scale=0.25).name
 
 
+def test_functions_of_the_same_rows_share_the_tasks_for_their_states():
+    x = da.from_array(numbers((4, 60)), (4, 10))
+    results = ns.softmax(x), ns.log_softmax(x), ns.logsumexp(x), nd.online_state(x)
+    tasks = [{key for key in dict(y.dask) if key[0].startswith(("softmax-fold", "softmax-merge"))} for y in results]
+    assert len(tasks[0]) > 6
+    assert tasks == tasks[:1] * 4
+
+
 def test_the_same_chunks_give_the_same_bits_whoever_computes_what():
     y = ns.softmax(da.from_array(numbers((40, 3000)), (7, 11)))
     first = y.compute()

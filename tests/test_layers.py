@@ -41,8 +41,8 @@ ALLOWED = {
         NUMPY,
     ),
     "call.whole_arrays": (
-        {"ops", "call.adapters", "call.arguments", "call.devices", "call.host_libraries", "call.layout"}
-        | {"call.memory", "call.overlap", "call.plan", "call.request"},
+        {"ops", "call.adapters", "call.arguments", "call.devices", "call.host_libraries", "call.memory"}
+        | {"call.overlap", "call.plan", "call.request"},
         NUMPY,
     ),
     "call.plan": (
@@ -55,8 +55,7 @@ ALLOWED = {
         NUMPY,
     ),
     "call.devices": (
-        {"building", "backends", "backends.cpu", "backends.cuda", "backends.cuda.staging"}
-        | {"call.dlpack", "call.host_libraries"},
+        {"building", "backends.cpu", "backends.cuda", "backends.cuda.staging"} | {"call.dlpack", "call.host_libraries"},
         NUMPY,
     ),
     "call.request": ({"ops", "call.arguments"}, NUMPY),
