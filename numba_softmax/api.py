@@ -1,14 +1,23 @@
-"""The public functions: what they mean, and their arguments checked; the work is done below."""
+"""The public functions: what they mean, and the choice by the type of `x`: a whole array, a file, or a Dask array."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import functools
+from collections.abc import Callable, Iterable
+from types import ModuleType
 from typing import Any
 
+import numpy as np
 from numpy.typing import DTypeLike
 
-from . import arrays, dispatch
-from .calls import call
+from .building import built
+from .call import whole_arrays
+from .call.arguments import as_dtypes, as_output_dtype, check_input_dtype
+from .call.devices import backend_named, choose_backend
+from .call.host_libraries import names_of
+from .call.layout import format_name
+from .call.request import Request
+from .call.whole_arrays import call_numpy
 from .ops import OPS
 
 
@@ -106,7 +115,9 @@ def softmax(
     >>> ns.softmax([1.0, 2.0, 3.0], where=[True, False, True]).round(4)
     array([0.1192, 0.    , 0.8808])
     """
-    return call("softmax", x, axis, where, scale, False, dtype, out, device, stream)
+    if type(x) is np.ndarray and device is None and stream is None:
+        return call_numpy(("softmax", axis, False, None), x, where, scale, dtype, out)
+    return _call("softmax", x, axis, where, scale, False, dtype, out, device, stream)
 
 
 def log_softmax(
@@ -151,7 +162,9 @@ def log_softmax(
     >>> ns.log_softmax([0.0, -40.0])
     array([-4.24835426e-18, -4.00000000e+01])
     """
-    return call("log_softmax", x, axis, where, scale, False, dtype, out, device, stream)
+    if type(x) is np.ndarray and device is None and stream is None:
+        return call_numpy(("log_softmax", axis, False, None), x, where, scale, dtype, out)
+    return _call("log_softmax", x, axis, where, scale, False, dtype, out, device, stream)
 
 
 def logsumexp(
@@ -202,7 +215,9 @@ def logsumexp(
     >>> ns.logsumexp([[0.0, 1.0], [2.0, 3.0]], axis=0, keepdims=True).round(4)
     array([[2.1269, 3.1269]])
     """
-    return call("logsumexp", x, axis, where, scale, bool(keepdims), dtype, out, device, stream)
+    if type(x) is np.ndarray and device is None and stream is None:
+        return call_numpy(("logsumexp", axis, bool(keepdims), None), x, where, scale, dtype, out)
+    return _call("logsumexp", x, axis, where, scale, bool(keepdims), dtype, out, device, stream)
 
 
 def warmup(
@@ -259,12 +274,11 @@ def warmup(
         if name not in OPS:
             raise ValueError(f"there is no function {name!r}: it must be one of {', '.join(OPS)}")
     formats = []
-    for x_dtype in arrays.as_dtypes(dtypes):
-        arrays.check_input_dtype(x_dtype)
-        y_dtype = arrays.as_output_dtype(dtype, x_dtype, None)
-        formats.append((str(arrays.format_name(x_dtype)), str(arrays.format_name(y_dtype))))
-    place, _ = dispatch.place_of((), device, None)
-    backend = dispatch.backend_of(place)
+    for x_dtype in as_dtypes(dtypes):
+        check_input_dtype(x_dtype)
+        y_dtype = as_output_dtype(dtype, x_dtype, None)
+        formats.append((str(format_name(x_dtype)), str(format_name(y_dtype))))
+    backend = backend_named(choose_backend((), device, None))
     steps = [
         step
         for name in ops or OPS
@@ -276,3 +290,39 @@ def warmup(
     for step in tqdm(steps, desc="compiling", delay=1, leave=False, disable=None):
         step()
     return len(steps)
+
+
+# ------------------------------------------------------------------------ choice
+
+
+def _call(*request: Any) -> Any:
+    """The result of the request with these fields: see `Request`.
+
+    Arrays of NumPy's go to `call_numpy` at once, unless they are to be computed with elsewhere: it takes less time.
+    """
+    kind: Any = type(request[1])
+    return _call_for(kind)(request)
+
+
+@functools.lru_cache(maxsize=256)
+def _call_for(kind: Any) -> Callable[[tuple], Any]:
+    """The function that serves requests on arrays of that type."""
+    if issubclass(kind, np.memmap):
+        return lambda request: _mapped().call(Request(*request))
+    if ("dask", "Array") in names_of(kind):
+        return lambda request: _dask().call(Request(*request))
+    return whole_arrays.call
+
+
+@built
+def _mapped() -> ModuleType:
+    from . import mapped
+
+    return mapped
+
+
+@built
+def _dask() -> ModuleType:
+    from . import dask
+
+    return dask

@@ -15,7 +15,7 @@ import contextlib
 import functools
 import itertools
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
@@ -27,8 +27,13 @@ try:
 except ImportError as error:
     raise ImportError(f'numba_softmax.dask needs Dask ({error}): pip install "numba-softmax[dask]"') from None
 
-from . import arrays, calls, dispatch
-from .folding import FLOAT64, Rows, as_block, state_dtype
+from .call import whole_arrays
+from .call.adapters import adapter_for
+from .call.arguments import as_mask
+from .call.devices import in_host_memory
+from .call.layout import state_numbers
+from .call.request import Request, checked
+from .call.row_states import FLOAT64, RowStates, block_of, state_dtype
 from .ops import OPS
 
 __all__ = ["log_normalize", "normalize", "online_state"]
@@ -89,9 +94,8 @@ def online_state(
     >>> m.compute(), (1 + rest).compute().round(4)
     (array([3.]), array([1.553]))
     """
-    axes = _checked(x, axis)
-    of_rows = state_dtype(x.dtype, arrays.as_output_dtype(dtype, x.dtype, None))
-    return _states(x, axes, _as_mask(where, x), arrays.as_scale(scale), of_rows)
+    work = _work_of(Request("logsumexp", x, axis, where, scale, dtype=dtype))  # which is read of a state
+    return _states(work, x, _as_mask(where, x))
 
 
 def normalize(
@@ -132,7 +136,7 @@ def normalize(
     >>> numba_softmax.dask.normalize(x[:, 2:], state).compute().round(4)
     array([[0.2369, 0.6439]])
     """
-    return _normalized("softmax", x, state, axis, where, scale, dtype)
+    return _normalized(Request("softmax", x, axis, where, scale, dtype=dtype), state)
 
 
 def log_normalize(
@@ -168,56 +172,61 @@ def log_normalize(
     >>> numba_softmax.dask.log_normalize(x, numba_softmax.dask.online_state(x)).compute()
     array([-4.24835426e-18, -4.00000000e+01])
     """
-    return _normalized("log_softmax", x, state, axis, where, scale, dtype)
+    return _normalized(Request("log_softmax", x, axis, where, scale, dtype=dtype), state)
 
 
-def call(
-    name: str, x: da.Array, axis: Any, where: Any, scale: Any, keepdims: bool, dtype: Any, out: Any, device: Any,
-    stream: Any,
-) -> da.Array:  # fmt: skip
-    """A call on a Dask array, with the arguments of `calls.call`."""
-    for argument, value in {"out": out, "device": device, "stream": stream}.items():
-        if value is not None:
+def call(request: Request) -> da.Array:
+    """The result of a request on a Dask array."""
+    for argument in ("out", "device", "stream"):
+        if getattr(request, argument) is not None:
             raise TypeError(
                 f"{argument} is not for Dask arrays, which are computed later, where their chunks lie: leave it out"
             )
-    axes = _checked(x, axis)
-    mask, factor, op = _as_mask(where, x), arrays.as_scale(scale), OPS[name]
-    y_dtype = arrays.as_output_dtype(dtype, x.dtype, None)
+    x, work, op = request.x, _work_of(request), OPS[request.name]
+    mask, axes, y_dtype = _as_mask(request.where, x), work.axes, work.y_dtype
     if all(x.numblocks[i] == 1 for i in axes):
-        kept = keepdims or not op.reduces
-        task = functools.partial(_call, op_name=name, axes=axes, scale=factor, keepdims=keepdims, y_dtype=y_dtype)
+        kept = work.keepdims or not op.reduces
         return _blockwise(
-            task, name, [i for i in range(x.ndim) if kept or i not in axes], x, y_dtype, mask=mask,
-            adjust_chunks=dict.fromkeys(axes if op.reduces and keepdims else (), 1),
+            functools.partial(_call, work=work), [i for i in range(x.ndim) if kept or i not in axes], x, mask,
+            token=op.name, dtype=y_dtype, adjust_chunks=dict.fromkeys(axes if op.reduces and kept else (), 1),
         )  # fmt: skip
-    dtype_of_states = state_dtype(x.dtype, y_dtype)
-    state = _states(x, axes, mask, factor, dtype_of_states)
+    state = _states(work, x, mask)
     if not op.reduces:
-        return _finished(name, x, axes, mask, factor, state, dtype_of_states, y_dtype)
+        return _finished(work, x, mask, state)
     rows = [i for i in range(x.ndim) if i not in axes]
-    task = functools.partial(_read, op_name=name, scale=factor, state_dtype=dtype_of_states, y_dtype=y_dtype)
     y = da.blockwise(
-        task, rows, state, (x.ndim, *rows), token=name, dtype=y_dtype, align_arrays=False,
-        meta=meta_from_array(x._meta, ndim=len(rows), dtype=y_dtype),
+        functools.partial(_read, work=work), rows, state, (x.ndim, *rows), token=op.name, dtype=y_dtype,
+        align_arrays=False, meta=meta_from_array(x._meta, ndim=len(rows), dtype=y_dtype),
     )  # fmt: skip
-    return da.expand_dims(y, axes) if keepdims else y
+    return da.expand_dims(y, axes) if work.keepdims else y
 
 
 # ---------------------------------------------------------------------- arguments
 
 
-def _checked(x: Any, axis: Any) -> Axes:
-    """The axes from 0 of an array that can be computed with."""
+class _Work(NamedTuple):
+    """The arguments of a call, checked; they go with its tasks."""
+
+    name: str
+    axes: Axes
+    keepdims: bool
+    scale: float | None
+    state_dtype: np.dtype
+    y_dtype: np.dtype
+
+
+def _work_of(request: Request) -> _Work:
+    """The work of a request on an array that can be computed with."""
+    x = request.x
     if not isinstance(x, da.Array):
         raise TypeError(f"x is a {type(x).__name__}: it must be a Dask array")
-    arrays.check_input_dtype(x.dtype)
     if isinstance(x._meta, np.ma.MaskedArray):
         raise TypeError("x has chunks of masked arrays, whose masks would be ignored: use where=")
     unknown = [i for i, size in enumerate(x.shape) if size != size]
     if unknown:
         raise ValueError(f"x has chunks of unknown size along axis {unknown[0]}: call x.compute_chunk_sizes() first")
-    return arrays.as_axes(axis, x.ndim)
+    axes, _, scale, y_dtype = checked(request, x, None)
+    return _Work(request.name, axes, request.keepdims, scale, state_dtype(x.dtype, y_dtype), y_dtype)
 
 
 def _as_mask(where: Any, x: da.Array) -> da.Array | None:
@@ -243,54 +252,55 @@ def _as_mask(where: Any, x: da.Array) -> da.Array | None:
 def _in_chunks(where: Any, x: da.Array) -> da.Array:
     """A mask of another library in the chunks of `x`."""
     on_gpu = hasattr(where, "__cuda_array_interface__")
-    where = where if on_gpu else dispatch.in_host_memory(where, "where")
-    arrays.as_mask(np.broadcast_to(False, where.shape) if on_gpu else where, x.shape)  # refuses what is no mask of x
+    where = where if on_gpu else in_host_memory(where, "where")
+    as_mask(np.broadcast_to(False, where.shape) if on_gpu else where, x.shape)  # refuses what is no mask of x
     chunks = x.chunks[x.ndim - where.ndim :]
     return da.from_array(where, tuple((1,) if n == 1 else c for n, c in zip(where.shape, chunks, strict=True)))
 
 
-def _normalized(
-    name: str, x: da.Array, state: Any, axis: Any, where: Any, scale: Any, dtype: DTypeLike | None
-) -> da.Array:
-    """Check the rest, and finish."""
-    axes = _checked(x, axis)
+def _normalized(request: Request, state: Any) -> da.Array:
+    """The results of elements whose rows' states are given."""
+    x, work = request.x, _work_of(request)
     if not isinstance(state, da.Array):
         raise TypeError(f"state is a {type(state).__name__}: it must be a Dask array, from online_state")
-    y_dtype = arrays.as_output_dtype(dtype, x.dtype, None)
-    of_rows = state_dtype(x.dtype, y_dtype)
-    expected = ((arrays.state_numbers(of_rows.name),), *(c for i, c in enumerate(x.chunks) if i not in axes))
+    rows = (c for i, c in enumerate(x.chunks) if i not in work.axes)
+    expected = ((state_numbers(work.state_dtype.name),), *rows)
     if state.chunks != expected or state.dtype != FLOAT64:
         raise ValueError(
             f"state has chunks {state.chunks} and dtype {state.dtype}, but x needs {expected} and float64: "
             "make it by online_state, from an array of the same dtype and rows, with the same axis and dtype="
         )
-    return _finished(name, x, axes, _as_mask(where, x), arrays.as_scale(scale), state, of_rows, y_dtype)
+    return _finished(work, x, _as_mask(request.where, x), state)
 
 
 # -------------------------------------------------------------------------- graphs
 
 
 def _blockwise(
-    task: Callable, token: str, out: list[int], x: da.Array, dtype: np.dtype, *, mask: da.Array | None,
-    state: tuple[da.Array, list[int]] | None = None, **options: Any,
-) -> da.Array:  # fmt: skip
-    """A task for each chunk of `x`, with the chunk of the states and of the mask that belong to it, or None."""
+    task: Callable, index: list[int], x: da.Array, mask: da.Array | None, state: tuple = (None, None), **options: Any
+) -> da.Array:
+    """A task for each chunk of `x`, with the chunk of the states and of the mask that belong to it, or None.
+
+    The result has the axes `index`; `state` are the states and their axes.
+    """
     every = list(range(x.ndim))
-    given = (None, None) if mask is None else (mask, every[x.ndim - mask.ndim :])
-    return da.blockwise(
-        task, out, x, every, *(state or (None, None)), *given, token=token, dtype=dtype, align_arrays=False,
-        meta=meta_from_array(x._meta, ndim=len(out), dtype=dtype), **options,
-    )  # fmt: skip
+    of_mask = (None, None) if mask is None else (mask, every[x.ndim - mask.ndim :])
+    meta = meta_from_array(x._meta, ndim=len(index), dtype=options["dtype"])
+    return da.blockwise(task, index, x, every, *state, *of_mask, align_arrays=False, meta=meta, **options)
 
 
-def _states(x: da.Array, axes: Axes, mask: da.Array | None, scale: float | None, dtype: np.dtype) -> da.Array:
-    """The states of the rows, for that dtype: numbers first, then the rows' axes."""
-    numbers = arrays.state_numbers(dtype.name)
+def _states(work: _Work, x: da.Array, mask: da.Array | None) -> da.Array:
+    """The states of the rows: numbers first, then the rows' axes.
+
+    Tasks get of the work what states depend on, so that different functions of the same rows share these tasks.
+    """
+    axes, scale, dtype = work.axes, work.scale, work.state_dtype
     states = _blockwise(
-        functools.partial(_fold, axes=axes, scale=scale, state_dtype=dtype), "softmax-fold", [x.ndim, *range(x.ndim)],
-        x, FLOAT64, mask=mask, new_axes={x.ndim: numbers}, adjust_chunks=dict.fromkeys(axes, 1),
+        functools.partial(_fold, axes=axes, scale=scale, dtype=dtype), [x.ndim, *range(x.ndim)], x, mask,
+        token="softmax-fold", dtype=FLOAT64, new_axes={x.ndim: state_numbers(dtype.name)},
+        adjust_chunks=dict.fromkeys(axes, 1),
     )  # fmt: skip
-    merge = functools.partial(_merge, scale=scale, state_dtype=dtype)
+    merge = functools.partial(_merge, scale=scale, dtype=dtype)
     return da.reduction(
         states, chunk=_alone, combine=merge, aggregate=merge, axis=tuple(i + 1 for i in axes), keepdims=False,
         dtype=FLOAT64, split_every=BRANCHES, name="softmax-merge",
@@ -298,14 +308,10 @@ def _states(x: da.Array, axes: Axes, mask: da.Array | None, scale: float | None,
     )  # fmt: skip
 
 
-def _finished(
-    name: str, x: da.Array, axes: Axes, mask: da.Array | None, scale: float | None, state: da.Array,
-    of_rows: np.dtype, y_dtype: np.dtype,
-) -> da.Array:  # fmt: skip
+def _finished(work: _Work, x: da.Array, mask: da.Array | None, state: da.Array) -> da.Array:
     """The results of all chunks, from themselves and the states."""
-    task = functools.partial(_finish, op_name=name, axes=axes, scale=scale, state_dtype=of_rows, y_dtype=y_dtype)
-    index = [x.ndim, *(i for i in range(x.ndim) if i not in axes)]
-    return _blockwise(task, name, list(range(x.ndim)), x, y_dtype, mask=mask, state=(state, index))
+    task, index = functools.partial(_finish, work=work), [x.ndim, *(i for i in range(x.ndim) if i not in work.axes)]
+    return _blockwise(task, list(range(x.ndim)), x, mask, (state, index), token=work.name, dtype=work.y_dtype)
 
 
 # --------------------------------------------------------------------------- tasks
@@ -322,33 +328,35 @@ def _one_thread() -> Iterator[None]:
         numba.set_num_threads(before)
 
 
-def _call(
-    x: Any, _: None, mask: Any, *, op_name: str, axes: Axes, scale: float | None, keepdims: bool, y_dtype: np.dtype
-) -> Any:
-    """A chunk of whole rows."""
+def _call(x: Any, _: None, mask: Any, *, work: _Work) -> Any:
+    """The results of a chunk of whole rows."""
+    request = Request(
+        work.name, _only(x), work.axes, _only(mask), work.scale, keepdims=work.keepdims, dtype=work.y_dtype
+    )
     with _one_thread():
-        return calls.call(op_name, _only(x), axes, _only(mask), scale, keepdims, y_dtype, None, None, None)
+        return whole_arrays.call(request)
 
 
-def _fold(x: Any, _: None, mask: Any, *, axes: Axes, scale: float | None, state_dtype: np.dtype) -> Any:
+def _fold(x: Any, _: None, mask: Any, *, axes: Axes, scale: float | None, dtype: np.dtype) -> Any:
     """The states of a chunk, with an axis of 1 for each that is gone."""
     with _one_thread():
-        block = as_block(x, axes, mask, state_dtype)
-        rows = Rows(tuple(n for i, n in enumerate(x.shape) if i not in axes), state_dtype, scale, block[0])
-        rows.fold(*block)
-        return rows.given().reshape(rows.count, *(1 if i in axes else n for i, n in enumerate(x.shape)))
+        block = block_of(x, axes, mask, dtype)
+        rows = tuple(n for i, n in enumerate(x.shape) if i not in axes)
+        states = RowStates(rows, dtype, scale, block.adapter)
+        states.fold(block)
+        return states.to_array().reshape(states.count, *(1 if i in axes else n for i, n in enumerate(x.shape)))
 
 
-def _merge(states: Any, axis: Axes, keepdims: bool, *, scale: float | None, state_dtype: np.dtype) -> Any:
+def _merge(states: Any, axis: Axes, keepdims: bool, *, scale: float | None, dtype: np.dtype) -> Any:
     """States merged along axes, in their order; the first axis is that of their numbers."""
     shape = states.shape
     with _one_thread():
         rows = tuple(n for i, n in enumerate(shape) if i not in axis)[1:]
-        merged = Rows(rows, state_dtype, scale, dispatch.call_on(states, "the states"))
+        merged = RowStates(rows, dtype, scale, adapter_for(states, "the states"))
         for at in itertools.product(*(range(shape[i]) for i in axis)):
             part = states[tuple(at[axis.index(i)] if i in axis else slice(None) for i in range(len(shape)))]
-            merged.merge(Rows.of(part, state_dtype, scale))
-        numbers = merged.given()
+            merged.merge(RowStates.from_array(part, dtype, scale))
+        numbers = merged.to_array()
     return numbers.reshape(tuple(1 if i in axis else n for i, n in enumerate(shape))) if keepdims else numbers
 
 
@@ -357,21 +365,19 @@ def _alone(states: Any, axis: Axes, keepdims: bool) -> Any:
     return states
 
 
-def _finish(
-    x: Any, state: Any, mask: Any, *, op_name: str, axes: Axes, scale: float | None, state_dtype: np.dtype,
-    y_dtype: np.dtype,
-) -> Any:  # fmt: skip
+def _finish(x: Any, state: Any, mask: Any, *, work: _Work) -> Any:
     """The results of a chunk."""
     with _one_thread():
-        block = as_block(x, axes, mask, state_dtype)
-        result, _ = block[0].empty_like(y_dtype)
-        return Rows.of(_only(state), state_dtype, scale).finish(OPS[op_name], *block, result)
+        block = block_of(x, work.axes, mask, work.state_dtype)
+        result, _ = block.adapter.empty_like(work.y_dtype)
+        states = RowStates.from_array(_only(state), work.state_dtype, work.scale)
+        return states.finish(OPS[work.name], block, result)
 
 
-def _read(state: Any, *, op_name: str, scale: float | None, state_dtype: np.dtype, y_dtype: np.dtype) -> Any:
+def _read(state: Any, *, work: _Work) -> Any:
     """An op's number of each row."""
     with _one_thread():
-        return Rows.of(_only(state), state_dtype, scale).read(OPS[op_name], y_dtype)
+        return RowStates.from_array(_only(state), work.state_dtype, work.scale).read(OPS[work.name], work.y_dtype)
 
 
 def _only(block: Any) -> Any:

@@ -25,16 +25,22 @@ def register() -> None:
 
 @functools.cache
 def digest(module: str) -> str:
-    """A hash of the code in a module's package and in the packages around it: a backend's own, and what backends share.
+    """A hash of the code that kernels of a module's backend are made of: the backend's own, and what backends share.
 
     A module that was loaded again counts with all its versions: functions of the old ones are still in use.
     """
     parts = {
         (name, hashlib.sha256(repr(_comparable(code)).encode()).hexdigest())
         for name, code in _registered
-        if module.startswith(name[: name.rindex(".") + 1])
+        if _backend_of(name) in (None, _backend_of(module))
     }
     return hashlib.sha256(repr(sorted(parts)).encode()).hexdigest()
+
+
+def _backend_of(module: str) -> str | None:
+    """The backend that a module is a part of; None of those that backends share, wherever they lie."""
+    package, _, inside = module.partition(".backends.")
+    return inside.partition(".")[0] if package == __package__ and "." in inside else None
 
 
 def _comparable(constant: Any) -> Any:

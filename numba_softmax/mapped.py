@@ -3,7 +3,7 @@
 Rows that fit into a slab are computed as they are. Of longer ones a first
 stream folds all slabs into the states of the rows, and a second one makes the
 results, the last slab first: it is the one that is most likely to be in memory
-still. Slabs follow from shape, steps, dtype and axes alone, so the bits of
+still. Slabs follow from shape, strides, dtype and axes alone, so the bits of
 a result are the same each time.
 """
 
@@ -16,9 +16,15 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from . import arrays, calls, dispatch
-from .folding import Rows, as_block, state_dtype
-from .ops import OPS, Op
+from .call import whole_arrays
+from .call.adapters import adapter_for
+from .call.arguments import as_input, as_mask, check_out
+from .call.devices import in_host_memory
+from .call.layout import order_in_memory
+from .call.overlap import needs_temporary
+from .call.request import Request, checked
+from .call.row_states import RowStates, block_of, state_dtype
+from .ops import OPS
 
 SLAB = 32 << 20
 """Bytes of the elements, or of the results if those are wider, that are computed at once, and less than twice as many:
@@ -37,26 +43,23 @@ Cut = tuple[slice, ...]
 """A range along each axis."""
 
 
-def call(
-    name: str, x: np.memmap, axis: Any, where: Any, scale: Any, keepdims: bool, dtype: Any, out: Any, device: Any,
-    stream: Any,
-) -> Any:  # fmt: skip
-    """A call on a memory map: as `calls.call` has it, which serves those that are not cut."""
-    array = arrays.as_input(x)
-    if array.nbytes <= SLAB or device not in (None, "cpu") or stream is not None:
-        return calls.call(name, array, axis, where, scale, keepdims, dtype, out, device, stream)
-    axes, shape = calls.axes_and_shape(name, keepdims, arrays.as_axes(axis, x.ndim), x.shape)
-    mask = None if where is None else arrays.as_mask(dispatch.in_host_memory(where, "where"), x.shape)
-    factor = arrays.as_scale(scale)
-    y = None if out is None else dispatch.in_host_memory(out, "out", for_results=True)
+def call(request: Request) -> Any:
+    """The result of a request on a memory map; `whole_arrays` has those that are not cut."""
+    x = as_input(request.x)
+    if x.nbytes <= SLAB or request.device not in (None, "cpu") or request.stream is not None:
+        return whole_arrays.call(request._replace(x=x))
+    where, out = request.where, request.out
+    mask = None if where is None else as_mask(in_host_memory(where, "where"), x.shape)
+    y = None if out is None else in_host_memory(out, "out", for_results=True)
+    axes, shape, scale, dtype = checked(request, x, y)
     if y is not None:
-        arrays.check_out(y.shape, y.dtype, y.flags.writeable, shape)
-    y_dtype = arrays.as_output_dtype(dtype, x.dtype, y)
-    if y is None or arrays.needs_temporary(array, y, mask, OPS[name].reduces):
-        result = np.empty(shape, y_dtype) if OPS[name].reduces else np.empty_like(array, y_dtype, subok=False)
+        check_out(y.shape, y.dtype, y.flags.writeable, shape)
+    reduces = OPS[request.name].reduces
+    if y is None or needs_temporary(x, y, mask, reduces):
+        result = np.empty(shape, dtype) if reduces else np.empty_like(x, dtype, subok=False)
     else:
         result = y
-    compute(name, array, axes, mask, factor, result)
+    compute(Work(request.name, x, axes, mask, scale), result)
     if y is None:
         return result if shape else result[()]
     if result is not y:
@@ -64,62 +67,63 @@ def call(
     return out
 
 
-def compute(
-    name: str,
-    x: np.ndarray,
-    axes: tuple[int, ...],
-    mask: np.ndarray | None,
-    scale: float | None,
-    out: np.ndarray,
-    advance: Callable[[int], Any] = lambda _: None,
-) -> None:
-    """Compute with arguments that have been checked, and tell `advance` of the bytes that have been read."""
-    cut = slabs_of(x, axes, out.dtype)
-    elements, results, keepdims = x.view(np.ndarray), out.view(np.ndarray), out.ndim == x.ndim
-    for rows in cut.rows():
+class Work(NamedTuple):
+    """An op on an array, with arguments that have been checked."""
+
+    name: str
+    x: np.ndarray
+    axes: tuple[int, ...]
+    mask: np.ndarray | None  # of the shape of `x`
+    scale: float | None
+
+    def part(self, cut: Cut) -> Work:
+        """The same on a part of the array."""
+        return self._replace(x=self.x[cut], mask=None if self.mask is None else self.mask[cut])
+
+
+def compute(work: Work, out: np.ndarray, advance: Callable[[int], Any] = lambda _: None) -> None:
+    """Compute, and tell `advance` of the bytes that have been read."""
+    slabs = slabs_of(work.x, work.axes, out.dtype)
+    keepdims, axes = out.ndim == work.x.ndim, work.axes
+    work, results = work._replace(x=work.x.view(np.ndarray)), out.view(np.ndarray)
+    for rows in slabs.rows():
         to: Any = rows if keepdims else tuple(piece for i, piece in enumerate(rows) if i not in axes)
-        here, w, y = elements[rows], None if mask is None else mask[rows], results[(*to, ...)]
-        if cut.in_parts:
-            _in_two_streams(OPS[name], here, axes, w, scale, y, cut, advance)
+        here, y = work.part(rows), results[(*to, ...)]
+        if slabs.in_parts:
+            _in_two_streams(here, y, slabs, advance)
         else:
-            calls.call(name, here, axes, w, scale, keepdims, None, y, None, None)
-            advance(here.nbytes)
+            whole_arrays.call_numpy((work.name, axes, keepdims, None), here.x, here.mask, here.scale, None, y)
+            advance(here.x.nbytes)
 
 
 def bytes_to_read(name: str, x: np.ndarray, axes: tuple[int, ...], y_dtype: np.dtype) -> int:
-    """How many bytes of elements `compute` reads: those of the file, or twice as many."""
+    """The bytes of elements that `compute` reads: those of the file, or twice as many."""
     return x.nbytes * (2 if slabs_of(x, axes, y_dtype).in_parts and not OPS[name].reduces else 1)
 
 
-def _in_two_streams(
-    op: Op,
-    x: np.ndarray,
-    axes: tuple[int, ...],
-    mask: np.ndarray | None,
-    scale: float | None,
-    y: np.ndarray,
-    cut: Slabs,
-    advance: Callable[[int], Any],
-) -> None:
+def _in_two_streams(work: Work, y: np.ndarray, slabs: Slabs, advance: Callable[[int], Any]) -> None:
     """The results of rows that are in several slabs each."""
-    dtype = state_dtype(x.dtype, y.dtype)
-    states = Rows(tuple(n for i, n in enumerate(x.shape) if i not in axes), dtype, scale, dispatch.call_on(x, "x"))
-    for part in cut.parts():
-        states.fold(*as_block(x[part], axes, None if mask is None else mask[part], dtype))
-        advance(x[part].nbytes)
+    x, op, dtype = work.x, OPS[work.name], state_dtype(work.x.dtype, y.dtype)
+    rows = tuple(n for i, n in enumerate(x.shape) if i not in work.axes)
+    states = RowStates(rows, dtype, work.scale, adapter_for(x, "x"))
+    for cut in slabs.parts():
+        part = work.part(cut)
+        states.fold(block_of(part.x, part.axes, part.mask, dtype))
+        advance(part.x.nbytes)
     if op.reduces:
         y[...] = np.reshape(states.read(op, y.dtype), y.shape)
         return
-    for part in cut.parts(-1):
-        states.finish(op, *as_block(x[part], axes, None if mask is None else mask[part], dtype), y[part])
-        advance(x[part].nbytes)
+    for cut in slabs.parts(-1):
+        part = work.part(cut)
+        states.finish(op, block_of(part.x, part.axes, part.mask, dtype), y[cut])
+        advance(part.x.nbytes)
 
 
 # -------------------------------------------------------------------------- slabs
 
 
 class Slabs(NamedTuple):
-    """How an array is cut: into ranges of rows, and these, where they are too long, into parts."""
+    """The cuts of an array: into ranges of rows, and these, where they are too long, into parts."""
 
     shape: tuple[int, ...]
     counts: tuple[int, ...]  # pieces along each axis, of about the same length
@@ -133,7 +137,7 @@ class Slabs(NamedTuple):
 
     @property
     def in_parts(self) -> bool:
-        """Whether rows are in several slabs each."""
+        """True if rows are in several slabs each."""
         return any(self.counts[i] > 1 for i in self.axes)
 
     def rows(self) -> Iterator[Cut]:
@@ -156,7 +160,7 @@ def slabs_of(x: np.ndarray, axes: tuple[int, ...], y_dtype: np.dtype) -> Slabs:
     """Slabs of whole rows, if they lie in pieces that are long enough; else parts of rows, in the order in memory."""
     apart = min([abs(step) for n, step in zip(x.shape, x.strides, strict=True) if n > 1], default=0)
     size = max(x.itemsize, y_dtype.itemsize, state_dtype(x.dtype, y_dtype).itemsize, min(apart, PAGE))
-    inward = arrays.order_in_memory(x.strides)
+    inward = order_in_memory(x.strides)
     outward = inward[::-1]
     box = _box(x.shape, [*(i for i in outward if i in axes), *(i for i in outward if i not in axes)], size)
     run = x.itemsize

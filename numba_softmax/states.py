@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
-from . import arrays, dispatch, foreign
-from .folding import FLOAT64, Rows
+from .call.adapters import adapter_for, mask_view
+from .call.arguments import as_axes, as_elements, as_float, as_scale, as_shape, check_maxima
+from .call.host_libraries import is_foreign
+from .call.row_states import FLOAT64, Block, RowStates
 from .ops import OPS, STATE_OPS
 
 
@@ -85,10 +87,10 @@ class OnlineSoftmax:
         like: Any = None,
     ) -> None:
         like = np.empty(0) if like is None else like
-        call = dispatch.call_on(like, "like")
-        if call.place is None and not (isinstance(like, np.ndarray) or foreign.is_foreign(like)):
+        adapter = adapter_for(like, "like")
+        if adapter.backend_name is None and not (isinstance(like, np.ndarray) or is_foreign(like)):
             raise TypeError(f"like is a {type(like).__name__}: it must be an array, in host memory or on a GPU")
-        self._rows = Rows(arrays.as_shape(shape), arrays.as_float(dtype), arrays.as_scale(scale), call)
+        self._rows = RowStates(as_shape(shape), as_float(dtype), as_scale(scale), adapter)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -102,7 +104,7 @@ class OnlineSoftmax:
 
     @property
     def scale(self) -> float:
-        """What multiplies the elements; 1.0 where none was given."""
+        """The factor of the elements; 1.0 where none was given."""
         return 1.0 if self._rows.scale is None else self._rows.scale
 
     def update(self, block: Any, axis: int | tuple[int, ...] | None = -1, where: Any = None) -> OnlineSoftmax:
@@ -139,7 +141,7 @@ class OnlineSoftmax:
         >>> state.update([1.0, 2.0, 50.0], where=[True, True, False]).lse
         np.float32(2.3132617)
         """
-        self._rows.fold(*self._opened(block, axis, where))
+        self._rows.fold(self._checked(block, axis, where))
         return self
 
     def merge(self, other: OnlineSoftmax) -> OnlineSoftmax:
@@ -232,7 +234,7 @@ class OnlineSoftmax:
         >>> state.normalize([2.0, 1.0, 0.0]).round(4)
         array([0.6652, 0.2447, 0.09  ], dtype=float32)
         """
-        return self._rows.finish(OPS["softmax"], *self._opened(block, axis, where), out)
+        return self._rows.finish(OPS["softmax"], self._checked(block, axis, where), out)
 
     def log_normalize(
         self, block: Any, axis: int | tuple[int, ...] | None = -1, where: Any = None, out: Any = None
@@ -260,7 +262,7 @@ class OnlineSoftmax:
         >>> ns.OnlineSoftmax(()).update([0.0, 1.0]).log_normalize([0.0, 1.0]).round(4)
         array([-1.3133, -0.3133], dtype=float32)
         """
-        return self._rows.finish(OPS["log_softmax"], *self._opened(block, axis, where), out)
+        return self._rows.finish(OPS["log_softmax"], self._checked(block, axis, where), out)
 
     def copy(self) -> OnlineSoftmax:
         """A state of its own with the same numbers and the same scale.
@@ -332,25 +334,25 @@ class OnlineSoftmax:
         >>> bool((ns.OnlineSoftmax.from_arrays(**state.to_arrays()).lse == state.lse).all())
         True
         """
-        dtype = arrays.as_float(dtype)
+        dtype = as_float(dtype)
         if rest_lo is not None and dtype != FLOAT64:
             raise TypeError(f"rest_lo is for float64, and dtype is {dtype}: leave it out, or pass dtype=float64")
-        given = {"m": m, "rest": rest} | ({} if rest_lo is None else {"rest_lo": rest_lo})
-        calls = {name: dispatch.call_on(array, name) for name, array in given.items()}
-        of_m = calls["m"]
-        for name, call in calls.items():
-            if call.x.dtype != FLOAT64:
-                raise TypeError(f"{name} has dtype {call.x.dtype}: it must be native float64, as to_arrays gives it")
-            if call.x.shape != of_m.x.shape:
-                shape, shape_of_m = tuple(call.x.shape), tuple(of_m.x.shape)
+        numbers = {"m": m, "rest": rest} | ({} if rest_lo is None else {"rest_lo": rest_lo})
+        adapters = {name: adapter_for(array, name) for name, array in numbers.items()}
+        of_m = adapters["m"]
+        for name, adapter in adapters.items():
+            if adapter.x.dtype != FLOAT64:
+                raise TypeError(f"{name} has dtype {adapter.x.dtype}: it must be native float64, as to_arrays gives it")
+            if adapter.x.shape != of_m.x.shape:
+                shape, shape_of_m = tuple(adapter.x.shape), tuple(of_m.x.shape)
                 raise ValueError(f"{name} has shape {shape}, but m has shape {shape_of_m}")
-            if call.device != of_m.device:
-                raise TypeError(f"{name} is in {call.device}, but m in {of_m.device}: move one of them")
-        if of_m.place is None:
-            _check_holds(of_m.x.array, dtype)
+            if adapter.device != of_m.device:
+                raise TypeError(f"{name} is in {adapter.device}, but m in {of_m.device}: move one of them")
+        if of_m.backend_name is None:
+            check_maxima(of_m.x.array, dtype)
         state = cls(tuple(of_m.x.shape), dtype, scale=scale, like=of_m.x.array)
-        for k, call in enumerate(calls.values()):
-            state._rows.set_number(k, call)
+        for k, adapter in enumerate(adapters.values()):
+            state._rows.set_number(k, adapter)
         return state
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -360,52 +362,28 @@ class OnlineSoftmax:
         scale = "" if self.scale == 1 else f", scale={self.scale}"
         return f"OnlineSoftmax(shape={self.shape}, dtype={self.dtype}{scale})"
 
-    def _opened(self, block: Any, axis: Any, where: Any) -> tuple[Any, tuple[int, ...], Any]:
-        """A block and its mask as arguments of `Rows`, checked."""
+    def _checked(self, block: Any, axis: Any, where: Any) -> Block:
+        """A block with arguments that fit the state."""
         if isinstance(block, (list, tuple, int, float)):
-            block = _converted(block, self.dtype)
-        call = dispatch.call_on(block, "block")
-        x = call.x
+            block = as_elements(block, self.dtype)
+        adapter = adapter_for(block, "block")
+        x = adapter.x
         if 0 not in x.shape:  # else it may not lie anywhere
-            self._check_device(call.device, "block")
+            self._check_device(adapter.device, "block")
         if x.dtype.newbyteorder("=") != self.dtype:
             raise TypeError(f"block has dtype {x.dtype}, but the state is for {self.dtype}: convert one of them")
-        axes = arrays.as_axes(axis, len(x.shape))
+        axes = as_axes(axis, len(x.shape))
         rows = tuple(size for i, size in enumerate(x.shape) if i not in axes)
         if rows != self.shape:
             raise ValueError(
                 f"block has shape {tuple(x.shape)}, with rows of shape {rows} along axis {axis}, "
                 f"but the state has rows of shape {self.shape}"
             )
-        return call, axes, None if where is None else call.view(where, "where")
+        return Block(adapter, axes, mask_view(adapter, where))
 
     def _check_device(self, device: str, name: str) -> None:
         if device != self._rows.device:
             raise TypeError(f"{name} is in {device}, but the state in {self._rows.device}: move one, or see like=")
-
-
-def _converted(block: Any, dtype: np.dtype) -> np.ndarray:
-    """A list or a number as an array of that dtype."""
-    arrays.check_not_masked(block, "block")
-    try:
-        array = np.asarray(block)
-    except ValueError as error:
-        raise ValueError(f"block is no array: {error}") from None
-    if array.dtype.kind not in "biuf":
-        raise TypeError(f"block has dtype {array.dtype}: it must be real numbers")
-    with np.errstate(all="ignore"):
-        converted = array.astype(dtype)
-    if (np.isfinite(array) & ~np.isfinite(converted)).any():
-        raise ValueError(f"block has numbers that {dtype} cannot hold")
-    return converted
-
-
-def _check_holds(m: np.ndarray, dtype: np.dtype) -> None:
-    """Refuse maxima that cannot be those of elements of that dtype."""
-    with np.errstate(all="ignore"):
-        held = m.astype(dtype).astype(FLOAT64)
-    if not np.array_equal(held, m, equal_nan=True):
-        raise ValueError(f"m has numbers that {dtype} cannot hold: maxima are elements, which are {dtype} here")
 
 
 def _restored(kind: type[OnlineSoftmax], numbers: dict[str, Any], dtype: np.dtype, scale: float) -> OnlineSoftmax:

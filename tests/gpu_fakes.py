@@ -15,10 +15,11 @@ import numba
 import numpy as np
 from naive import FLOATS, naive
 
-from numba_softmax import arrays, calls, dlpack, folding
 from numba_softmax.backends import cuda
 from numba_softmax.backends.cuda import driver, libraries
 from numba_softmax.building import built
+from numba_softmax.call import dlpack, row_states, whole_arrays
+from numba_softmax.call.memory import stand_in
 
 CURRENT = 0x77  # the libraries' current stream
 
@@ -281,7 +282,7 @@ class Backend:
 def _memory(address, name, sizes, steps):
     dtype = FLOATS.get(name) or np.dtype(name)
     bits = np.dtype(f"u{dtype.itemsize}")
-    return arrays.stand_in(address or 1, sizes, bits, steps, True).view(dtype)
+    return stand_in(address or 1, sizes, bits, steps, True).view(dtype)
 
 
 def right(name, x, axis=-1, dtype=None, **options):
@@ -530,7 +531,7 @@ CACHED, BUILT = type(functools.cache(len)), built(len).__code__
 
 def forget(monkeypatch):
     """Have nothing known of devices, kernels and calls, until a test ends: then all is as before, on a real GPU too."""
-    for module in (driver, cuda, libraries, calls, folding):
+    for module in (driver, cuda, libraries, whole_arrays, row_states):
         for name, function in list(vars(module).items()):
             if isinstance(function, CACHED):
                 monkeypatch.setattr(module, name, functools.cache(function.__wrapped__))

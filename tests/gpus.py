@@ -11,9 +11,11 @@ import ptx
 from gpu_fakes import FACTS, Driver, forget
 from numpy.lib.array_utils import byte_bounds
 
-from numba_softmax import arrays
 from numba_softmax.backends import cuda
 from numba_softmax.backends.cuda import driver, kernels
+from numba_softmax.call.arguments import as_axes, as_output_dtype, as_scale
+from numba_softmax.call.layout import Form, layout_of, strides_with_reduced
+from numba_softmax.call.memory import address_of
 from numba_softmax.ops import OPS
 
 PTX_FOLDER = "TESTS_PTX_FOLDER"
@@ -35,19 +37,19 @@ class Gpu:
     def call(self, name, x, axis=-1, *, where=None, scale=None, dtype=None, offsets=(0, 0, 0)):
         """A result; `offsets` are how many bytes the first elements of x, result and mask lie out of line."""
         x, op = np.asarray(x), OPS[name]
-        axes = arrays.as_axes(axis, x.ndim)
-        dtype = arrays.as_output_dtype(dtype, x.dtype, None)
+        axes = as_axes(axis, x.ndim)
+        dtype = as_output_dtype(dtype, x.dtype, None)
         shape = tuple(size for i, size in enumerate(x.shape) if not (op.reduces and i in axes))
         out = np.full(int(np.prod(shape)) * dtype.itemsize, POISON, np.uint8).view(dtype).reshape(shape)
-        steps = arrays.steps_with_reduced(out.strides, axes, x.ndim) if op.reduces else out.strides
+        steps = strides_with_reduced(out.strides, axes, x.ndim) if op.reduces else out.strides
         mask = None if where is None else np.broadcast_to(where, x.shape)
         mask_steps = None if mask is None else mask.strides
-        layout = arrays.layout_of(x.shape, axes, x.dtype, x.strides, dtype, steps, mask_steps)
+        layout = layout_of(axes, Form.of(x), Form(shape, dtype, steps), mask_steps)
         # Memory on the device goes with what gives it back, so that of x and the mask is held until the kernel has run.
         x_at, _x = self._moved("x", x, offsets[0])
         y_at, fetch = self._moved("y", out, offsets[1])
         w_at, _w = (0, None) if mask is None else self._moved("w", mask, offsets[2])
-        cuda.starter(op, layout)(x_at, y_at, w_at, arrays.as_scale(scale), self.queue)
+        cuda.starter(op, layout)(x_at, y_at, w_at, as_scale(scale), self.queue)
         return fetch().view(dtype).reshape(shape)
 
     queue = driver.Queue(0, 0)
@@ -56,7 +58,7 @@ class Gpu:
 def span_of(array):
     """The bytes of an array's memory, from the first one to the last, and where among them its first element is."""
     low, high = byte_bounds(array)
-    return np.ctypeslib.as_array((ctypes.c_uint8 * (high - low)).from_address(low)), arrays.address_of(array) - low
+    return np.ctypeslib.as_array((ctypes.c_uint8 * (high - low)).from_address(low)), address_of(array) - low
 
 
 @functools.cache

@@ -93,8 +93,8 @@ def test_every_benchmark_runs(module, kind, name, at_smallest, monkeypatch, run_
 def test_cases_are_of_the_regimes_that_they_name(monkeypatch):
     from benchmarks import common
 
-    from numba_softmax import arrays
     from numba_softmax.backends import cpu
+    from numba_softmax.call.layout import Form, layout_of
     from numba_softmax.ops import OPS
 
     words = {"short rows": "short_rows", "rows": "rows", "long rows": "long_rows", "one row": "long_rows"}
@@ -104,7 +104,7 @@ def test_cases_are_of_the_regimes_that_they_name(monkeypatch):
         monkeypatch.setattr(common, "smallest", smallest)
         x, y = common.arrays_of("softmax", label, "float32")
         axis = case.axis % x.ndim
-        layout = arrays.layout_of(x.shape, (axis,), x.dtype, x.strides, y.dtype, y.strides, None)
+        layout = layout_of((axis,), Form.of(x), Form.of(y), None)
         regime = cpu.plan(OPS["softmax"], layout, False, False, False).kernel[0]
         assert regime == words[label.split(",")[0].removesuffix(" in cache")], (label, smallest)
         seen.add(regime)

@@ -16,13 +16,15 @@ import numpy as np
 import pytest
 from gpu_fakes import FACTS, OUT_OF_MEMORY, Current, Driver, fake_cupy, fake_numba_cuda, fake_torch, forget
 
-from numba_softmax import api, arrays, cli
+from numba_softmax import api, cli
 from numba_softmax.backends import cpu, cuda
 from numba_softmax.backends.cuda import driver, libraries
 from numba_softmax.bench import cuda as bench_cuda
 from numba_softmax.bench import cuda_arrays, cuda_clock, cuda_report, reference
 from numba_softmax.bench.cases import Case, Data, masked_and_scaled
 from numba_softmax.bench.optional import UnmeasurableError
+from numba_softmax.call.arguments import as_dtype
+from numba_softmax.call.layout import FLOATS
 from numba_softmax.cli import info
 
 ERROR = "numba-softmax: error: "
@@ -85,13 +87,13 @@ class FakeMaker(cuda_arrays.Maker):
         self._array, self._generator, self.tidied = cupy.ndarray, np.random.default_rng(1), 0
 
     def normal(self, shape, dtype):
-        return self._array((self._generator.standard_normal(shape) * 3).astype(arrays.as_dtype(dtype)))
+        return self._array((self._generator.standard_normal(shape) * 3).astype(as_dtype(dtype)))
 
     def mask(self, shape, share):
         return self._array(self._generator.random(shape) < share)
 
     def empty(self, shape, dtype):
-        return self._array(np.empty(shape, arrays.as_dtype(dtype)))
+        return self._array(np.empty(shape, as_dtype(dtype)))
 
     def spoil(self, array):
         array.host[...] = math.nan
@@ -233,10 +235,10 @@ def test_it_draws_a_panel_for_each_dtype(gpu, tmp_path, capsys):
     assert (tmp_path / "b.png").read_bytes().startswith(b"\x89PNG")
     drawn = cuda_report.figure(json.loads((tmp_path / "b.json").read_text())["cuda"])
     panels = [axes for axes in drawn.axes if axes.get_visible()]
-    assert [axes.get_title(loc="left") for axes in panels] == list(arrays.FLOATS)
+    assert [axes.get_title(loc="left") for axes in panels] == list(FLOATS)
     for axes in panels:
         assert [line.get_label() for line in axes.lines] == ["numba_softmax", "torch", "copy"]
-    single = panels[arrays.FLOATS.index("float32")].lines[0]
+    single = panels[FLOATS.index("float32")].lines[0]
     assert list(single.get_xdata()) == [64, 1024]  # neither the masked case nor that of the other axis
 
 
@@ -337,7 +339,7 @@ def test_cases_are_of_all_kinds_and_fit(limit):
         assert math.prod(case.shape) * bench_cuda._size(case.dtype) <= limit
         assert min(case.shape) > 0
     along = {(case.dtype, case.shape[-1]) for case in cases if case.op == "softmax" and case.axis == -1}
-    for dtype in arrays.FLOATS:
+    for dtype in FLOATS:
         assert {(dtype, 64), (dtype, 1 << 20)} <= along
     assert {("float32", 1 << k) for k in range(6, 21)} | {("float32", 50257)} <= along
     assert {case.axis for case in cases} == {-1, 0, 1}
@@ -533,14 +535,14 @@ MAKERS = {
 }
 
 
-@pytest.mark.parametrize("dtype", arrays.FLOATS)
+@pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize("library", MAKERS)
 def test_makers_make_random_arrays_and_give_their_rows(library, dtype):
     pytest.importorskip("ml_dtypes")
     maker = MAKERS[library]()
     x = maker.normal((30, 40, 50), dtype)
     everything = maker.values(x, tuple(np.indices((30, 40, 50))))
-    assert everything.dtype == arrays.as_dtype(dtype)
+    assert everything.dtype == as_dtype(dtype)
     assert abs(everything.astype(float).mean()) < 0.1
     assert 2.9 < everything.astype(float).std() < 3.1
     index = (np.array([1, 2, 2]), np.array([49, 0, 3]))

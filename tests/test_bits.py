@@ -6,8 +6,8 @@ import pytest
 from naive import NAMES, assert_right, same_bits
 
 import numba_softmax as ns
-from numba_softmax import calls
 from numba_softmax.backends import cpu
+from numba_softmax.call.plan import plan_call
 from numba_softmax.ops import OPS
 
 each_op = pytest.mark.parametrize("name", NAMES)
@@ -32,10 +32,10 @@ def planned_anew(monkeypatch):
 
     def set_threshold(name, value):
         monkeypatch.setattr(cpu, name, value)
-        calls._prepared.cache_clear()
+        plan_call.cache_clear()
 
     yield set_threshold
-    calls._prepared.cache_clear()
+    plan_call.cache_clear()
 
 
 @each_op
@@ -263,7 +263,7 @@ import sys
 import numba, numpy as np
 from naive import same_bits
 import numba_softmax as ns
-from numba_softmax import calls
+from numba_softmax.call.plan import plan_call
 from numba_softmax.backends import cpu
 
 name, n = sys.argv[1], int(sys.argv[2])
@@ -271,7 +271,7 @@ numba.set_num_threads(1)
 x = np.random.default_rng(0).normal(0, 8, (9, n)).astype(np.float32)
 columns = np.ascontiguousarray(x.T)
 expected = getattr(ns, name)(x)
-calls._prepared.cache_clear()
+plan_call.cache_clear()
 cpu.STREAM_FROM = 0
 for offset in range(64):
     print(f"offset={offset}", flush=True)

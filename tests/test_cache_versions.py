@@ -10,6 +10,7 @@ import pytest
 from test_layers import kernel_modules, modules
 
 import numba_softmax
+from numba_softmax import kernel_code
 
 PACKAGE = Path(numba_softmax.__file__).parent
 
@@ -193,3 +194,15 @@ def test_kernels_of_the_cpu_do_not_ask_whether_those_of_cuda_were_imported(versi
     before = kernels(cache)
     run_from(versions[0], WITH_CUDA + CALL, XDG_CACHE_HOME=str(cache))
     assert kernels(cache) == before
+
+
+@pytest.mark.parametrize(
+    ("changed", "counts"),
+    [("call.layout", True), ("backends.spec", True), ("backends.cpu.rows", True), ("backends.cuda.rows", False)],
+)
+def test_kernels_of_a_backend_are_named_by_its_own_code_and_by_all_that_backends_share(changed, counts, monkeypatch):
+    monkeypatch.setattr(kernel_code, "_registered", kernel_code._registered.copy())
+    digest, module = kernel_code.digest.__wrapped__, "numba_softmax.backends.cpu.cache"  # nothing of this is kept
+    before = digest(module)
+    exec("kernel_code.register()", {"__name__": f"numba_softmax.{changed}", "kernel_code": kernel_code})
+    assert (digest(module) != before) == counts

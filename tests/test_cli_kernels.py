@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from numba_softmax import cli
-from numba_softmax.arrays import Layout
+from numba_softmax.call.layout import Layout
 from numba_softmax.cli import UserError
 from numba_softmax.cli import kernels as kernels_module
 from numba_softmax.cli.kernels import Used, read_report

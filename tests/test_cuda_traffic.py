@@ -12,9 +12,9 @@ pytest.importorskip("numba_cuda", reason="kernels are compiled by numba-cuda, wh
 
 from gpus import Interpreter
 
-from numba_softmax import arrays
 from numba_softmax.backends import cuda
 from numba_softmax.backends.cuda import plan
+from numba_softmax.call.layout import Layout
 from numba_softmax.ops import OPS
 
 each_op = pytest.mark.parametrize("name", NAMES)
@@ -234,7 +234,7 @@ def test_rows_that_lie_farther_apart_than_32_bits_count(gpu, name, step, n):
     for i in range(2):
         gpu.arrays[f"x{i}"], gpu.arrays[f"y{i}"] = (x_at + i * step, x[i]), (y_at + i * step, y[i])
     reduced = (n, 4, 0, 0) if OPS[name].reduces else (n, 4, 4, 0)
-    layout = arrays.Layout("float32", "float32", False, 2, n, ((2, step, step, 0),), (reduced,))
+    layout = Layout("float32", "float32", False, 2, n, ((2, step, step, 0),), (reduced,))
     cuda.starter(OPS[name], layout)(x_at, y_at, 0, None, gpu.queue)
     assert_right(name, y[:, 0] if OPS[name].reduces else y, x)
 
@@ -245,7 +245,7 @@ def test_elements_that_lie_farther_apart_than_32_bits_count(gpu, name):
     for i in range(3):
         gpu.arrays[f"x{i}"], gpu.arrays[f"y{i}"] = ((1 << 44) + i * step, x[i]), ((1 << 45) + i * step, y[i])
     y_step = 0 if OPS[name].reduces else step
-    layout = arrays.Layout("float32", "float32", False, 64, 3, ((64, 4, 4, 0),), ((3, step, y_step, 0),))
+    layout = Layout("float32", "float32", False, 64, 3, ((64, 4, 4, 0),), ((3, step, y_step, 0),))
     cuda.starter(OPS[name], layout)(1 << 44, 1 << 45, 0, None, gpu.queue)
     assert_right(name, y[0] if OPS[name].reduces else y, x, 0)
 
@@ -260,9 +260,7 @@ def test_more_columns_than_32_bits_count(gpu, monkeypatch, name, columns):
         at = 4 * columns * i
         gpu.arrays[f"x{i}"], gpu.arrays[f"y{i}"] = ((1 << 44) + at, x[i]), ((1 << 45) + at, y[i])
     y_step = 0 if OPS[name].reduces else 4 * columns
-    layout = arrays.Layout(
-        "float32", "float32", False, columns, 3, ((columns, 4, 4, 0),), ((3, 4 * columns, y_step, 0),)
-    )
+    layout = Layout("float32", "float32", False, columns, 3, ((columns, 4, 4, 0),), ((3, 4 * columns, y_step, 0),))
     cuda.starter(OPS[name], layout)(1 << 44, 1 << 45, 0, None, gpu.queue)
     assert_right(name, y[0] if OPS[name].reduces else y, x, 0)
 

@@ -16,7 +16,7 @@ from dask.graph_manipulation import bind  # noqa: E402
 
 import numba_softmax as ns  # noqa: E402
 import numba_softmax.dask as nd  # noqa: E402
-from numba_softmax import calls  # noqa: E402
+from numba_softmax.call import whole_arrays  # noqa: E402
 from numba_softmax.ops import OPS  # noqa: E402
 
 each_name = pytest.mark.parametrize("name", NAMES)
@@ -195,6 +195,14 @@ def test_graphs_of_the_same_call_have_the_same_names():
     assert ns.softmax(x, scale=0.5).name != ns.softmax(x, scale=0.25).name
 
 
+def test_functions_of_the_same_rows_share_the_tasks_for_their_states():
+    x = da.from_array(numbers((4, 60)), (4, 10))
+    results = ns.softmax(x), ns.log_softmax(x), ns.logsumexp(x), nd.online_state(x)
+    tasks = [{key for key in dict(y.dask) if key[0].startswith(("softmax-fold", "softmax-merge"))} for y in results]
+    assert len(tasks[0]) > 6
+    assert tasks == tasks[:1] * 4
+
+
 def test_the_same_chunks_give_the_same_bits_whoever_computes_what():
     y = ns.softmax(da.from_array(numbers((40, 3000)), (7, 11)))
     first = y.compute()
@@ -216,9 +224,9 @@ def test_kernels_in_a_task_use_one_thread(monkeypatch):
 
         monkeypatch.setattr(owner, name, with_record)
 
-    recorded(calls, "call")
+    recorded(whole_arrays, "call")
     for name in ("fold", "merge", "finish", "read"):
-        recorded(nd.Rows, name)
+        recorded(nd.RowStates, name)
     before = numba.get_num_threads()
     numba.set_num_threads(2)
     try:

@@ -16,7 +16,8 @@ from gpu_fakes import Current, fake_torch
 from naive import NAMES
 
 import numba_softmax as ns
-from numba_softmax import dlpack, foreign, mapped
+from numba_softmax import mapped
+from numba_softmax.call import dlpack, host_libraries
 
 X = np.random.default_rng(8).normal(size=(6, 4, 5)).astype(np.float32)
 MASK = np.random.default_rng(9).random((4, 5)) < 0.7
@@ -200,8 +201,8 @@ def test_results_are_handed_over_without_a_copy(library, monkeypatch):
     if library.kind is np.ndarray:
         pytest.skip("results are NumPy's")
     made = []
-    lent = foreign._lent
-    monkeypatch.setattr(foreign, "_lent", lambda array: made.append(array.ctypes.data) or lent(array))
+    lent = host_libraries._lent
+    monkeypatch.setattr(host_libraries, "_lent", lambda array: made.append(array.ctypes.data) or lent(array))
     x = np.zeros((100, 100), np.float32)
     result = library.host(ns.softmax(library.array(x)))
     assert made == [result.ctypes.data]

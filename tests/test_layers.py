@@ -19,23 +19,54 @@ HOST_SIDE = {"backends.cuda.driver", "backends.cuda.libraries"}
 ALLOWED = {
     "__init__": ({"api", "refusals", "states"}, set()),
     "__main__": ({"cli"}, set()),
-    "api": ({"arrays", "calls", "dispatch", "ops"}, {"numpy", "tqdm"}),
+    "api": (
+        {"building", "ops", "mapped", "dask", "call.arguments", "call.devices", "call.host_libraries"}
+        | {"call.layout", "call.request", "call.whole_arrays"},
+        {"numpy", "tqdm"},
+    ),
     "refusals": ({"api", "states"}, NUMBA),
-    "calls": ({"arrays", "dispatch", "ops"}, NUMPY),
-    "states": ({"arrays", "dispatch", "folding", "foreign", "ops"}, NUMPY),
-    "mapped": ({"arrays", "calls", "dispatch", "folding", "ops"}, NUMPY),
-    "dask": ({"arrays", "calls", "dispatch", "folding", "ops"}, {"dask", "numba", "numpy"}),
-    "folding": ({"arrays", "calls", "dispatch", "ops"}, NUMPY),
-    "arrays": (set(), {"numpy", "ml_dtypes"}),
-    "dlpack": ({"arrays"}, NUMPY),
-    "foreign": ({"arrays", "dlpack"}, NUMPY),
-    "host": ({"arrays", "foreign"}, NUMPY),
-    "building": (set(), {"numba", "llvmlite"}),
-    "dispatch": (
-        {"building", "host", "foreign", "dlpack", "mapped", "dask"}
-        | {"backends", "backends.cpu", "backends.cuda", "backends.cuda.streams", "backends.cuda.staging"},
+    "states": ({"ops", "call.adapters", "call.arguments", "call.host_libraries", "call.row_states"}, NUMPY),
+    "mapped": (
+        {"ops", "call.adapters", "call.arguments", "call.devices", "call.layout", "call.overlap", "call.request"}
+        | {"call.row_states", "call.whole_arrays"},
         NUMPY,
     ),
+    "dask": (
+        {"ops", "call.adapters", "call.arguments", "call.devices", "call.layout", "call.request"}
+        | {"call.row_states", "call.whole_arrays"},
+        {"dask", "numba", "numpy"},
+    ),
+    "call": (set(), set()),
+    "call.row_states": (
+        {"ops", "call.adapters", "call.arguments", "call.devices", "call.layout", "call.overlap"},
+        NUMPY,
+    ),
+    "call.whole_arrays": (
+        {"ops", "call.adapters", "call.arguments", "call.devices", "call.host_libraries", "call.memory"}
+        | {"call.overlap", "call.plan", "call.request"},
+        NUMPY,
+    ),
+    "call.plan": (
+        {"ops", "call.arguments", "call.devices", "call.layout", "call.overlap", "call.request"},
+        NUMPY,
+    ),
+    "call.adapters": (
+        {"building", "backends.cuda.streams", "call.arguments", "call.devices", "call.host_libraries"}
+        | {"call.layout", "call.memory"},
+        NUMPY,
+    ),
+    "call.devices": (
+        {"building", "backends.cpu", "backends.cuda", "backends.cuda.staging"} | {"call.dlpack", "call.host_libraries"},
+        NUMPY,
+    ),
+    "call.request": ({"ops", "call.arguments"}, NUMPY),
+    "call.host_libraries": ({"call.arguments", "call.dlpack", "call.layout", "call.memory"}, NUMPY),
+    "call.dlpack": ({"call.arguments", "call.layout", "call.memory"}, NUMPY),
+    "call.overlap": ({"call.layout", "call.memory"}, NUMPY),
+    "call.arguments": ({"call.layout"}, {"numpy", "ml_dtypes"}),
+    "call.memory": (set(), NUMPY),
+    "call.layout": (set(), NUMPY),
+    "building": (set(), {"numba", "llvmlite"}),
     "ops": (MATH, NUMBA),
     "online": (MATH - {"online"}, NUMBA),
     "weights": ({"lanewise", "simd", "pairs", "expmath"}, NUMBA),
@@ -46,28 +77,34 @@ ALLOWED = {
     "kernel_code": (set(), set()),
     "backends": (set(), set()),
     "backends.disk": (set(), {"numba", "llvmlite"}),
-    "backends.spec": ({"arrays", "ops", "lanewise", "simd"}, NUMBA),
+    "backends.spec": ({"call.layout", "ops", "lanewise", "simd"}, NUMBA),
     "backends.cpu": (
-        {"arrays", "building", "ops", *MATH, "backends.cpu", "backends.disk", "backends.spec"},
+        {"call.layout", "call.memory", "building", "ops", *MATH, "backends.cpu", "backends.disk", "backends.spec"},
         {"numba", "numpy", "llvmlite"},
     ),
     "backends.cuda": (
-        {"arrays", "building", "ops", *MATH, "backends.disk", "backends.spec"}
+        {"call.layout", "building", "ops", *MATH, "backends.disk", "backends.spec"}
         | {"backends.cuda", "backends.cuda.driver", "backends.cuda.installed"},
         {"numba", "llvmlite", "numba_cuda"},
     ),
     "backends.cuda.driver": ({"building", "backends.cuda.installed"}, set()),
     "backends.cuda.installed": (set(), set()),
-    "backends.cuda.libraries": ({"arrays", "building", "dlpack", "foreign", *HOST_SIDE}, {"numpy", "numba"}),
-    "backends.cuda.streams": ({"arrays", *HOST_SIDE}, NUMPY),
-    "backends.cuda.staging": ({"arrays", "ops", "backends", "backends.cuda", *HOST_SIDE}, NUMPY),
+    "backends.cuda.libraries": (
+        {"building", "call.arguments", "call.dlpack", "call.host_libraries", "call.layout", *HOST_SIDE},
+        {"numpy", "numba"},
+    ),
+    "backends.cuda.streams": ({"call.memory", *HOST_SIDE}, NUMPY),
+    "backends.cuda.staging": (
+        {"call.layout", "call.memory", "ops", "backends", "backends.cuda", *HOST_SIDE},
+        NUMPY,
+    ),
     "jit": (
         {"ops", *MATH, "jit", "backends", "backends.cpu", "backends.cuda", "backends.spec"},
         {"numba", "numpy", "llvmlite", "scipy"},
     ),
     "bench": (
         {"bench", "bench.timing", "bench.reference", "bench.new_process"}
-        | {"api", "arrays", "dask", "dispatch", "ops", "__init__"}
+        | {"api", "call.arguments", "call.layout", "call.devices", "dask", "ops", "__init__"}
         | {f"backends.cuda.{module}" for module in ("driver", "libraries", "streams")},
         {"numba", "numpy", "tqdm", "triton", "matplotlib", "dask", "distributed"},
     ),
@@ -75,7 +112,8 @@ ALLOWED = {
     "bench.reference": (set(), NUMPY),
     "bench.new_process": (set(), set()),
     "cli": (
-        {"cli", "bench", "bench.reference", "api", "arrays", "dispatch", "mapped", "ops", "__init__"}
+        {"cli", "bench", "bench.reference", "api", "mapped", "ops", "__init__"}
+        | {"call.arguments", "call.devices", "call.layout"}
         | {"backends.cpu", "backends.disk", "backends.cuda", "backends.cuda.driver"},
         {"numba", "numpy", "llvmlite", "tqdm"},
     ),
@@ -158,13 +196,13 @@ def test_no_module_imports_itself_through_others():
     """Nor do functions, when they are called."""
     own = {module: {n for n, _ in imports_of(module) if n.partition(".")[0] == "numba_softmax"} for module in modules()}
     imports = {module: set(map(module_of, names)) for module, names in own.items()}
-    imports["dispatch"] -= {"mapped", "dask"}  # the one circle that is known
     graphlib.TopologicalSorter(imports).prepare()  # its error has the circle
 
 
 def test_gpus_and_what_computes_part_by_part_are_imported_when_they_are_used():
     later = tuple(f"numba_softmax.{name}" for name in ("backends.cuda", "mapped", "dask"))
-    assert all(not at_import for name, at_import in imports_of("dispatch") if name.startswith(later))
+    imports = (pair for module in ("api", "call/adapters", "call/devices") for pair in imports_of(module))
+    assert all(not at_import for name, at_import in imports if name.startswith(later))
 
 
 @pytest.mark.parametrize("module", modules())
@@ -193,10 +231,10 @@ assert not unwanted, unwanted
 COMPILES = """
 from numba.core import event
 with event.install_recorder("numba:compile") as recorder:
-    from numba_softmax import calls
+    from numba_softmax.call.plan import plan_call
     from numba_softmax.backends import cpu
 assert not recorder.buffer, recorder.buffer
-assert not calls._prepared.cache_info().currsize
+assert not plan_call.cache_info().currsize
 """
 
 

@@ -226,13 +226,13 @@ def test_scratch_memory_is_held_while_it_is_used(run_python):
 
 ODD = """
 import numba, numpy as np, numba_softmax as ns
-from numba_softmax import calls
+from numba_softmax.call.plan import plan_call
 from numba_softmax.backends import cpu
 
 numba.set_num_threads(1)
 x = np.random.default_rng(0).standard_normal((3, 3000)).astype(np.float32)
 expected = ns.softmax(x.copy())
-calls._prepared.cache_clear()
+plan_call.cache_clear()
 cpu.STREAM_FROM = 0
 for offset in range(5):
     out = np.zeros(x.nbytes + 64, np.uint8)[offset : offset + x.nbytes].view(np.float32).reshape(x.shape)

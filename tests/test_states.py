@@ -13,8 +13,9 @@ from naive import BFLOAT16, FLOATS, LIMITS, assert_right, naive, same_bits, ulp_
 from test_edges import CASES, N, laid_out, row_of
 
 import numba_softmax as ns
-from numba_softmax import arrays
 from numba_softmax.backends import cpu
+from numba_softmax.call.arguments import as_axes
+from numba_softmax.call.layout import Form, layout_of
 from numba_softmax.ops import OPS
 
 each_dtype = pytest.mark.parametrize("dtype", FLOATS)
@@ -197,8 +198,8 @@ def test_blocks_of_any_layout(one_thread, dtype, shape, axis, regime):
     x, masks = normal(shape, dtype), [None]
     if dtype == "float32":
         masks.append(np.random.default_rng(1).random(shape) < 0.7)
-    axes = arrays.as_axes(axis, x.ndim)
-    layout = arrays.layout_of(shape, axes, x.dtype, x.strides, x.dtype, x.strides, None, "given")
+    axes = as_axes(axis, x.ndim)
+    layout = layout_of(axes, Form.of(x), Form.of(x), None, "given")
     assert cpu.plan(OPS["softmax"], layout, False, False, False).kernel[0] == regime
     rows = tuple(size for i, size in enumerate(shape) if i not in axes)
     for where in masks:

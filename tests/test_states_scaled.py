@@ -13,8 +13,9 @@ from test_edges import CASES, laid_out, row_of
 from test_states import INF, assert_right_of, each_dtype, normal, numbers, split_rows, state_of
 
 import numba_softmax as ns
-from numba_softmax import arrays
 from numba_softmax.backends import cpu
+from numba_softmax.call.layout import Form, layout_of, strides_with_reduced
+from numba_softmax.call.memory import address_of
 from numba_softmax.ops import OPS, STATE_OPS
 
 SCALES = [0.125, -3.0, 0.0, 2.5, 1e-30, 1e-40, 1e38]  # the last two are beyond what float32 can compute with
@@ -149,8 +150,8 @@ def test_the_state_shows_its_scale():
 def test_folds_in_float64_write_no_more_than_states_of_float32_have(one_thread, shape, axis, step):
     x = for_scale(normal(shape), 1e38)[:, ::step]
     states = np.full((3, shape[1 - axis]), 7.0)
-    steps = arrays.steps_with_reduced((8,), (axis,), 2)
-    layout = arrays.layout_of(x.shape, (axis,), x.dtype, x.strides, states.dtype, steps, None)
-    cpu.starter(STATE_OPS["fold"], layout)(arrays.address_of(x), arrays.address_of(states), 0, 1e38)
+    steps = strides_with_reduced((8,), (axis,), 2)
+    layout = layout_of((axis,), Form.of(x), Form(states.shape, states.dtype, steps), None)
+    cpu.starter(STATE_OPS["fold"], layout)(address_of(x), address_of(states), 0, 1e38)
     np.testing.assert_array_equal(states[0], x.max(axis=axis))
     assert (states[2] == 7).all()

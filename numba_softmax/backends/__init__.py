@@ -1,1 +1,1 @@
-"""Backends: each is a folder with a `run`; see `dispatch`."""
+"""Backends: each is a folder with a `starter` and a `warm`; see `call.devices`."""

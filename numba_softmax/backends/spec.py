@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from numba import float32, float64
 
 from .. import kernel_code
-from ..arrays import Layout, state_numbers
+from ..call.layout import Layout, state_numbers
 from ..lanewise import lanewise
 from ..ops import Op
 from ..simd import Stored, convert, widen

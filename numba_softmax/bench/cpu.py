@@ -9,7 +9,8 @@ from typing import Any
 import numba
 import numpy as np
 
-from .. import api, arrays
+from .. import api
+from ..call.arguments import as_output_dtype
 from .cases import COPY, OURS, SHARE, Case, Data, by_torch, error_of_rows, masked_and_scaled, some_rows, two_places
 from .optional import optional
 from .progress import progress
@@ -120,7 +121,7 @@ def _data(case: Case) -> Data | None:
     generator = np.random.default_rng(11)
     x = (generator.standard_normal(case.shape, np.float32) * 3).astype(getattr(home, case.dtype))
     mask = generator.random(case.shape, np.float32) < SHARE if case.masked else None
-    return Data(x, np.ones(case.result_shape, arrays.as_output_dtype(None, x.dtype, None)), mask)
+    return Data(x, np.ones(case.result_shape, as_output_dtype(None, x.dtype, None)), mask)
 
 
 def _error(case: Case, data: Data, result: Any) -> float | None:

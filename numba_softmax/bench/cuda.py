@@ -17,9 +17,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from .. import api, arrays, dispatch
+from .. import api
 from ..backends.cuda import driver
 from ..backends.cuda.streams import GpuCall
+from ..call.devices import backend_named
+from ..call.layout import FLOATS, Form, layout_of
 from ..ops import OPS
 from . import cuda_arrays, cuda_clock
 from .cases import COPY, OURS, SHARE, Case, Data, by_torch, error_of_rows, masked_and_scaled, some_rows
@@ -48,7 +50,7 @@ OTHER_LENGTHS = (1024, 32768, 1 << 20)
 """Elements of a row for log_softmax and logsumexp."""
 
 QUICK = [
-    *(Case("softmax", (64, 1024), dtype) for dtype in arrays.FLOATS),
+    *(Case("softmax", (64, 1024), dtype) for dtype in FLOATS),
     Case("softmax", (1024, 64)),
     Case("softmax", (64, 1024), axis=0),
     Case("softmax", (64, 1024), masked=True),
@@ -82,7 +84,7 @@ def cases(limit: int) -> Iterator[Case]:
     def rows(op: str, n: int, dtype: str, **more: Any) -> Case:
         return Case(op, (max(1, limit // (n * _size(dtype))), n), dtype, **more)
 
-    for dtype in arrays.FLOATS:
+    for dtype in FLOATS:
         for n in LENGTHS.get(dtype, POWERS[::2]):
             yield rows("softmax", n, dtype)
     for shape in LONG_ROWS:
@@ -332,5 +334,5 @@ def _launch(setup: Setup) -> dict[str, Any]:
 def _launch_of_ours(data: Data, queue: driver.Queue) -> Callable[[], Any]:
     """Our call without its checks and its look-up of the plan: the backend's launch alone."""
     x, y = (GpuCall(array, None).x for array in (data.x, data.y))
-    layout = arrays.layout_of(x.shape, (1,), x.dtype, x.strides, y.dtype, y.strides, None)
-    return partial(dispatch.backend_of("cuda").starter(OPS[TINY.op], layout), x.address, y.address, 0, None, queue)
+    layout = layout_of((1,), Form.of(x), Form.of(y), None)
+    return partial(backend_named("cuda").starter(OPS[TINY.op], layout), x.address, y.address, 0, None, queue)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .. import arrays
+from ..call.arguments import as_dtype
 from .optional import UnmeasurableError, optional
 
 SPREAD = 3.0
@@ -83,7 +83,7 @@ class Torch(Maker):
     def values(self, array: Any, index: INDEX) -> np.ndarray:
         some = array[tuple(self._torch.from_numpy(i).to(self._device) for i in index)].cpu()
         if some.dtype == self._torch.bfloat16:  # which NumPy knows by another name
-            return some.view(self._torch.int16).numpy().view(arrays.as_dtype("bfloat16"))
+            return some.view(self._torch.int16).numpy().view(as_dtype("bfloat16"))
         return some.numpy()
 
     def tidy(self) -> None:
@@ -100,7 +100,7 @@ class CuPy(Maker):
         self._generator = cupy.random.default_rng(SEED)
 
     def normal(self, shape: tuple[int, ...], dtype: str) -> Any:
-        wanted = arrays.as_dtype(dtype)
+        wanted = as_dtype(dtype)
         made = self._generator.standard_normal(shape, dtype=np.float64 if wanted == np.float64 else np.float32)
         made *= SPREAD
         return made.astype(wanted, copy=False)
@@ -109,7 +109,7 @@ class CuPy(Maker):
         return self._generator.random(shape, dtype=np.float32) < share
 
     def empty(self, shape: tuple[int, ...], dtype: str) -> Any:
-        return self._cupy.empty(shape, arrays.as_dtype(dtype))
+        return self._cupy.empty(shape, as_dtype(dtype))
 
     def spoil(self, array: Any) -> None:
         array.fill(math.nan)
@@ -134,13 +134,13 @@ class Numba(Maker):
         self._block = np.random.default_rng(SEED).standard_normal(BLOCK, np.float32) * SPREAD
 
     def normal(self, shape: tuple[int, ...], dtype: str) -> Any:
-        return on_device(self._cuda, np.resize(self._block.astype(arrays.as_dtype(dtype)), shape))
+        return on_device(self._cuda, np.resize(self._block.astype(as_dtype(dtype)), shape))
 
     def mask(self, shape: tuple[int, ...], share: float) -> Any:
         return self._cuda.to_device(np.resize(np.random.default_rng(SEED).random(BLOCK) < share, shape))
 
     def empty(self, shape: tuple[int, ...], dtype: str) -> Any:
-        return self._cuda.device_array(shape, arrays.as_dtype(dtype))
+        return self._cuda.device_array(shape, as_dtype(dtype))
 
     def spoil(self, array: Any) -> None:
         bits = f"u{array.dtype.itemsize}"

@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 
 from .. import __version__
 from ..backends.cpu import threads
-from ..dispatch import DEVICES
+from ..call.devices import DEVICES
 from ..ops import OPS, STATE_OPS
 from .common import DTYPES, NAME, UserError
 from .occupancy import LIMITS

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .. import arrays
+from ..call.arguments import as_dtype
 from .common import UserError
 
 RESERVED_AT_ONCE = 64 << 20
@@ -44,7 +44,7 @@ def open_input(path: Path, read_as: str | None = None) -> np.memmap:
             f"{path} has dtype {x.dtype}: --as {read_as} is for files of dtype {_SAVED_BFLOAT16}, leave it out"
         )
     try:
-        return x.view(arrays.as_dtype(read_as), np.memmap)
+        return x.view(as_dtype(read_as), np.memmap)
     except TypeError as error:
         raise UserError(str(error)) from None
 

@@ -15,8 +15,9 @@ import numba
 import numpy as np
 from tqdm import tqdm
 
-from .. import api, arrays, mapped
+from .. import api, mapped
 from ..bench.reference import NoReferenceError, error_in_ulps
+from ..call.arguments import as_axes, as_input, as_output_dtype, as_scale
 from ..ops import OPS
 from . import files
 from .common import UserError
@@ -70,16 +71,16 @@ def _of_file(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def _result_of(arguments: argparse.Namespace, x: np.ndarray) -> tuple[tuple[int, ...], tuple[int, ...], np.dtype]:
     """The axes from 0, and the shape and dtype of the result."""
-    arrays.as_input(x)
-    axes = arrays.as_axes(arguments.axis, x.ndim)
-    arrays.as_scale(arguments.scale)
+    as_input(x)
+    axes = as_axes(arguments.axis, x.ndim)
+    as_scale(arguments.scale)
     kept = tuple(size for i, size in enumerate(x.shape) if i not in axes)
-    return axes, kept if OPS[arguments.op].reduces else x.shape, arrays.as_output_dtype(arguments.dtype, x.dtype, None)
+    return axes, kept if OPS[arguments.op].reduces else x.shape, as_output_dtype(arguments.dtype, x.dtype, None)
 
 
 def _compute(arguments: argparse.Namespace, x: np.memmap, axes: tuple[int, ...], out: np.memmap) -> int:
     """The number of slabs, which are computed one after the other."""
-    scale = arrays.as_scale(arguments.scale)
+    scale = as_scale(arguments.scale)
     total = mapped.bytes_to_read(arguments.op, x, axes, out.dtype)
     with tqdm(total=total, unit="B", unit_scale=True, delay=1, leave=False, disable=None, file=sys.stderr) as progress:
 
@@ -88,7 +89,7 @@ def _compute(arguments: argparse.Namespace, x: np.memmap, axes: tuple[int, ...],
             files.forget(out)
             progress.update(read)
 
-        mapped.compute(arguments.op, x, axes, None, scale, out, advance)
+        mapped.compute(mapped.Work(arguments.op, x, axes, None, scale), out, advance)
     return mapped.slabs_of(x, axes, out.dtype).total
 
 

@@ -73,7 +73,7 @@ def put_layout(layout, shape, x_steps, y_steps, w_steps, axes):
     """Write the table for rows along some axes.
 
     Reduced dimensions that follow one another in memory become one, as in
-    `numba_softmax.arrays`.
+    `numba_softmax.call.layout`.
     """
     ndim, rows, n = len(shape), 1, 1
     at = TABLE

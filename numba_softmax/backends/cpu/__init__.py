@@ -8,7 +8,8 @@ from collections.abc import Callable
 
 import numba
 
-from ...arrays import Layout, address_of
+from ...call.layout import Layout
+from ...call.memory import address_of
 from ...ops import Op
 from ..spec import Spec, across_rows, along_rows, needs_float64, sign_and_factor, stored
 from .caches import second_cache
@@ -147,7 +148,7 @@ def _may_stream(op: Op, layout: Layout, size: int) -> bool:
 
 
 def starter(op: Op, layout: Layout) -> Callable[..., None]:
-    """A function that computes calls with that layout, as `dispatch` describes it."""
+    """A function that computes calls with that layout, as `devices` describes it."""
     if not layout.rows or not (layout.n or op.reduces):
         return lambda x, y, w, scale, states=0: None
 

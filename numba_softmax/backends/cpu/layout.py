@@ -14,7 +14,7 @@ import numpy as np
 from numba import int64, types, uint8
 
 from ... import kernel_code
-from ...arrays import Layout
+from ...call.layout import Layout
 from ...lanewise import lanewise
 from ...simd import Stored, load, store
 from .tiles import inlined, jit

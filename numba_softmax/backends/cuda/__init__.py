@@ -10,8 +10,8 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ...arrays import Layout
 from ...building import built
+from ...call.layout import Layout
 from ...ops import Op
 from ..spec import needs_float64, sign_and_factor
 from . import driver
@@ -31,7 +31,7 @@ class _Ready(NamedTuple):
 
 
 def starter(op: Op, layout: Layout) -> Callable[..., None]:
-    """A function that queues the work of calls with that layout, as `dispatch` describes it."""
+    """A function that queues the work of calls with that layout, as `devices` describes it."""
     if not layout.rows or not (layout.n or op.reduces):
         return lambda x, y, w, scale, queue, states=0: None
 

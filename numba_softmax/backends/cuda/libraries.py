@@ -16,9 +16,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ... import arrays, dlpack
 from ...building import built
-from ...foreign import check_tensor
+from ...call import dlpack
+from ...call.arguments import dtype_called
+from ...call.host_libraries import check_tensor
+from ...call.layout import order_in_memory, strides_in_c_order
 from . import driver
 
 
@@ -53,7 +55,7 @@ class Library(ABC):
 
     def empty_like(self, x: View, dtype: np.dtype, stream: int | None) -> Any:
         """A new array of the shape of `x`, its axes in the order in memory of those of `x`, as NumPy's `empty_like`."""
-        order = arrays.order_in_memory(x.strides)
+        order = order_in_memory(x.strides)
         array = self.empty(x, tuple(x.shape[i] for i in order), dtype, stream)
         inverse = sorted(range(len(order)), key=order.__getitem__)
         return array if list(order) == inverse == list(range(len(order))) else self.transposed(array, inverse)
@@ -91,7 +93,7 @@ class Torch(Library):
 
 @functools.cache
 def _dtype_of_torch(dtype: Any, argument: str) -> np.dtype:
-    return arrays.dtype_called(str(dtype).removeprefix("torch."), argument)
+    return dtype_called(str(dtype).removeprefix("torch."), argument)
 
 
 @functools.cache
@@ -153,7 +155,7 @@ class Numba(Library):
         cuda = _numba_cuda()
         steps = [0] * len(x.shape)
         size = dtype.itemsize
-        for i in reversed(arrays.order_in_memory(x.strides)):
+        for i in reversed(order_in_memory(x.strides)):
             steps[i], size = size, size * x.shape[i]
         with cuda.gpus[x.ordinal]:
             return cuda.device_array(x.shape, dtype, tuple(steps), stream=x.array.stream)
@@ -197,7 +199,7 @@ def _by_interface(interface: dict[str, Any], array: Any, name: str) -> View:
     address, read_only = interface["data"]
     address = address or 0
     steps = interface.get("strides")
-    steps = arrays.steps_in_c_order(shape, dtype.itemsize) if steps is None else tuple(steps)
+    steps = strides_in_c_order(shape, dtype.itemsize) if steps is None else tuple(steps)
     stream = interface.get("stream") or 0
     ordinal = _ordinal(address, name, array) if math.prod(shape) else driver.current_ordinal()
     return View(address, shape, dtype, steps, not read_only, ordinal, stream, array)

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from ... import kernel_code
-from ...arrays import Dim, Layout
+from ...call.layout import Dim, Layout
 from ...ops import STATE_OPS, Op
 from ..spec import Spec, across_rows, along_rows, stored
 from .columns import make_columns, make_finish_columns, make_fold_columns

@@ -2,7 +2,7 @@
 
 A kernel's parameters, after the addresses of elements, results and mask, and that of
 temporary memory: the scale's sign and factor, the numbers of rows and of elements in a row,
-the elements of a chunk; then four numbers a dimension, as in `arrays.Dim`.
+the elements of a chunk; then four numbers a dimension, as in `layout.Dim`.
 """
 
 from __future__ import annotations

@@ -15,8 +15,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ... import arrays
-from ...arrays import Dim, Layout
+from ...call.layout import Dim, Layout, layout_of_dims, order_in_memory
+from ...call.memory import stand_in
 from ...ops import Op
 from .. import cuda
 from . import driver
@@ -54,7 +54,7 @@ class Side(NamedTuple):
     def part(self, sizes: tuple[int, ...]) -> Part:
         sizes = tuple(size if step else 1 for size, step in zip(sizes, self.steps, strict=True))
         steps, nbytes = [0] * len(sizes), self.dtype.itemsize
-        for i in reversed(arrays.order_in_memory(self.steps)):
+        for i in reversed(order_in_memory(self.steps)):
             if self.steps[i]:
                 steps[i], nbytes = nbytes, nbytes * sizes[i]
         return Part(sizes, tuple(steps), nbytes)
@@ -62,15 +62,15 @@ class Side(NamedTuple):
     def in_array(self, address: int, start: tuple[int, ...], part: Part, writeable: bool = False) -> np.ndarray:
         """A part as it lies in the array, whose first element is at the address."""
         address += sum(i * step for i, step in zip(start, self.steps, strict=False))
-        return arrays.stand_in(address, part.sizes, self.dtype, self.steps, writeable)
+        return stand_in(address, part.sizes, self.dtype, self.steps, writeable)
 
     def in_slot(self, address: int, part: Part) -> np.ndarray:
         """The same part in a slot's pinned memory."""
-        return arrays.stand_in(address, part.sizes, self.dtype.newbyteorder("="), part.steps, True)
+        return stand_in(address, part.sizes, self.dtype.newbyteorder("="), part.steps, True)
 
 
 def starter(op: Op, layout: Layout) -> Callable[[int, int, int, float | None], None]:
-    """A function that computes calls with that layout, as `dispatch` describes it."""
+    """A function that computes calls with that layout, as `devices` describes it."""
     if not layout.rows or not (layout.n or op.reduces):
         return lambda x, y, w, scale: None
     plan = Staged(op, layout)
@@ -144,7 +144,7 @@ class Staged:
             steps = [part.steps for part in parts] + [(0,) * len(parts[0].steps)] * (3 - len(parts))
             dims: list[Dim] = list(zip((*box.sizes, *self._n_sizes), *steps, strict=True))
             x, y, rows = self._layout.x.removeprefix(">"), self._layout.y.removeprefix(">"), len(box.sizes)
-            layout = arrays.layout_of_dims(x, y, self._layout.masked, dims[:rows], dims[rows:])
+            layout = layout_of_dims(x, y, self._layout.masked, dims[:rows], dims[rows:])
             start = self._starters[box.sizes] = cuda.starter(self._op, layout)
         x_at, y_at, *w_at = addresses
         start(x_at, y_at, w_at[0] if w_at else 0, scale, queue)

@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from ...arrays import extent
+from ...call.memory import extent
 from . import driver
 from .driver import Queue
 from .libraries import View, library_of
 
 
 class GpuCall:
-    """What `calls.py` asks for while it serves a call on the array `x`, as `dispatch` describes it.
+    """The `Adapter` for an array `x` on a GPU.
 
     The work is queued in the stream that is asked for, else in the one in which
     the library of `x` uses it. It waits for the streams of all arrays, and these wait for it,
@@ -31,7 +31,7 @@ class GpuCall:
         if self._asked is not None:
             driver.check_stream(self.queue)
 
-    place = "cuda"
+    backend_name = "cuda"
 
     @property
     def device(self) -> str:
@@ -108,7 +108,7 @@ class GpuCall:
         if any(view.stream is None for view in views):
             driver.synchronize(queue)
 
-    def given_back(self, array: Any) -> Any:
+    def as_user_array(self, array: Any) -> Any:
         """An array of the library, never a scalar."""
         return array
 

@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from . import arrays
+from .arguments import dtype_called
+from .layout import strides_in_c_order
+from .memory import stand_in
 
 CUDA_DEVICES = (2, 13)
 """Numbers of the devices kDLCUDA and kDLCUDAManaged."""
@@ -69,7 +71,7 @@ def capsule_of(array: Any, stream: int | None) -> Any:
 def read(
     capsule: Any, name: str, *, writeable: bool
 ) -> tuple[int, tuple[int, ...], np.dtype, tuple[int, ...], bool, int]:
-    """Address, shape, dtype, steps in bytes, whether it can be written to, and the device's number.
+    """Address, shape, dtype, strides in bytes, whether it can be written to, and the device's number.
 
     `writeable` is what is assumed of capsules of version 0, which do not say it. An
     error is to call the array by that name.
@@ -81,10 +83,10 @@ def read(
     dtype = _dtype(tensor.code, tensor.bits, tensor.lanes, name)
     shape = tuple(tensor.shape[: tensor.ndim])
     if tensor.strides:
-        steps = tuple(step * dtype.itemsize for step in tensor.strides[: tensor.ndim])
+        strides = tuple(stride * dtype.itemsize for stride in tensor.strides[: tensor.ndim])
     else:
-        steps = arrays.steps_in_c_order(shape, dtype.itemsize)
-    return (tensor.data or 0) + tensor.byte_offset, shape, dtype, steps, writeable, tensor.device_id
+        strides = strides_in_c_order(shape, dtype.itemsize)
+    return (tensor.data or 0) + tensor.byte_offset, shape, dtype, strides, writeable, tensor.device_id
 
 
 class NoCapsuleError(TypeError):
@@ -100,8 +102,8 @@ def as_numpy(array: Any, name: str, *, writeable: bool) -> np.ndarray:
     device = _managed(capsule, name).tensor.device_type
     if device not in HOST_DEVICES:
         raise TypeError(f"{name} lies on a device of DLPack's kind {device}: pass an array in host memory, or on a GPU")
-    address, shape, dtype, steps, writeable, _ = read(capsule, name, writeable=writeable)
-    return arrays.stand_in(address, shape, dtype, steps, writeable, capsule)
+    address, shape, dtype, strides, writeable, _ = read(capsule, name, writeable=writeable)
+    return stand_in(address, shape, dtype, strides, writeable, capsule)
 
 
 class Bfloat16:
@@ -132,4 +134,4 @@ def _dtype(code: int, bits: int, lanes: int, name: str) -> np.dtype:
     kind = _KINDS.get(code)
     if lanes != 1 or kind is None:
         raise TypeError(f"{name} has elements of DLPack type ({code}, {bits}, {lanes}), which cannot be computed with")
-    return arrays.dtype_called(kind if kind == "bool" else f"{kind}{bits}", name)
+    return dtype_called(kind if kind == "bool" else f"{kind}{bits}", name)

@@ -13,7 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from . import arrays, dlpack
+from . import dlpack
+from .arguments import check_kind_of_out, check_not_masked
+from .layout import order_in_memory
+from .memory import address_of
 
 _ALIGNMENT = 64
 """Bytes of the addresses that JAX takes without a copy: whole lines of a cache."""
@@ -24,23 +27,23 @@ class Numpy:
 
     def read(self, array: Any, name: str) -> np.ndarray:
         """An argument, which an error is to call by that name."""
-        arrays.check_not_masked(array, name)
+        check_not_masked(array, name)
         return np.asarray(array)
 
     def writeable(self, array: Any) -> np.ndarray:
         """An array for results, which is not made of anything else."""
-        arrays.check_kind_of_out(array)
+        check_kind_of_out(array)
         return self.read(array, "out")
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-        """A new array in C order, for `given_back`."""
+        """A new array in C order, for `as_user_array`."""
         return np.empty(shape, dtype)
 
     def empty_like(self, x: np.ndarray, dtype: np.dtype) -> np.ndarray:
         """A new array of the shape of `x`, and with its order of axes in memory."""
         return np.empty_like(x, dtype, subok=False)
 
-    def given_back(self, array: np.ndarray, x: Any) -> Any:
+    def as_user_array(self, array: np.ndarray, x: Any) -> Any:
         """A new array as one of the library that `x` is of; a scalar, if NumPy's has no axes."""
         return array if array.shape else array[()]
 
@@ -62,16 +65,16 @@ class Lending(Numpy):
     def empty(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
         nbytes = math.prod(shape) * dtype.itemsize
         memory = np.empty(nbytes + _ALIGNMENT, np.uint8)
-        first = -arrays.address_of(memory) % _ALIGNMENT
+        first = -address_of(memory) % _ALIGNMENT
         return memory[first : first + nbytes].view(dtype).reshape(shape)
 
     def empty_like(self, x: np.ndarray, dtype: np.dtype) -> np.ndarray:
-        order = arrays.order_in_memory(x.strides)
+        order = order_in_memory(x.strides)
         return self.empty(tuple(x.shape[i] for i in order), dtype).transpose(np.argsort(order))
 
-    def given_back(self, array: np.ndarray, x: Any) -> Any:
+    def as_user_array(self, array: np.ndarray, x: Any) -> Any:
         if not hasattr(x, "__array_namespace__"):
-            return super().given_back(array, x)
+            return super().as_user_array(array, x)
         return x.__array_namespace__().from_dlpack(_lent(array))
 
 
@@ -85,7 +88,7 @@ class Torch(Lending):
     def writeable(self, array: Any) -> np.ndarray:
         return self.read(array, "out")
 
-    def given_back(self, array: np.ndarray, x: Any) -> Any:
+    def as_user_array(self, array: np.ndarray, x: Any) -> Any:
         return sys.modules["torch"].from_dlpack(_lent(array))
 
 
@@ -105,7 +108,7 @@ _NUMPY, _LENDING, _TORCH = Numpy(), Lending(), Torch()
 
 
 def is_foreign(array: Any) -> bool:
-    """Whether an array in host memory is of another library than NumPy, which gets its own arrays back."""
+    """True if an array in host memory is of another library than NumPy, which gets its own arrays back."""
     return library_of(array) is not _NUMPY
 
 
