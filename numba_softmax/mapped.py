@@ -78,7 +78,8 @@ class Work(NamedTuple):
 
     def part(self, cut: Cut) -> Work:
         """The same on a part of the array."""
-        return self._replace(x=self.x[cut], mask=None if self.mask is None else self.mask[cut])
+        at: Any = (*cut, ...)  # an array without axes stays one
+        return self._replace(x=self.x[at], mask=None if self.mask is None else self.mask[at])
 
 
 def compute(work: Work, out: np.ndarray, advance: Callable[[int], Any] = lambda _: None) -> None:
