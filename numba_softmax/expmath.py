@@ -1,4 +1,4 @@
-"""Exponentials of numbers that are not positive, on floats and on `Vec`.
+"""The exponentials of softmax, and logarithms, on floats and on `Vec`.
 
 Method: ``d = n ln2 + f`` with ``n`` an integer and ``|f| <= ln2 / 2``; then
 ``exp(d) = 2**n (1 + f + f**2 q(f))`` with a polynomial `q` (after W. J. Cody
@@ -15,7 +15,7 @@ rounding makes that a float, which the maximum's own exponential then is, exactl
 An exponential comes in parts, ``power * (1 + head + tail)``: `head` is exact,
 `tail` small, so a sum that takes the parts has a fraction of the error that
 rounding them to one number would add. The bound of the error of softmax that
-follows is derived in `numba_softmax.online`.
+follows is derived in `numba_softmax.weights`.
 
 Bulk results are multiplied by `up`, a power of two: whatever exp gives down to
 the smallest subnormal is then a normal number, at no cost; who multiplies the
@@ -29,7 +29,7 @@ from numba.core import types
 
 from . import kernel_code
 from .lanewise import element, lanewise, with_element
-from .pairs import fast_two_sum, two_sum
+from .pairs import fast_two_sum, product_less, two_sum
 from .simd import bitcast, fma, has_fma, is_on_cuda, lane_by_lane, like, maximum, select
 
 kernel_code.register()
@@ -46,22 +46,24 @@ class FloatFormat(NamedTuple):
     mantissa_bits: int
     up: float  # the factor of bulk results
     magic: float  # added to a number, leaves its nearest integer in the low bits, as the exponent of a power times `up`
-    floor: int  # of the power of two below which an exponential is taken for 0
+    floor: int  # the exponent of the power of two below which exp is taken for 0
     ln2: tuple[float, float]  # with a fused multiply-add
     short_ln2: tuple[float, float, float]  # of so few bits, but for the last, that multiples are exact without one
     q: tuple[float, ...]
     wide_terms: int  # how many of WIDE_Q matter
 
 
+# What `magic` adds to 1.5 * 2**k is even: without a fused multiply-add, a product with LOG2_E
+# can lie halfway between integers, and is rounded to the same one whatever is added then.
 FLOAT32 = FloatFormat(
-    types.int32, 23, 2.0**64, 1.5 * 2**23 + 127 + 64, -(127 + 64),
+    types.int32, 23, 2.0**63, 1.5 * 2**23 + 127 + 63, -(127 + 63),
     (0.6931471824645996, -1.9046542121259336e-09),
     (0.693359375, -0.0002117156982421875, -4.787418106388941e-07),
     (0.4999997615814209, 0.1666652113199234, 0.04167313128709793, 0.008368637412786484, 0.0013529035495594144),
     6,
 )  # fmt: skip
 FLOAT64 = FloatFormat(
-    types.int64, 52, 2.0**64, 1.5 * 2**52 + 1023 + 64, -(1023 + 64),
+    types.int64, 52, 2.0**63, 1.5 * 2**52 + 1023 + 63, -(1023 + 63),
     (0.6931471805599453, 2.3190468138462996e-17),
     (0.6931471805582987, 1.6465949582866463e-12, 3.061840736018652e-24),
     (0.5000000000000011, 0.1666666666666641, 0.04166666666653003, 0.008333333333496414,
@@ -109,7 +111,7 @@ def top_of(m, error):
     n = fma(m, LOG2_E, magic) - magic
     head, rest = _reduced(m, error, n)
     unit, lo = _exp_near_0(*two_sum(head, rest), fmt)
-    shift = -lo * polynomial(head, (1.0, -1.0, 0.5, -1 / 6))  # that is lo / unit
+    shift = -lo * polynomial(head, (1.0, -1.0, 0.5, -1 / 6))  # that is -lo / unit
     tail_of_m = (unit - 1.0) - head  # exactly: all three are multiples of the last place of one of them
     return ((n + fmt.floor) * LN2, fmt.magic - n, shift, m, error, tail_of_m), unit
 
@@ -120,7 +122,7 @@ def exp_parts(d, error, top):
 
     They are ``(power, head, tail)`` and stand for ``power * (1 + head + tail)``, which is
     NaN where `d` is, and exactly ``up * unit`` where `d` is `m`. `error` is None or at
-    most half a unit in the last place of `d`. Neither `d` above the floor nor `m` is larger than `FAR`.
+    most half a unit in the last place of `d`. `m` is within `FAR`, so those `d` that count are hardly beyond.
     """
     low, magic, shift, m, m_error, tail_of_m = top
     fmt = float_format(d.type)
@@ -196,7 +198,7 @@ def exp_pair(d, error):
 def _exp_near_0(f, f_lo, fmt):
     """``exp(f + f_lo)`` for ``|f| <= ln2 / 2``, as `exp_pair`."""
     square = f * f
-    square_lo = fma(f, f, -square)
+    square_lo = product_less(f, f, square)
     s, s_lo = fast_two_sum(like(f, 1.0), f)
     s, lost = fast_two_sum(s, square * 0.5)
     tail = fma(f_lo, s, fma(square_lo, 0.5, s_lo + lost)) + f * square * polynomial(f, WIDE_Q[: fmt.wide_terms])

@@ -161,9 +161,9 @@ lose digits to underflow."""
 
 @lanewise
 def shared(m_part, state, scale):
-    """The maximum to weigh the elements of a part of a row against, and `unit` times what makes softmax of the weights.
+    """The maximum to weigh the elements of a part of a row against, and what makes softmax of the weights.
 
-    `m_part` is the part's own maximum; the second result has two parts or one.
+    `m_part` is the part's own maximum. The second result, in two parts or one, is to be divided by the weights' unit.
     """
     m, _, rest_lo = state
     factor, factor_lo = times(shrinkage(m_part, m, scale, rest_lo), 1.0 / float_format(m.type).up)
@@ -181,7 +181,7 @@ def settled(state):
 
 @lanewise
 def share(state):
-    """What makes softmax of weights that were taken against the row's maximum, times `unit`: ``1 / l``."""
+    """``1 / l``: over a block's unit, it makes softmax of weights that were taken against the row's maximum."""
     return inverse(*sum_of(state[1], state[2]))
 
 

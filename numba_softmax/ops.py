@@ -17,8 +17,8 @@ from numba import float32
 from . import kernel_code, online
 from .expmath import INF, float_format
 from .lanewise import element, lanewise
-from .pairs import in_two_parts, times
-from .simd import convert, divide, fma, like, select, widen
+from .pairs import in_two_parts, product_less, times
+from .simd import convert, divide, fma, has_fma, like, select, widen
 from .weights import ALL, OTHERS, Fold, gap
 
 kernel_code.register()
@@ -34,7 +34,12 @@ def prepare_softmax(number, share):
 def finish_softmax(w, prepared, scale):
     """Softmax from weights; without the low part, good for rounding to 16 bits."""
     hi, lo, _ = prepared
-    return w * hi if lo is None else fma(w, hi, w * lo)
+    if lo is None:
+        return w * hi
+    if has_fma(w):
+        return fma(w, hi, w * lo)
+    p = w * hi
+    return p + (product_less(w, hi, p) + w * lo)
 
 
 @lanewise

@@ -6,8 +6,8 @@ The functions take floats and `Vec` alike, on the CPU and on CUDA.
 from numba import float32
 
 from . import kernel_code
-from .lanewise import element, lanewise
-from .simd import convert, divide, exchange, fma, halvings, lane, like, widen
+from .lanewise import call_llvm, element, lanewise, llvm_suffix
+from .simd import convert, divide, exchange, fma, halvings, has_fma, lane, like, widen
 
 kernel_code.register()
 
@@ -27,6 +27,29 @@ def fast_two_sum(a, b):
     return s, b - (s - a)
 
 
+@lanewise
+def two_product(a, b):
+    """``a * b`` and the error of its rounding, on any machine: without the instruction, by C's function."""
+    p = a * b
+    error = call_llvm(a.builder, f"llvm.fma.{llvm_suffix(p.ir.type)}", p.ir.type, a.ir, b.ir, (-p).ir)
+    return p, p.emit(p.type, error)
+
+
+def product_less(a, b, p):
+    """``a * b - p``, exactly where `p` is that product rounded; without `fma`, as Veltkamp and Dekker have it."""
+    if has_fma(a):
+        return fma(a, b, -p)
+    (a, a_lo), (b, b_lo) = _halves(a), _halves(b)
+    return ((a * b - p) + a * b_lo + a_lo * b) + a_lo * b_lo
+
+
+def _halves(a):
+    """A number as the sum of two of half as many bits."""
+    scaled = a * (2.0**12 + 1 if element(a.type) == float32 else 2.0**27 + 1)
+    high = scaled - (scaled - a)
+    return high, a - high
+
+
 def add(a, a_lo, b, b_lo):
     """The sum of two numbers of two parts each or, with None for the low ones, of one."""
     if a_lo is None:
@@ -39,7 +62,7 @@ def product(a, b):
     """The product of two numbers of two parts each or, with None for the low ones, of one."""
     (a, a_lo), (b, b_lo) = a, b
     p = a * b
-    return p, None if a_lo is None else fma(a, b, -p) + fma(a, b_lo, a_lo * b)
+    return p, None if a_lo is None else product_less(a, b, p) + fma(a, b_lo, a_lo * b)
 
 
 @lanewise
@@ -47,7 +70,7 @@ def inverse(l, l_lo):
     """``1 / l`` of a number of two parts or one, in as many."""
     if l_lo is not None:
         q = divide(1.0, l)
-        return q, (fma(-q, l, 1.0) - q * l_lo) * q
+        return q, (-product_less(q, l, like(q, 1.0)) - q * l_lo) * q
     if element(l.type) == float32:
         return divide(1.0, l), None
     # A division in float32 and a step of Newton's: float64 divisions take several times as long, and 2**-46 will do.
@@ -66,7 +89,7 @@ def over(pair, unit):
         return a * inverse(unit, None)[0], None
     down = divide(1.0, unit)
     q = a * down
-    return q, (fma(-q, unit, a) + a_lo) * down
+    return q, (a_lo - product_less(q, unit, a)) * down
 
 
 @lanewise

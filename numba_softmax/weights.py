@@ -32,17 +32,18 @@ kernel_code.register()
 #     the weight        1/2 below 1, 1 from 1 on           0.71           0.71
 #     -> one number                                        1.30           1.16
 #
+# To that comes the error of the unit, against which they count: 0.03.
+#
 # These worst cases do not meet. `python tests/adverse.py` goes through all elements
-# down to 3 below some maxima, and finds at most 0.25 for parts and 1.19 for numbers;
-# tests hold samples from farther down to 0.25 and 1.21.
+# down to 3 below some maxima, and finds at most 0.26 for parts and 1.19 for numbers, with
+# that of their units; tests hold samples from farther down to 0.26 and 1.21.
 # Sums take the parts, so equal weights, whose errors do not cancel, are off by that
-# 0.25 at most; a block's unit, by which it is merged with others, adds 0.03, and
-# compensation, merging and the share less than 0.01. A result is a number times a
-# share, rounded once: in units in its last place it errs by
+# 0.26 at most; compensation, merging and the share add less than 0.01. A result is a
+# number times a share, rounded once: in units in its last place it errs by
 #
-#     0.5 + (1.21 + 0.25 + 0.03 + 0.01) * significand / 2 < 2    for a significand below 2.
+#     0.5 + (1.21 + 0.26 + 0.01) * significand / 2 < 2    for a significand below 2.
 #
-# By the steps alone it would be 2.11: that their worst cases do not meet is searched, not proved.
+# By the steps alone it would be 2.14: that their worst cases do not meet is searched, not proved.
 # Were rounded weights summed, that would be 2.9, and rows with 2.7 are easily found
 # (`tests/test_accuracy_adverse.py` looks for them). float64 has the same steps in its
 # own units, and five more terms of q.
@@ -81,7 +82,7 @@ def frame_of_others(m, scale):
 
 @lanewise
 def weigh(x, frame, scale):
-    """``up * unit * exp(scale * (x - m))`` for the `frame_of` `m`, in the parts that `add_weight` takes."""
+    """``up * unit * exp(scale * (x - m))`` for the `frame_of` `m`, in the parts that `Fold.add` takes."""
     base, top = frame
     return exp_parts(*_times_scale(x - base, None, scale), top)
 
@@ -150,7 +151,7 @@ class Fold(NamedTuple):
     """
 
     frame_of: Callable  # (m, scale) -> the frame of a block for `weigh`, and the weights' unit
-    zero: Callable  # (v, number) -> the sums of nothing, of the type v; any number in its element type
+    zero: Callable  # (v, number) -> the sums of nothing, of the type v; of the number only its type counts
     add: Callable  # (sums, parts, x, m) -> the sums with the weight of x, in parts or one; m is the block's maximum
     closed: Callable  # (sums) -> the sums as numbers that can be added to those of other lanes
     less: Callable  # (m, ties) -> what the total has too much to be the sum of all weights but one of the maximum
@@ -248,7 +249,8 @@ OTHERS = Fold(frame_of_others, zero_of_others, add_to_others, as_they_are, less_
 """The maxima's are counted, as `ties`: so the logarithm keeps its precision where one element outweighs all others."""
 
 FEW = Fold(narrow_frame_of, zero_of_few, add_to_few, as_they_are, less_of_all)
-"""All weights without the additions' errors: of a few dozen, that are numbers, for results of 16 bits."""
+"""All weights, without the additions' errors: enough for the few dozen of a thread and results of 16 bits. A weight is
+one number, not parts."""
 
 
 @lanewise

@@ -12,7 +12,8 @@ from numba_softmax import expmath
 
 UNITS = {"float32": 2.0**-24, "float64": 2.0**-53}
 LENGTHS = (3, 4, 6, 9, 14, 24, 41)
-MAXIMA = (0.0, 1.0, -0.3, 7.77, 0.1, -20.5, 1.9, 90.0, 1000.0)
+MAXIMA = (0.0, 1.0, -0.3, 7.77, 0.1, -20.5, 1.9, 90.0, 1000.0, -6.5835357, 7.2903624)
+"""The units of the last two err most."""
 
 
 @numba.njit

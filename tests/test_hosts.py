@@ -30,9 +30,18 @@ np.savez(out + "/results.npz", **results)
 pytestmark = pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="the settings are those of x86")
 
 
+HALFWAY = [0.3465736, 16.28896, 107.09124, 6526.327]
+"""Numbers whose products with log2 e, rounded to float32, lie halfway between integers."""
+
+EQUAL = np.repeat(np.float32([[1.3], [-0.7], [40.1], [6.52]]), 7, axis=1)
+
+
 def given():
     generator = np.random.default_rng(3)
-    return {f"{i}:{axis}": generator.normal(0, 4, shape).astype(dtype) for i, (dtype, shape, axis) in enumerate(CASES)}
+    random = [generator.normal(0, 4, shape).astype(dtype) for dtype, shape, _ in CASES]
+    halfway = np.float32(HALFWAY)[:, None] - np.float32([0, 1, 2])
+    axes = [axis for _, _, axis in CASES]
+    return {f"{i}:{axis}": x for i, (x, axis) in enumerate(zip([*random, halfway, EQUAL], [*axes, 1, 1], strict=True))}
 
 
 def results_on(host, features, run_python, folder):
@@ -52,8 +61,10 @@ def test_same_bits_with_registers_of_half_the_width(run_python, tmp_path):
             assert same_bits(results[f"{name}:{i}"], getattr(ns, name)(x, int(axis)))
 
 
-def test_right_without_fused_multiply_add_and_float16_instructions(run_python, tmp_path):
-    results = results_on("nehalem", SSE, run_python, tmp_path)
+@pytest.mark.parametrize(("host", "features"), [("nehalem", SSE), ("generic", None)])
+def test_right_without_fused_multiply_add_and_float16_instructions(run_python, tmp_path, host, features):
+    results = results_on(host, features, run_python, tmp_path)
+    assert (results[f"softmax:{len(CASES) + 1}"] == np.float32(1 / 7)).all()
     for name in NAMES:
         for key, x in given().items():
             i, axis = key.split(":")

@@ -8,8 +8,8 @@ from math import factorial
 from numba.core import types
 
 from ..expmath import FLOAT64, INF, LOG2_E, log1p, polynomial
-from ..lanewise import call_llvm, lanewise, llvm_suffix, with_element
-from ..pairs import fast_two_sum, two_sum
+from ..lanewise import lanewise, with_element
+from ..pairs import fast_two_sum, two_product, two_sum
 from ..simd import bitcast, convert, divide, fma, like, maximum, select
 
 LN2 = 0.6931471805582987, 1.6465949582866463e-12, 3.061840736018652e-24
@@ -64,14 +64,6 @@ def power(n):
 def nearest(v):
     """The nearest integer of a number below ``2**51``."""
     return (v + _MAGIC) - _MAGIC
-
-
-@lanewise
-def two_product(a, b):
-    """``a * b`` and the error of its rounding, on any machine: without the instruction, C's function is called."""
-    p = a * b
-    error = call_llvm(a.builder, f"llvm.fma.{llvm_suffix(p.ir.type)}", p.ir.type, a.ir, b.ir, (-p).ir)
-    return p, p.emit(p.type, error)
 
 
 @lanewise

@@ -179,12 +179,12 @@ def make_strips(spec: Spec, x_format: Stored, y_format: Stored, masked: bool, ea
             store(own_wide, at + wide_size, pair[1])
 
     @lanewise
-    def get_state(at):
+    def get_numbers(at):
         rest = get_pair(at + wide_size)
         return get_wide(at), rest[0], rest[1]
 
     @lanewise
-    def put_state(at, state):
+    def put_numbers(at, state):
         store(own_wide, at, state[0])
         put_pair(at + wide_size, (state[1], state[2]))
 
@@ -265,21 +265,21 @@ def make_strips(spec: Spec, x_format: Stored, y_format: Stored, masked: bool, ea
             ties, unit = sum_column(at, step, count, m, sums, asked, ask_step, results, result_step, scale)
             total, lost = sum_in_halves(sums, count)
             if uses_weights:
-                put_state(kept + state_at, (widen(m), total, lost))
+                put_numbers(kept + state_at, (widen(m), total, lost))
             else:
-                put_state(kept + state_at, block_state(widen(m), (total, lost), less(m, widen(ties)), unit))
+                put_numbers(kept + state_at, block_state(widen(m), (total, lost), less(m, widen(ties)), unit))
 
     @lanewise
     def state_of_sums(at, scale):
         """Put the state of a block in place of its maximum and sums."""
-        m, total, lost = get_state(at)
+        m, total, lost = get_numbers(at)
         unit = frame_of(convert(number, m), scale)[1]
-        put_state(at, block_state(m, (total, lost), less(m, None), unit))
+        put_numbers(at, block_state(m, (total, lost), less(m, None), unit))
 
     @lanewise
     def merge_into(a, b, scale):
         """Merge the state at `b` into that at `a`."""
-        put_state(a, online.merge(get_state(a), get_state(b), widen_scale(scale)))
+        put_numbers(a, online.merge(get_numbers(a), get_numbers(b), widen_scale(scale)))
 
     @jit
     def merge_blocks(blocks, vectors, room, first, scale):
@@ -295,7 +295,7 @@ def make_strips(spec: Spec, x_format: Stored, y_format: Stored, masked: bool, ea
                     merge_into(at + k * state_size, at + (k + half) * state_size, scale)
                 half //= 2
             if first:
-                put_state(row, get_state(at))
+                put_numbers(row, get_numbers(at))
             else:
                 merge_into(row, at, scale)
 
@@ -311,15 +311,16 @@ def make_strips(spec: Spec, x_format: Stored, y_format: Stored, masked: bool, ea
     @lanewise
     def prepare_rows(kept):
         """Prepare the rows of a vector, of one block each."""
-        state = get_state(kept + row_at)
+        state = get_numbers(kept + row_at)
         put_prepared(kept, prepare(number, inverse(*state[1:]) if uses_weights else state))
 
     @lanewise
     def prepare_block(kept, scale):
-        """Prepare one of several blocks of the rows of a vector; gives the frame to weigh its elements in."""
-        state = get_state(kept + row_at)
+        """Prepare one of several blocks of the rows of a vector; gives the frame to weigh its elements in, or None."""
+        state = get_numbers(kept + row_at)
         if not uses_weights:
-            return put_prepared(kept, prepare(number, state))
+            put_prepared(kept, prepare(number, state))
+            return None
         m, share = online.shared(widen(get(kept + m_at)), state, widen_scale(scale))
         frame, unit = frame_of(convert(number, m), scale)
         put_prepared(kept, prepare(number, over(share, unit)))
@@ -383,7 +384,7 @@ def make_strips(spec: Spec, x_format: Stored, y_format: Stored, masked: bool, ea
     @lanewise
     def row_results(kept, scale):
         """The results of an op that reduces, for the rows of one vector."""
-        return finish_row(get_state(kept + row_at), widen_scale(scale))
+        return finish_row(get_numbers(kept + row_at), widen_scale(scale))
 
     @jit
     def strip(x, y, w, x_step, y_step, w_step, rows, n, begin, end, tile, room, scale):

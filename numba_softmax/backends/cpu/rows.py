@@ -152,8 +152,7 @@ def make_group(spec: Spec) -> Group:
     @lanewise
     def prepared_at(room, i):
         at = room + i * 8
-        numbers = (convert(number, load(float64, _FLOAT64, at + k)) for k in (hi_at, lo_at, last_at))
-        hi, lo, last = numbers
+        hi, lo, last = (convert(number, load(float64, _FLOAT64, at + k)) for k in (hi_at, lo_at, last_at))
         return hi, None if high_only else lo, last
 
     @lanewise
@@ -292,7 +291,7 @@ def make_chunks(spec: Spec, gathered: bool) -> tuple[int, Callable, Callable]:
     x_format = own if gathered else stored(spec.x)
     gather, scatter = make_gather(stored(spec.x), number, masked), make_scatter(y_format)
     block_maximum, block_sums, _, _, rewrite_block = make_tiles(spec, x_format)
-    clear, keep_sums, _, _, _, _, state_of_blocks, _, _ = make_group(spec)
+    clear, keep_sums, _, finish_rows, _, _, state_of_blocks, prepared_at, _ = make_group(spec)
     uses_weights, prepare, high_only = op.uses_weights, op.prepare, spec.high_only
     frame_of, _ = weights_for(spec)
     size, x_size, y_size = own.bytes, x_format.bytes, y_format.bytes
@@ -329,11 +328,14 @@ def make_chunks(spec: Spec, gathered: bool) -> tuple[int, Callable, Callable]:
             count = min(BLOCK, stop - at)
             xb, wb = block_at(x, w, layout, room, at, count, there)
             m = number(state[0])
-            if uses_weights:
-                m_block = widen(block_maximum(xb, wb, count, scale))
-                m, share = online.shared(m_block, state, wide)
+            if uses_weights and there:  # as all rows of one block: to the last bit
+                finish_rows(room, scale)
+                prepared = prepared_at(room, 0)
+            elif uses_weights:
+                m, share = online.shared(widen(block_maximum(xb, wb, count, scale)), state, wide)
                 factor = prepare(number, over(share, frame_of(number(m), scale)[1]))
-                prepared = factor[0], (None if high_only else factor[1]), m
+                prepared = factor[0], (None if high_only else factor[1]), number(m)
+                m = prepared[2]
             else:
                 prepared = prepare(number, state)
             if gathered:

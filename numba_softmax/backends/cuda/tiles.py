@@ -30,7 +30,7 @@ kernel_code.register()
 
 State = tuple[Value, Value, Value | None]
 Scale = Any
-"""The scale as `online` has it, three numbers; or None."""
+"""The scale as `weights` has it, three numbers; or None."""
 
 BLOCK = 128
 """Threads in a block, where that is enough for a row."""
@@ -173,7 +173,7 @@ class Tile:
         return position, (stop - position).cast(int32)
 
     def placed_again(self, parts: list[Part]) -> list[Part]:
-        """The parts with positions and counts that no registers had to hold since they were loaded."""
+        """The parts, their positions and counts computed anew: no registers hold them between loads and stores."""
         step = self.geometry.threads * self.geometry.elements
         position, present = device.renewed(parts[0].position), device.renewed(parts[0].present)
         return [part._replace(position=position + step * k, present=present - step * k) for k, part in enumerate(parts)]
