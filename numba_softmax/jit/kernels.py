@@ -147,7 +147,7 @@ def _block(spec: Spec) -> Callable:
     uses_weights, reduces, prepare, finish_row = op.uses_weights, op.reduces, op.prepare, op.finish_row
     block_maximum, block_sums, finish_block, _, _ = make_tiles(spec, stored(spec.x))
     y_format, x_size = stored(spec.y), stored(spec.x).bytes
-    frame_of, _ = weights_for(spec)
+    unit_of = weights_for(spec).unit_of
 
     @jit
     def block(x, y, weights, n):
@@ -158,7 +158,7 @@ def _block(spec: Spec) -> Callable:
             hi, lo = prepare(number, inverse(*total))
             finish_block(weights, 0, y, n, (hi, lo, m), None)
         else:
-            state = block_state(widen(m), total, widen(less), frame_of(m, None)[1])
+            state = block_state(widen(m), total, widen(less), unit_of(m, None))
             if reduces:
                 store(y_format, y, finish_row(state, None)[0])
             else:

@@ -144,7 +144,7 @@ def make_strips(spec: Spec, x_format: Stored, y_format: Stored, masked: bool, ea
     x_size, y_size = x_format.bytes, y_format.bytes
     uses_weights, reduces, row_numbers = op.uses_weights, op.reduces, spec.row_numbers
     prepare, finish, finish_row = op.prepare, op.finish, op.finish_row
-    frame_of, weigh = weights_for(spec)
+    frame_of, weigh, unit_of = weights_for(spec)
     down, (_, zero, add, closed, less) = 1.0 / float_format(number).up, op.fold
 
     # What a vector of a strip keeps, by offset: vectors of the compute type, then states in
@@ -273,8 +273,7 @@ def make_strips(spec: Spec, x_format: Stored, y_format: Stored, masked: bool, ea
     def state_of_sums(at, scale):
         """Put the state of a block in place of its maximum and sums."""
         m, total, lost = get_numbers(at)
-        unit = frame_of(convert(number, m), scale)[1]
-        put_numbers(at, block_state(m, (total, lost), less(m, None), unit))
+        put_numbers(at, block_state(m, (total, lost), less(m, None), unit_of(m, scale)))
 
     @lanewise
     def merge_into(a, b, scale):

@@ -59,7 +59,7 @@ def make_prepare(spec: Spec, v: types.Type) -> Callable:
     mask of lanes to read, which is of no use for one row, and the scale. The maximum comes last.
     """
     op, number, high_only, three = spec.op, spec.number, spec.high_only, spec.state_numbers == 3
-    frame_of, _ = weights_for(spec)
+    unit_of = weights_for(spec).unit_of
 
     def read(address, there):
         return load_where(there, v, _FLOAT64, address) if isinstance(v, Vec) else load(v, _FLOAT64, address)
@@ -73,9 +73,8 @@ def make_prepare(spec: Spec, v: types.Type) -> Callable:
         state = online.settled((m, rest, rest_lo))
         if not op.uses_weights:
             return op.prepare(number, state)
-        m = convert(number, m)
-        hi, lo = op.prepare(number, over(online.share(state), frame_of(m, scale)[1]))
-        return hi, None if high_only else lo, m
+        hi, lo = op.prepare(number, over(online.share(state), unit_of(m, scale)))
+        return hi, None if high_only else lo, convert(number, m)
 
     return prepare
 
@@ -126,7 +125,7 @@ def make_given_columns(spec: Spec) -> Callable:
     x_format, y_format, own = stored(spec.x), stored(spec.y), own_format(spec.number)
     x_size, y_size, vec = x_format.bytes, y_format.bytes, Vec(number, lanes)
     read, write, _ = make_edges(spec, x_format, y_format, spec.masked)
-    frame_of, weigh = weights_for(spec)
+    frame_of, weigh, _ = weights_for(spec)
     prepare, finish, count_strips = make_prepare(spec, Vec(float64, lanes)), op.finish, inlined(strips_in)
     scale_of = make_scale(spec)
     high_only, streaming, uses_weights = spec.high_only, spec.streaming, op.uses_weights

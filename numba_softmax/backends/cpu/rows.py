@@ -72,7 +72,7 @@ def make_group(spec: Spec) -> Group:
     op, number, two_parts, high_only = spec.op, spec.number, spec.two_parts, spec.high_only
     uses_weights, prepare, finish_row = op.uses_weights, op.prepare, op.finish_row
     y_format, row_numbers = stored(spec.y), spec.row_numbers
-    frame_of, _ = weights_for(spec)
+    unit_of = weights_for(spec).unit_of
     vec = Vec(float64, GROUP)
     m_at, total_at, lost_at, less_at, hi_at, lo_at, last_at = range(0, GROUP_BYTES, 8 * GROUP)
 
@@ -102,9 +102,6 @@ def make_group(spec: Spec) -> Group:
 
     def totals(room):
         return get(room + total_at), (get(room + lost_at) if two_parts else None)
-
-    def unit_of(m, scale):
-        return frame_of(convert(number, m), scale)[1]
 
     def block_states(room, scale):
         m = get(room + m_at)
@@ -293,7 +290,7 @@ def make_chunks(spec: Spec, gathered: bool) -> tuple[int, Callable, Callable]:
     block_maximum, block_sums, _, _, rewrite_block = make_tiles(spec, x_format)
     clear, keep_sums, _, finish_rows, _, _, state_of_blocks, prepared_at, _ = make_group(spec)
     uses_weights, prepare, high_only = op.uses_weights, op.prepare, spec.high_only
-    frame_of, _ = weights_for(spec)
+    unit_of = weights_for(spec).unit_of
     size, x_size, y_size = own.bytes, x_format.bytes, y_format.bytes
     x_block_at = GROUP_BYTES
     w_block_at = x_block_at + BLOCK * size
@@ -333,7 +330,7 @@ def make_chunks(spec: Spec, gathered: bool) -> tuple[int, Callable, Callable]:
                 prepared = prepared_at(room, 0)
             elif uses_weights:
                 m, share = online.shared(widen(block_maximum(xb, wb, count, scale)), state, wide)
-                factor = prepare(number, over(share, frame_of(number(m), scale)[1]))
+                factor = prepare(number, over(share, unit_of(m, scale)))
                 prepared = factor[0], (None if high_only else factor[1]), number(m)
                 m = prepared[2]
             else:

@@ -15,6 +15,7 @@ from ...pairs import sum_lanes, times
 from ...simd import (
     Stored,
     Vec,
+    convert,
     first_lanes,
     largest_lane,
     like,
@@ -80,9 +81,24 @@ def lanes_of(number: types.Type) -> int:
     return VECTOR_BYTES * 8 // number.bitwidth
 
 
-def weights_for(spec: Spec) -> tuple[Callable, Callable]:
-    """The functions that weigh elements: `frame_of` and `weigh` of `weights`, or what is good for 16 bits."""
-    return (narrow_frame_of, narrow_weigh) if spec.narrow else (spec.op.fold.frame_of, weigh)
+class Weighing(NamedTuple):
+    """Functions that weigh elements: those of `weights`, or what is good for 16 bits."""
+
+    frame_of: Callable
+    weigh: Callable
+    unit_of: Callable  # (m, scale) -> the unit of weights that were taken against m, which may be of a wider type
+
+
+@functools.cache
+def weights_for(spec: Spec) -> Weighing:
+    """The functions for a kernel's elements."""
+    frame_of = narrow_frame_of if spec.narrow else spec.op.fold.frame_of
+
+    @lanewise
+    def unit_of(m, scale):
+        return frame_of(convert(spec.number, m), scale)[1]
+
+    return Weighing(frame_of, narrow_weigh if spec.narrow else weigh, unit_of)
 
 
 class Tiles(NamedTuple):
@@ -110,7 +126,7 @@ def make_tiles(spec: Spec, x_format: Stored) -> Tiles:
     size, x_size, y_size = own.bytes, x_format.bytes, y_format.bytes
     uses_weights, masked_value, finish = op.uses_weights, op.masked, op.finish
     down, (_, zero, add, closed, less) = 1.0 / float_format(number).up, op.fold
-    frame_of, weigh = weights_for(spec)
+    frame_of, weigh, _ = weights_for(spec)
     z_format = own if uses_weights else x_format
     z_size = z_format.bytes
     stream_alignment = lanes * y_size
