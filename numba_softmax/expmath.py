@@ -53,7 +53,7 @@ class FloatFormat(NamedTuple):
     wide_terms: int  # how many of WIDE_Q matter
 
 
-# What `magic` adds to 1.5 * 2**k is even: without a fused multiply-add, a product with LOG2_E
+# `magic` adds an even number to 1.5 * 2**k: without a fused multiply-add, a product with LOG2_E
 # can lie halfway between integers, and is rounded to the same one whatever is added then.
 FLOAT32 = FloatFormat(
     types.int32, 23, 2.0**63, 1.5 * 2**23 + 127 + 63, -(127 + 63),
@@ -102,9 +102,9 @@ def polynomial(x, coefficients):
 
 @lanewise
 def top_of(m, error):
-    """What `exp_parts` takes of the number ``m + error``, and the `unit`; `error` is None or as there.
+    """The number ``m + error``, reduced for `exp_parts`, and the `unit`; `error` is None or as there.
 
-    Where no `d` is `m`, or the exponential of that does not matter, the last number may be None.
+    The last part may be None where no `d` is `m`, or the exponential of that does not matter.
     """
     fmt = float_format(m.type)
     magic = fmt.magic + fmt.floor

@@ -122,7 +122,7 @@ class Op(NamedTuple):
 
     @property
     def fold(self) -> Fold:
-        """How weights are summed."""
+        """The fold of its weights."""
         return ALL if self.uses_weights else OTHERS
 
     @property

@@ -92,7 +92,7 @@ def fma(a, b, c):
 
 
 def has_fma(v: Value) -> bool:
-    """Whether `fma` rounds once on the machine that code is emitted for."""
+    """True where `fma` rounds once, on the machine that code is emitted for."""
     return _has(v, "+fma")
 
 
@@ -384,7 +384,7 @@ def _has_float16(value: Value) -> bool:
 
 
 def _has(value: Value, feature: str) -> bool:
-    """Whether the machine that code is emitted for has this feature of x86, or is no x86."""
+    """True where the machine that code is emitted for has this feature of x86, or is no x86."""
     on_x86 = value.builder.module.triple.startswith(("x86", "i386", "i686"))
     features = get_host_cpu_features() if config.CPU_FEATURES is None else config.CPU_FEATURES
     return not on_x86 or feature in features.split(",")

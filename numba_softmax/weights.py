@@ -144,7 +144,7 @@ def _times_scale(d, error, scale):
 
 
 class Fold(NamedTuple):
-    """How the weights of a block are summed, lane by lane: functions on ``(total, lost, ties)``.
+    """A way to sum the weights of a block, lane by lane: functions on ``(total, lost, ties)``.
 
     `lost` is the sum of the errors of all additions to `total`, so that sums do not wear out
     however long the block. Their order is fixed: lane = position modulo lanes.
@@ -158,7 +158,7 @@ class Fold(NamedTuple):
 
 
 def _start(v):
-    """What sums of all weights start with: no weight is larger, so additions lose nothing but `lost`."""
+    """The number that sums of all weights start with: no weight is larger, so additions lose nothing but `lost`."""
     return 2.0 * float_format(v).up
 
 

@@ -167,7 +167,7 @@ class Stage(Tile):
         return (start + (thread + g.threads * k) * g.elements) * (self.kept.element.bitwidth // 8)
 
     def _places_of_frame(self, thread: Value, start: Value, stop: Value) -> tuple[Value, Value]:
-        """Where maximum and unit of a thread's part of a tile lie: behind all vectors."""
+        """The places of maximum and unit of a thread's part of a tile: behind all vectors."""
         tile, threads, number_bytes = self.geometry.tile, self.geometry.threads, self.own.bytes
         tiles, index = quotient_up(stop, like(stop, tile)), device.quotient_and_rest(start, tile)[0]
         first = (tiles * tile + index * (2 * threads) + thread) * number_bytes

@@ -248,7 +248,7 @@ class Tile:
         return sums, kept, unit
 
     def total(self, sums: Sums) -> tuple[Value, Value | None]:
-        """What `sums` come to, without `up`."""
+        """The total of `sums`, without `up`."""
         return times((sums.total, sums.lost), 1.0 / self.up)
 
     def state(self, m: Value, sums: Sums, unit: Value | None) -> State:
