@@ -169,7 +169,7 @@ def test_facts_that_the_driver_does_not_tell_are_none(gpu, monkeypatch, tmp_path
 
 
 class HostCuda:
-    """What is asked of ``numba.cuda``, with arrays in host memory, which it takes by the buffer protocol too."""
+    """A ``numba.cuda`` whose arrays lie in host memory, which it takes by the buffer protocol too."""
 
     class Array(np.ndarray):
         def copy_to_host(self):
@@ -189,7 +189,7 @@ class HostCuda:
 
 
 def host_cupy():
-    """What is asked of CuPy, with arrays in host memory."""
+    """A CuPy whose arrays lie in host memory."""
 
     class Array(np.ndarray):
         def get(self):

@@ -68,7 +68,7 @@ def test_selftest_notices_a_broken_function(monkeypatch, capsys):
 
 
 def printed_from(report, lines):
-    """What bench prints, made again from its record."""
+    """The table of bench, made again from its record."""
     return "\n".join([info.in_one_line(report["machine"]), *lines]) + "\n"
 
 

@@ -77,7 +77,7 @@ def in_turn(turn, target):
 def what_is_not_in_registers(kernel, target, capabilities):
     """A line for each capability for which a kernel spills or uses local memory."""
     for capability in capabilities:
-        used = read_report(driver.assemble(ptx_of(kernel, target), capability)[1])
+        used = read_report(kernels.assemble(kernel, ptx_of(kernel, target), capability)[1])
         assert 0 < used.registers <= 65536 // kernel.threads
         if not used.clean:
             yield f"{kernel.regime} {geometry(kernel)} for {capability}: {used}"
@@ -132,6 +132,15 @@ def test_a_kernel_that_spills_is_noticed():
     assert used.registers == 64
     assert min(used.stack, used.spilled) > 0
     assert not used.clean
+
+
+@pytest.mark.parametrize("op", ["softmax", "log_softmax", "logsumexp"])
+def test_float32_rows_leave_room_for_24_warps(op):
+    kernels_of_rows = [k for k in largest(op, "float32", "aligned", (8, 0)) if k.regime in ("rows", "fold_chunks")]
+    for kernel in kernels_of_rows:
+        used = read_report(kernels.assemble(kernel, ptx_of(kernel, (8, 0)), (9, 0))[1])
+        assert used.registers <= 65536 // (24 * 32), kernel.regime
+    assert kernels_of_rows
 
 
 # ----------------------------------------------------------------- the text in PTX

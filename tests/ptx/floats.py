@@ -92,7 +92,7 @@ def _maybe_ties(total, result):
 
 @functools.cache
 def _narrow(dtype):
-    """How many bits of float64 a narrower float has not, and its smallest normal number."""
+    """The number of bits that a narrower float lacks of float64, and its smallest normal number."""
     info = np.finfo(dtype)
     return 52 - info.nmant, info.smallest_normal
 

@@ -81,6 +81,15 @@ class Assembled(NamedTuple):
     report: str
 
 
+def assemble(kernel: Kernel, ptx: str, capability: tuple[int, int]) -> tuple[bytes, str]:
+    """A kernel's machine code from its PTX, and the assembler's report on it."""
+    for blocks in _blocks_at_once(kernel, capability):
+        cubin, report = driver.assemble(_with_blocks(ptx, blocks), capability)
+        if not re.search(r"[1-9]\d* bytes (stack|spill)", report):
+            break
+    return cubin, report
+
+
 def _blocks_at_once(kernel: Kernel, capability: tuple[int, int]) -> Iterator[int]:
     """The least number of blocks that a multiprocessor should hold, and what to try next if that makes a kernel spill.
 
@@ -108,9 +117,6 @@ def assembled_kernel(kernel: Kernel, capability: tuple[int, int]) -> Assembled:
         head, _, cubin = kept.partition(b"\n")
         return Assembled(cubin, *json.loads(head))
     ptx, entry = compile_kernel(kernel, target_of(capability))
-    for blocks in _blocks_at_once(kernel, capability):
-        cubin, report = driver.assemble(_with_blocks(ptx, blocks), capability)
-        if not re.search(r"[1-9]\d* bytes (stack|spill)", report):
-            break
+    cubin, report = assemble(kernel, ptx, capability)
     disk.write(key, json.dumps([entry, report]).encode() + b"\n" + cubin)
     return Assembled(cubin, entry, report)
