@@ -25,7 +25,7 @@ from . import kernel_code
 from .expmath import INF, exp_pair, float_format, log1p
 from .lanewise import lanewise
 from .pairs import add, inverse, product, times, two_sum
-from .simd import divide, exchange, halvings, lane, like, select, splat
+from .simd import divide, like, select
 from .weights import gap
 
 kernel_code.register()
@@ -59,17 +59,6 @@ def larger_first(a, b):
         tuple(None if x is None else select(larger, x, y) for x, y in zip(a, b, strict=True)),
         tuple(None if x is None else select(larger, y, x) for x, y in zip(a, b, strict=True)),
     )
-
-
-@lanewise
-def merge_lanes(state, scale):
-    """The state of all lanes' states together, merged in halves: in every lane.
-
-    It is that of lane 0: where maxima are equal, the order decides the last bits, and other lanes have another.
-    """
-    for step in halvings(state[0].type.lanes):
-        state = merge(state, tuple(None if part is None else exchange(part, step) for part in state), scale)
-    return tuple(None if part is None else splat(part.type, lane(part, 0)) for part in state)
 
 
 @lanewise

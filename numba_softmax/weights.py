@@ -1,18 +1,15 @@
-"""Weights, ``exp(x - m)`` of the elements ``x`` of a block with the maximum ``m``, and their sums.
+"""Weights, ``exp(x - m)`` of the elements ``x`` of a block with the maximum ``m``.
 
 All weights of a block are times `unit`, near 1, and times `up`, a power of two: see
 `numba_softmax.expmath`. `scale` is None or ``(sign, factor, factor_lo)``: the row is then
 ``sign * (factor + factor_lo) * x``, of which `x` has taken the sign already when it comes here.
 """
 
-from collections.abc import Callable
-from typing import NamedTuple
-
 from . import kernel_code
-from .expmath import FAR, INF, excess, exp_parts, float_format, narrow_exp, rounded, top_of
+from .expmath import FAR, INF, exp_parts, float_format, narrow_exp, top_of
 from .lanewise import lanewise
-from .pairs import add, over, two_sum
-from .simd import fma, like, maximum, select, splat, widen
+from .pairs import add, in_two_parts, over, product_less, times, two_sum
+from .simd import fma, has_fma, like, maximum, select, widen
 
 kernel_code.register()
 
@@ -82,7 +79,7 @@ def frame_of_others(m, scale):
 
 @lanewise
 def weigh(x, frame, scale):
-    """``up * unit * exp(scale * (x - m))`` for the `frame_of` `m`, in the parts that `Fold.add` takes."""
+    """``up * unit * exp(scale * (x - m))`` for the `frame_of` `m`, in the parts that `folds.Fold.add` takes."""
     base, top = frame
     return exp_parts(*_times_scale(x - base, None, scale), top)
 
@@ -140,120 +137,27 @@ def _times_scale(d, error, scale):
     return scaled, rounding if error is None else fma(error, factor, rounding)
 
 
-# ------------------------------------------------------------------------------ sums
-
-
-class Fold(NamedTuple):
-    """A way to sum the weights of a block, lane by lane: functions on ``(total, lost, ties)``.
-
-    `lost` is the sum of the errors of all additions to `total`, so that sums do not wear out
-    however long the block. Their order is fixed: lane = position modulo lanes.
-    """
-
-    frame_of: Callable  # (m, scale) -> the frame of a block for `weigh`, and the weights' unit
-    zero: Callable  # (v, number) -> the sums of nothing, of the type v; of the number only its type counts
-    add: Callable  # (sums, parts, x, m) -> the sums with the weight of x, in parts or one; m is the block's maximum
-    closed: Callable  # (sums) -> the sums as numbers that can be added to those of other lanes
-    less: Callable  # (m, ties) -> what the total has too much to be the sum of all weights but one of the maximum
-
-
-def _start(v):
-    """The number that sums of all weights start with: no weight is larger, so additions lose nothing but `lost`."""
-    return 2.0 * float_format(v).up
-
-
-@lanewise
-def zero_of_all(v, number):
-    """No weights."""
-    return splat(v, like(number, _start(v))), splat(v, like(number, 0.0)), None
-
-
-@lanewise
-def add_to_all(sums, parts, x, m):
-    """One more weight."""
-    total, lost, _ = sums
-    grown = total + rounded(parts)
-    return grown, lost + excess(parts, grown - total), None
-
-
-@lanewise
-def closed_all(sums):
-    """The sums less what they started with."""
-    total, lost, _ = sums
-    total, error = two_sum(total, like(total, -_start(total.type)))
-    return total, lost + error, None
-
-
-@lanewise
-def single_of_all(parts):
-    """The closed sum of one weight."""
-    w = rounded(parts)
-    start = like(w, _start(w.type))
-    taken = (start + w) - start
-    return taken, excess(parts, taken), None
-
-
-@lanewise
-def less_of_all(m, ties):
-    """The maximum's own term."""
-    return like(m, 1.0)
-
-
-@lanewise
-def zero_of_others(v, number):
-    """No weights."""
-    zero = splat(v, like(number, 0.0))
-    return zero, zero, zero
-
-
-@lanewise
-def add_to_others(sums, parts, x, m):
-    """One more weight or, of a finite maximum, one more tie."""
-    total, lost, ties = sums
-    is_maximum = x == m
-    grown = total + select(is_maximum, 0.0, rounded(parts))
-    taken = grown - total
-    error = (total - (grown - taken)) + select(is_maximum, 0.0, excess(parts, taken))
-    return grown, lost + error, select(is_maximum, ties + 1.0, ties)
-
-
-@lanewise
-def as_they_are(sums):
-    """The sums."""
-    return sums
-
-
-@lanewise
-def less_of_others(m, ties):
-    """One of the ties, of which none is in the sum."""
-    return 1.0 - ties
-
-
-@lanewise
-def zero_of_few(v, number):
-    """No weights."""
-    zero = splat(v, like(number, 0.0))
-    return zero, None, None
-
-
-@lanewise
-def add_to_few(sums, w, x, m):
-    """One more weight."""
-    return sums[0] + w, None, None
-
-
-ALL = Fold(frame_of, zero_of_all, add_to_all, closed_all, less_of_all)
-"""All weights are in the sum."""
-
-OTHERS = Fold(frame_of_others, zero_of_others, add_to_others, as_they_are, less_of_others)
-"""The maxima's are counted, as `ties`: so the logarithm keeps its precision where one element outweighs all others."""
-
-FEW = Fold(narrow_frame_of, zero_of_few, add_to_few, as_they_are, less_of_all)
-"""All weights, without the additions' errors: enough for the few dozen of a thread and results of 16 bits. A weight is
-one number, not parts."""
+# ------------------------------------------------------------------------------ softmax of weights
 
 
 @lanewise
 def block_state(m, total, less, unit):
     """The state of a block from its sums, which have two parts or one, and come without `up`."""
     return m, *add(*over(total, unit), -less, None if total[1] is None else like(less, 0.0))
+
+
+@lanewise
+def factor_of(number, share):
+    """What weights are multiplied by, in two parts, from the share of their sum: it takes off their `up` as well."""
+    return in_two_parts(number, times(share, 1.0 / float_format(number).up))
+
+
+@lanewise
+def softmax_of(w, hi, lo):
+    """Softmax from weights and their `factor_of`; without the low part, good for rounding to 16 bits."""
+    if lo is None:
+        return w * hi
+    if has_fma(w):
+        return fma(w, hi, w * lo)
+    p = w * hi
+    return p + (product_less(w, hi, p) + w * lo)

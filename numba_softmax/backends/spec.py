@@ -1,4 +1,4 @@
-"""What the backends have in common: what a kernel is compiled for, and how a scale is split."""
+"""What the backends have in common: what a kernel is compiled for, its operands, and what its results are made with."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from typing import Any, NamedTuple
 from numba import float32, float64
 
 from .. import kernel_code
-from ..call.layout import Layout, state_numbers
+from ..call.layout import Layout
+from ..folds import stored_numbers
 from ..lanewise import lanewise
-from ..ops import Op
+from ..ops.declare import Op, Operand
 from ..simd import Stored, convert, widen
+from ..weights import factor_of, softmax_of
 
 kernel_code.register()
 
@@ -19,24 +21,29 @@ SMALLEST_IN_FLOAT32 = 2.0**-100
 """Smaller scales, and those beyond float32, are computed with in float64."""
 
 _IN_FLOAT32 = {order + name for order in ("", ">") for name in ("float16", "bfloat16", "float32")}
+_IN_16_BITS = {order + name for order in ("", ">") for name in ("float16", "bfloat16")}
 
 
 class Spec(NamedTuple):
     """What a kernel is compiled for."""
 
     op: Op
-    x: str  # names of Stored formats; a leading ">" for swapped bytes
-    y: str
-    masked: bool
+    operands: tuple[Operand, ...]  # those that there are, in the order of the kernel's addresses
     scaled: bool
-    wide: bool  # compute in float64 in any case
+    in_float64: bool  # whatever the formats
     streaming: bool = False  # write past the caches
 
     @property
     def number(self) -> Any:
         """The type to compute in."""
-        formats = {self.x} if self.op.gives_states else {self.x, self.y}
-        return float32 if formats <= _IN_FLOAT32 and not self.wide else float64
+        formats = {o.format for o in self.operands if o.kind == "number"}
+        has_elements = any(o.per == "element" for o in self.operands)
+        return float32 if has_elements and formats <= _IN_FLOAT32 and not self.in_float64 else float64
+
+    @property
+    def narrow(self) -> bool:
+        """Whether all results are rounded to 16 bits, from at most float32."""
+        return {o.format for o in self.operands if o.written} <= _IN_16_BITS and self.number is float32
 
     @property
     def two_parts(self) -> bool:
@@ -44,34 +51,73 @@ class Spec(NamedTuple):
         return self.number is float64
 
     @property
-    def state_numbers(self) -> int:
-        """How many numbers the states that outlive a call have: `m`, `rest` and, of rows of float64, `rest_lo`."""
-        return state_numbers(self.x)
+    def of_softmax(self) -> bool:
+        """Whether results an element are made of softmax."""
+        return self.op.elements is not None and self.op.elements.of_softmax
 
     @property
-    def numbers_read(self) -> int:
-        """How many of them the op reads."""
-        return min(self.op.reads, self.state_numbers)
+    def formats(self) -> tuple[Stored, ...]:
+        """How the numbers of each operand lie in memory."""
+        return tuple(stored(o.format) for o in self.operands)
 
     @property
-    def row_numbers(self) -> int:
-        """How many numbers an op that reduces has for a row; they lie as many numbers apart as there are rows."""
-        return self.state_numbers if self.op.gives_states else 1
+    def sizes(self) -> tuple[int, ...]:
+        """The bytes of each operand's numbers."""
+        return tuple(f.bytes for f in self.formats)
+
+    def _where(self, condition: Callable[[Operand], bool]) -> tuple[int, ...]:
+        return tuple(i for i, o in enumerate(self.operands) if condition(o))
 
     @property
-    def narrow(self) -> bool:
-        """Whether results are rounded to 16 bits, from at most float32."""
-        return self.y.removeprefix(">") in ("float16", "bfloat16") and self.number is float32
+    def elements(self) -> tuple[int, ...]:
+        """Which operands are read an element, without the mask; the first one is folded."""
+        return self._where(lambda o: o.per == "element" and o.kind == "number" and o.read)
 
     @property
-    def high_only(self) -> bool:
-        """Whether one part of what weights are multiplied by is good enough."""
-        return self.narrow and self.op.uses_weights
+    def results(self) -> tuple[int, ...]:
+        """Which operands are written an element."""
+        return self._where(lambda o: o.per == "element" and o.written)
+
+    @property
+    def row_inputs(self) -> tuple[int, ...]:
+        """Which operands are read a row, without the state that a kernel begins with."""
+        return tuple(i for i in self._where(lambda o: o.per == "row" and o.read) if i != self.state)
+
+    @property
+    def row_results(self) -> tuple[int, ...]:
+        """Which operands are written a row."""
+        return self._where(lambda o: o.per == "row" and o.written)
+
+    @property
+    def mask(self) -> int | None:
+        """Which operand is the mask."""
+        return next(iter(self._where(lambda o: o.kind == "mask")), None)
+
+    @property
+    def masked(self) -> bool:
+        """Whether there is a mask."""
+        return self.mask is not None
+
+    @property
+    def state(self) -> int | None:
+        """Which operand has the state that a kernel begins with, where it folds none: the first one that is read."""
+        return next(iter(self._where(lambda o: o.kind == "state" and o.read)), None)
 
 
 def stored(name: str) -> Stored:
     """The format of that name."""
     return Stored(name.removeprefix(">"), swapped=name.startswith(">"))
+
+
+def operands_for(op: Op, x: str, y: str, masked: bool) -> tuple[Operand, ...]:
+    """The operands of an op for inputs and results in these formats; states are those of rows like `x`."""
+
+    def bound(o: Operand) -> Operand:
+        if o.kind == "state":
+            return o._replace(count=stored_numbers(op.fold, x))
+        return o._replace(format=o.format or ("bool" if o.kind == "mask" else y if o.written else x))
+
+    return tuple(bound(o) for o in op.operands if masked or o.kind != "mask")
 
 
 def sign_and_factor(scale: float) -> tuple[float, float]:
@@ -89,24 +135,29 @@ def needs_float64(factor: float) -> bool:
     return factor != 0 and not SMALLEST_IN_FLOAT32 <= factor < 2.0**126
 
 
-def along_rows(layout: Layout, x: Stored, y: Stored, reduces: bool) -> bool:
-    """Whether the elements of a row are neighbours in memory, in `x`, result and mask."""
+def along_rows(layout: Layout) -> bool:
+    """Whether the elements of a row are neighbours in memory, in all operands."""
     if layout.n <= 1:
         return True
     if len(layout.reduced_dims) > 1:
         return False
-    _, x_step, y_step, w_step = layout.reduced_dims[0]
-    return x_step == x.bytes and (reduces or y_step == y.bytes) and (w_step == 1 or not layout.masked)
+    _, *strides = layout.reduced_dims[0]
+    return all(
+        stride == stored(o.format).bytes for o, stride in zip(layout.operands, strides, strict=True) if o.per == "element"
+    )
 
 
-def across_rows(layout: Layout, x: Stored, y: Stored) -> bool:
-    """Whether enough rows are neighbours in memory, element by element."""
-    rows, x_step, y_step, w_step = layout.row_dims[-1]
+def across_rows(layout: Layout) -> bool:
+    """Whether enough rows are neighbours in memory, element by element, and result by result."""
+    rows, *strides = layout.row_dims[-1]
     return (
         len(layout.reduced_dims) == 1
         and rows > 1
-        and (x_step, y_step) == (x.bytes, y.bytes)
-        and (w_step == 1 or not layout.masked)
+        and all(
+            stride == stored(o.format).bytes
+            for o, stride in zip(layout.operands, strides, strict=True)
+            if o.per == "element" or o.written
+        )
     )
 
 
@@ -121,3 +172,38 @@ def make_scale(spec: Spec) -> Callable:
         return convert(spec.number, sign), high, convert(spec.number, factor - widen(high))
 
     return scale_of
+
+
+class Finisher(NamedTuple):
+    """Results an element, from what is known of their row: a tuple of `numbers` numbers of the type to compute in."""
+
+    numbers: int
+    prepare: Callable  # (share, state, row) -> these numbers; `share` makes softmax of weights
+    results: Callable  # (v, others, prepared, scale, down) -> a tuple of results from weights or, of elements, from these
+    selects: bool  # whether masked elements need another result than the one that no weight makes
+
+
+def make_finisher(spec: Spec) -> Finisher:
+    """The functions of an op that gives results an element.
+
+    Softmax is ``w (hi + lo)``; where results are rounded to 16 bits, `hi` is good enough. `down` is None or a power of
+    two, which is multiplied by at last: it would take a small share below the normal numbers.
+    """
+    elements, number = spec.op.elements, spec.number
+    if elements is None:
+        return Finisher(0, lambda share, state, row: (), lambda v, others, prepared, scale, down: (), False)
+    factors = (1 if spec.narrow else 2) if elements.of_softmax else 0
+
+    @lanewise
+    def prepare(share, state, row):
+        own = () if elements.prepare is None else elements.prepare(number, state, row)
+        return *(factor_of(number, share)[:factors] if factors else ()), *own
+
+    @lanewise
+    def results(v, others, prepared, scale, down):
+        if factors:
+            v = softmax_of(v, prepared[0], prepared[1] if factors == 2 else None)
+            v = v if down is None else v * down
+        return (v,) if elements.finish is None else elements.finish(v, others, prepared[factors:], scale)
+
+    return Finisher(factors + elements.numbers, prepare, results, not (factors and elements.finish is None))

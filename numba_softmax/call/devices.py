@@ -1,13 +1,12 @@
 """Devices: where an array lies, and the backend that computes there. The only place that knows of devices.
 
-A backend is a module with ``starter(op, layout)``, which gives a function
-``launch(x, y, w, scale)`` for all calls with that layout: addresses of the
-elements, the results and the mask (0 for none), and the scale or None; one more
-address, last, where the layout has states given; and with
+A backend is a module with ``launcher_for(op, layout)``, which gives a function
+``launch(addresses, scale)`` for all calls with that layout: an address for each
+of its operands, and the scale or None; and with
 ``warm(op, x, y, masked, scaled)``, functions that compile one kernel each for
 elements and results in those formats.
 
-A backend for memory out of NumPy's reach has ``launch(x, y, w, scale, queue)``.
+A backend for memory out of NumPy's reach has ``launch(addresses, scale, queue)``.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Rows in memory, as backends know them: a `Layout`, made from the forms of arrays and from axes.
 
 Nothing below this module knows of axes. A `Layout` describes the rows by
-dimensions and strides; together with three addresses and a scale it is all that a
+dimensions and strides; together with an address for each operand and a scale it is all that a
 backend gets.
 """
 
@@ -11,11 +11,12 @@ import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from .. import kernel_code
+from ..ops.declare import Operand
 
 kernel_code.register()
 
@@ -23,15 +24,10 @@ FLOATS = ("float16", "bfloat16", "float32", "float64")
 _INTEGERS = tuple(f"{u}int{b}" for u in ("", "u") for b in (8, 16, 32, 64))
 INPUTS = (*FLOATS, *_INTEGERS, "bool")
 
-Dim = tuple[int, int, int, int]
-"""A dimension: its size and the strides in bytes of x, of the result and of the mask."""
+BOOL = np.dtype(bool)
 
-States = Literal["", "given", "x"]
-"""States of rows that are there already: none; beside the elements ("given"); or in `x`, instead of elements.
-
-They are float64 arrays of `m`, `rest` and maybe `rest_lo`, one after the other, as many numbers apart as there are
-rows. Given ones lie in the order of the layout's rows, those in `x` or in the results by the rows' strides.
-"""
+Dim = tuple[int, ...]
+"""A dimension: its size and the strides of the operands, in bytes."""
 
 
 class Form(NamedTuple):
@@ -51,14 +47,11 @@ class Form(NamedTuple):
 class Layout:
     """Rows in memory."""
 
-    x: str  # the format of the elements: a dtype name, after ">" for swapped bytes
-    y: str  # that of the results
-    masked: bool
+    operands: tuple[Operand, ...]  # with their formats, in the order of strides and addresses
     rows: int
     n: int
     row_dims: tuple[Dim, ...]  # in any order; the last one has the smallest strides
     reduced_dims: tuple[Dim, ...]  # in the order of a row's elements; at least one
-    states: States = ""
 
 
 @functools.cache
@@ -69,41 +62,38 @@ def format_name(dtype: np.dtype) -> str | None:
     return dtype.name if dtype.isnative else ">" + dtype.name
 
 
-def state_numbers(x: str) -> int:
-    """The number of float64 in the state of a row of that format."""
-    return 3 if x.removeprefix(">") == "float64" else 2
+def bound(operand: Operand, dtype: np.dtype) -> Operand:
+    """The operand for arrays of that dtype."""
+    return operand._replace(format=str(format_name(dtype)))
 
 
 def layout_of(
-    axes: tuple[int, ...], x: Form, y: Form, w_strides: tuple[int, ...] | None, states: States = ""
+    operands: Sequence[Operand], shape: tuple[int, ...], axes: tuple[int, ...], strides: Sequence[tuple[int, ...]]
 ) -> Layout:
-    """The layout of a call. Results and mask have strides along all axes of `x`: see `strides_with_reduced`."""
-    dims = list(zip(x.shape, x.strides, y.strides, w_strides or (0,) * len(x.shape), strict=True))
-    row_dims = [d for i, d in enumerate(dims) if i not in axes]
-    reduced_dims = [dims[i] for i in sorted(axes)]
-    formats = str(format_name(x.dtype)), str(format_name(y.dtype))
-    return layout_of_dims(*formats, w_strides is not None, row_dims, reduced_dims, states)
+    """The layout of a call on elements of that shape.
+
+    Each operand has strides along all axes: one with numbers for rows as `strides_with_reduced` gives them.
+    """
+    dims: list[Dim] = list(zip(shape, *strides, strict=True))
+    row_dims = [dim for i, dim in enumerate(dims) if i not in axes]
+    return layout_of_dims(operands, row_dims, [dims[i] for i in sorted(axes)])
 
 
-def layout_of_dims(
-    x: str, y: str, masked: bool, row_dims: list[Dim], reduced_dims: list[Dim], states: States = ""
-) -> Layout:
+def layout_of_dims(operands: Sequence[Operand], row_dims: list[Dim], reduced_dims: list[Dim]) -> Layout:
     """The layout with these dimensions, or with fewer that mean the same."""
-    row_dims = [row_dims[i] for i in order_of_rows([(x_stride, y_stride) for _, x_stride, y_stride, _ in row_dims])]
+    leading = [i for i, o in enumerate(operands, 1) if o.kind == "number" or o.written]
+    row_dims = [row_dims[i] for i in order_of_rows([[dim[i] for i in leading] for dim in row_dims])]
     return Layout(
-        x,
-        y,
-        masked,
+        tuple(operands),
         math.prod(d[0] for d in row_dims),
         math.prod(d[0] for d in reduced_dims),
-        _merged(row_dims),
-        _merged(reduced_dims),
-        states,
+        _merged(row_dims, len(operands)),
+        _merged(reduced_dims, len(operands)),
     )
 
 
-def order_of_rows(strides: Sequence[tuple[int, int]]) -> tuple[int, ...]:
-    """The order in which a layout has the dimensions of rows, from their strides in `x` and in the result."""
+def order_of_rows(strides: Sequence[Sequence[int]]) -> tuple[int, ...]:
+    """The order in which a layout has the dimensions of rows, from their strides in elements and results."""
     return tuple(sorted(range(len(strides)), key=lambda i: -max(map(abs, strides[i]))))
 
 
@@ -122,7 +112,7 @@ def order_in_memory(strides: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(sorted(range(len(strides)), key=lambda i: -abs(strides[i])))
 
 
-def _merged(dims: list[Dim]) -> tuple[Dim, ...]:
+def _merged(dims: list[Dim], operands: int) -> tuple[Dim, ...]:
     """The same elements in as few dimensions as possible, at least one."""
     merged: list[Dim] = []
     for dim in dims:
@@ -131,7 +121,7 @@ def _merged(dims: list[Dim]) -> tuple[Dim, ...]:
         if merged and all(outer == dim[0] * inner for outer, inner in zip(merged[-1][1:], dim[1:], strict=True)):
             dim = (merged.pop()[0] * dim[0], *dim[1:])
         merged.append(dim)
-    return tuple(merged) or ((1, 0, 0, 0),)
+    return tuple(merged) or ((1, *[0] * operands),)
 
 
 def strides_with_reduced(strides: tuple[int, ...], axes: tuple[int, ...], ndim: int) -> tuple[int, ...]:
@@ -140,3 +130,8 @@ def strides_with_reduced(strides: tuple[int, ...], axes: tuple[int, ...], ndim: 
         return tuple(0 if i in axes else stride for i, stride in enumerate(strides))
     kept = iter(strides)
     return tuple(0 if i in axes else next(kept) for i in range(ndim))
+
+
+def state_numbers(x: str) -> int:
+    """To go: `folds.stored_numbers` has it."""
+    return 3 if x.removeprefix(">") == "float64" else 2

@@ -10,7 +10,7 @@ import numpy as np
 from ..ops import OPS
 from .arguments import as_output_dtype, check_input_dtype, check_out
 from .devices import backend_named
-from .layout import Form, layout_of, strides_in_c_order, strides_with_reduced
+from .layout import BOOL, Form, bound, layout_of, strides_in_c_order, strides_with_reduced
 from .overlap import overlap_distances
 from .request import Operation, axes_and_shape
 
@@ -51,7 +51,11 @@ def plan_call(
         y = Form(*y_form)
         check_out(y.shape, y.dtype, writeable, shape)
     distances = overlap_distances(x, y)
-    if op.reduces:
-        y = y._replace(strides=strides_with_reduced(y.strides, axes, len(x.shape)))
-    layout = layout_of(axes, x, y, w_strides)
-    return CallPlan(backend_named(operation[3]).starter(op, layout), shape, distances)
+    y_strides = strides_with_reduced(y.strides, axes, len(x.shape)) if op.reduces else y.strides
+    of_x, mask, of_y = op.operands
+    operands, strides = [bound(of_x, x.dtype), bound(of_y, y.dtype)], [x.strides, y_strides]
+    if w_strides is not None:
+        operands.insert(1, bound(mask, BOOL))
+        strides.insert(1, w_strides)
+    layout = layout_of(operands, x.shape, axes, strides)
+    return CallPlan(backend_named(operation[3]).launcher_for(op, layout), shape, distances)

@@ -39,12 +39,11 @@ def call_numpy(operation: Operation, x: np.ndarray, where: Any, scale: Any, dtyp
         name, axis, keepdims, backend_name = operation
         operation = name, as_axes(axis, x.ndim), keepdims, backend_name
     mask = w_strides = factor = None
-    w = 0
     if where is not None:
         if type(where) is not np.ndarray:
             where = in_host_memory(where, "where")
         mask = as_mask(where, x.shape)
-        w, w_strides = address_of(mask), mask.strides
+        w_strides = mask.strides
     if scale is not None:
         factor = as_scale(scale)
 
@@ -52,7 +51,7 @@ def call_numpy(operation: Operation, x: np.ndarray, where: Any, scale: Any, dtyp
         launch, shape, _ = plan_call(operation, x.shape, x.dtype, x.strides, w_strides)
         if launch is not None and dtype is None:
             y = np.empty(shape, x.dtype)
-            launch(address_of(x), address_of(y), w, factor)
+            launch((address_of(x), address_of(y)) if mask is None else _three(x, mask, y), factor)
         else:
             y = _new_result(operation, x, mask, factor, as_output_dtype(dtype, x.dtype, None))
         return y if shape else y[()]
@@ -67,8 +66,12 @@ def call_numpy(operation: Operation, x: np.ndarray, where: Any, scale: Any, dtyp
     if (y_at - x_at in distances or mask is not None) and needs_temporary(x, y, mask, OPS[operation[0]].reduces):
         y[...] = _new_result(operation, x, mask, factor, y.dtype)
     else:
-        launch(x_at, y_at, w, factor)
+        launch((x_at, y_at) if mask is None else _three(x, mask, y), factor)
     return out
+
+
+def _three(x: np.ndarray, mask: np.ndarray, y: np.ndarray) -> tuple[int, int, int]:
+    return address_of(x), address_of(mask), address_of(y)
 
 
 def _new_result(
@@ -80,9 +83,9 @@ def _new_result(
         y = np.empty(shape, dtype)
     else:
         y = np.empty_like(x, dtype, subok=False)
-    w, w_strides = (0, None) if mask is None else (address_of(mask), mask.strides)
+    w_strides = None if mask is None else mask.strides
     plan = plan_call(operation, x.shape, x.dtype, x.strides, w_strides, y.shape, y.dtype, y.strides, True)
-    plan.launch(address_of(x), address_of(y), w, scale)
+    plan.launch((address_of(x), address_of(y)) if mask is None else _three(x, mask, y), scale)
     return y
 
 

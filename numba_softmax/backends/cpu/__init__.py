@@ -21,7 +21,7 @@ from .rows import CHUNK
 from .threads import layer, threads_for_call
 from .tiles import BLOCK, VECTOR_BYTES, lanes_of
 
-__all__ = ["plan", "starter", "warm"]
+__all__ = ["plan", "launcher_for", "warm"]
 
 # The measurements behind these numbers are in docs/performance.md.
 
@@ -147,7 +147,7 @@ def _may_stream(op: Op, layout: Layout, size: int) -> bool:
     return not op.reduces and layout.rows * layout.n * size >= STREAM_FROM and all(step % size == 0 for step in steps)
 
 
-def starter(op: Op, layout: Layout) -> Callable[..., None]:
+def launcher_for(op: Op, layout: Layout) -> Callable[..., None]:
     """A function that computes calls with that layout, as `devices` describes it."""
     if not layout.rows or not (layout.n or op.reduces):
         return lambda x, y, w, scale, states=0: None

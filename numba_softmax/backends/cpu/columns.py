@@ -38,7 +38,7 @@ from ...simd import (
     stream,
     widen,
 )
-from ...weights import block_state, shift_of, single_of_all, widen_scale
+from ...weights import block_state, shift_of, widen_scale
 from ..spec import Spec, make_scale, stored
 from .layout import ROWS, STRIP, N, last_row_dim, row_offsets, run_at, word
 from .rows import CHUNK, GROUP

@@ -1,0 +1,261 @@
+"""Folds: what is gathered of a row.
+
+The elements of a block are added to sums, lane by lane, in a fixed order; the sums of lanes are added up, and make the
+state of the block; states merge to that of the row. Sums belong to a maximum: those of different maxima are rescaled
+to the larger one before they are added.
+
+A fold names the numbers of its sums and of its state. One that ends in ``_lo`` is the second part of the number before
+it, in a row that is computed in float64 (on CUDA also in float32); where one part is enough it is None. Sums begin with
+the sum of the weights, `total` and `total_lo`, and states with ``m, rest, rest_lo``, as in `numba_softmax.online`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
+
+from numba import float32
+
+from . import kernel_code, online
+from .expmath import excess, float_format, rounded
+from .lanewise import element, lanewise
+from .pairs import add_sums, in_two_parts, lane_sums, two_sum
+from .simd import exchange, halvings, lane, like, maximum, select, splat, widen
+from .weights import block_state, frame_of, frame_of_others, narrow_frame_of
+
+kernel_code.register()
+
+
+class Fold(NamedTuple):
+    """What is gathered of a row, by `lanewise` functions.
+
+    `m` is the maximum of a block, `weight` that of the element `x`, in parts or one number, and `others` are the
+    element's numbers in the op's further operands.
+    """
+
+    sums: tuple[str, ...]
+    state: tuple[str, ...]
+    frame_of: Callable  # (m, scale) -> the frame of a block for `weigh`, and the weights' unit
+    zero: Callable  # (v, number) -> the sums of nothing, of the type v; of the number only its type counts
+    add: Callable  # (sums, weight, x, m, others) -> the sums with one more element
+    closed: Callable  # (sums) -> the sums as numbers that can be added to those of other lanes
+    block_state: Callable  # (m, sums, unit) -> the state of a block; its sums come without `up`
+    identity: Callable  # (zero, zero_lo) -> the state of nothing
+    against: Callable  # (state, m, scale) -> what it adds to sums of the maximum m, times `up`; see `online.against`
+    joined: Callable  # (m, *sums) -> the state that these sums make
+    merge: Callable | None = None  # (a, b, scale) -> two states together; None: by `against` and `joined`
+    counts: tuple[str, ...] = ()  # which of the last sums are integers: their order does not matter
+    single: Callable | None = None  # (weight) -> the closed sums of one element, where there is a shorter way
+
+
+@lanewise
+def zero_of_all(v, number):
+    """No weights."""
+    return splat(v, like(number, _start(v))), splat(v, like(number, 0.0))
+
+
+def _start(v):
+    """The number that sums of all weights start with: no weight is larger, so additions lose nothing but `total_lo`."""
+    return 2.0 * float_format(v).up
+
+
+@lanewise
+def add_to_all(sums, weight, x, m, others):
+    """One more weight; `total_lo` sums the errors of all additions, so that sums do not wear out."""
+    total, lost = sums
+    grown = total + rounded(weight)
+    return grown, lost + excess(weight, grown - total)
+
+
+@lanewise
+def closed_all(sums):
+    """The sums less what they started with."""
+    total, lost = sums
+    total, error = two_sum(total, like(total, -_start(total.type)))
+    return total, lost + error
+
+
+@lanewise
+def single_of_all(weight):
+    """The closed sums of one weight."""
+    w = rounded(weight)
+    start = like(w, _start(w.type))
+    taken = (start + w) - start
+    return taken, excess(weight, taken)
+
+
+@lanewise
+def block_state_of_all(m, sums, unit):
+    """The state; the maximum's own term is in the sum."""
+    return block_state(m, sums, like(m, 1.0), unit)
+
+
+@lanewise
+def zero_of_others(v, number):
+    """No weights."""
+    zero = splat(v, like(number, 0.0))
+    return zero, zero, zero
+
+
+@lanewise
+def add_to_others(sums, weight, x, m, others):
+    """One more weight or, of a finite maximum, one more tie."""
+    total, lost, ties = sums
+    is_maximum = x == m
+    grown = total + select(is_maximum, 0.0, rounded(weight))
+    taken = grown - total
+    error = (total - (grown - taken)) + select(is_maximum, 0.0, excess(weight, taken))
+    return grown, lost + error, select(is_maximum, ties + 1.0, ties)
+
+
+@lanewise
+def as_they_are(sums):
+    """The sums."""
+    return sums
+
+
+@lanewise
+def block_state_of_others(m, sums, unit):
+    """The state; of the ties, of which none is in the sum, one stays implicit."""
+    total, lost, ties = sums
+    return block_state(m, (total, lost), 1.0 - ties, unit)
+
+
+@lanewise
+def zero_of_few(v, number):
+    """No weights."""
+    return splat(v, like(number, 0.0)), None
+
+
+@lanewise
+def add_to_few(sums, weight, x, m, others):
+    """One more weight."""
+    return sums[0] + weight, None
+
+
+_STATE = {
+    "state": ("m", "rest", "rest_lo"),
+    "identity": online.identity,
+    "against": online.against,
+    "joined": online.joined,
+    "merge": online.merge,
+}
+
+ALL = Fold(
+    ("total", "total_lo"), frame_of=frame_of, zero=zero_of_all, add=add_to_all, closed=closed_all,
+    block_state=block_state_of_all, single=single_of_all, **_STATE,
+)  # fmt: skip
+"""All weights are in the sum."""
+
+OTHERS = Fold(
+    ("total", "total_lo", "ties"), frame_of=frame_of_others, zero=zero_of_others, add=add_to_others,
+    closed=as_they_are, block_state=block_state_of_others, counts=("ties",), **_STATE,
+)  # fmt: skip
+"""The maxima's are counted, as `ties`: so the logarithm keeps its precision where one element outweighs all others."""
+
+FEW = Fold(
+    ("total", "total_lo"), frame_of=narrow_frame_of, zero=zero_of_few, add=add_to_few, closed=as_they_are,
+    block_state=block_state_of_all, **_STATE,
+)  # fmt: skip
+"""All weights, without the additions' errors: enough for the few dozen of a thread and results of 16 bits. A weight is
+one number, not parts."""
+
+
+def merge_states(fold: Fold, a: Sequence[Any], b: Sequence[Any], scale: Any) -> tuple[Any, ...]:
+    """Two states of a fold together."""
+    if fold.merge is not None:
+        return fold.merge(a, b, scale)
+    m = maximum(a[0], b[0])
+    return fold.joined(m, *added(contributions(fold), fold.against(a, m, scale), fold.against(b, m, scale)))
+
+
+def merge_lanes(fold: Fold, state: Sequence[Any], scale: Any) -> tuple[Any, ...]:
+    """The state of all lanes' states together, merged in halves: in every lane.
+
+    It is that of lane 0: where maxima are equal, the order decides the last bits, and other lanes have another.
+    """
+    for step in halvings(state[0].type.lanes):
+        state = merge_states(fold, state, [None if v is None else exchange(v, step) for v in state], scale)
+    return tuple(None if v is None else splat(v.type, lane(v, 0)) for v in state)
+
+
+# ---------------------------------------------------------------------------- stored states
+
+
+def stored_numbers(fold: Fold, x: str) -> int:
+    """How many float64 numbers the stored state of a row of that format has."""
+    return sum(present(fold.state, x.removeprefix(">") == "float64"))
+
+
+def to_stored(fold: Fold, state: Sequence[Any]) -> tuple[Any, ...]:
+    """The numbers of a state as it is stored, in float64, where one is enough for what float32 needs two for."""
+
+    def one(pair: tuple[Any, Any]) -> tuple[Any, Any]:
+        v, lo = pair
+        return (widen(v) + widen(lo), None) if lo is not None and element(v.type) == float32 else pair
+
+    return tuple(only(each_pair(fold.state, one, state)))
+
+
+def from_stored(fold: Fold, number: Any, two_parts: bool, numbers: Sequence[Any]) -> tuple[Any, ...]:
+    """A state in the type to compute in, from its stored numbers."""
+
+    def of(pair: tuple[Any, Any]) -> tuple[Any, Any]:
+        hi, lo = in_two_parts(number, pair)
+        return hi, lo if two_parts else None
+
+    return each_pair(fold.state, of, restored(fold.state, len(numbers) == len(fold.state), numbers))
+
+
+# ------------------------------------------------------------------------ numbers by their names
+
+Names = tuple[str, ...]
+
+
+def contributions(fold: Fold) -> Names:
+    """The names of what `Fold.against` gives: the state's numbers but the maximum, and the maxima's ones."""
+    return *fold.state[1:], "ones"
+
+
+def present(names: Names, two_parts: bool) -> tuple[bool, ...]:
+    """Which of the numbers there are."""
+    return tuple(two_parts or not name.endswith("_lo") for name in names)
+
+
+def only(numbers: Sequence[Any]) -> list[Any]:
+    """The numbers that there are."""
+    return [number for number in numbers if number is not None]
+
+
+def restored(names: Names, two_parts: bool, numbers: Iterable[Any]) -> tuple[Any, ...]:
+    """What `only` was given."""
+    numbers = iter(numbers)
+    return tuple(next(numbers) if there else None for there in present(names, two_parts))
+
+
+def each_pair(names: Names, function: Callable, *numbers: Sequence[Any]) -> tuple[Any, ...]:
+    """A function of each number, and of its second part or None; it returns as many."""
+    result: list[Any] = []
+    for i, name in enumerate(names):
+        if not name.endswith("_lo"):
+            paired = names[i + 1 : i + 2] == (f"{name}_lo",)
+            pair = function(*((v[i], v[i + 1] if paired else None) for v in numbers))
+            result += pair if paired else pair[:1]
+    return tuple(result)
+
+
+def added(names: Names, a: Sequence[Any], b: Sequence[Any]) -> tuple[Any, ...]:
+    """Two sums, number by number."""
+    return each_pair(names, lambda v, w: add_sums(*v, *w), a, b)
+
+
+def widened(names: Names, sums: Sequence[Any]) -> tuple[Any, ...]:
+    """Sums in float64, of which one number holds what float32 needs two for."""
+    return each_pair(names, lambda v: (widen(v[0]), None) if v[1] is None else lane_sums(*v), sums)
+
+
+def without_up(fold: Fold, sums: Sequence[Any], down: float) -> tuple[Any, ...]:
+    """The sums, but for counts, times a power of two."""
+    return tuple(
+        v if v is None or name in fold.counts else v * down for name, v in zip(fold.sums, sums, strict=True)
+    )

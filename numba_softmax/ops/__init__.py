@@ -1,0 +1,19 @@
+"""What is computed: an op a file, and the table of them.
+
+The ops share the recurrence; each says what it reads and writes (its operands), what it gathers of a row (its fold),
+and what its results are made of.
+"""
+
+from .declare import Elements, Op, Operand
+from .log_softmax import LOG_SOFTMAX
+from .logsumexp import LOGSUMEXP
+from .softmax import SOFTMAX
+from .states import NUMBER_OPS, finishing, folding, identity, merging, moving, reading
+
+__all__ = ["OPS", "STATE_OPS", "Elements", "Op", "Operand", "finishing", "folding", "identity", "merging", "moving", "reading"]
+
+OPS = {op.name: op for op in (SOFTMAX, LOG_SOFTMAX, LOGSUMEXP)}
+"""The public functions."""
+
+STATE_OPS = {op.name: op for op in (folding(SOFTMAX), merging(SOFTMAX), identity(SOFTMAX), moving(SOFTMAX))} | NUMBER_OPS
+"""What is asked of states that outlive a call, besides results."""

@@ -1,0 +1,89 @@
+"""How an op is declared: its operands, its fold, and what its results are made of.
+
+All functions of an op are `lanewise`. `number` is the type to compute in; `scale` is None or as in
+`numba_softmax.weights`. An element that is not to count, masked or beyond the row's end, reads as -inf where it is
+folded, and as 0 in all other operands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal, NamedTuple
+
+from .. import kernel_code
+from ..folds import Fold
+
+kernel_code.register()
+
+Per = Literal["element", "row"]
+
+Kind = Literal["number", "mask", "state"]
+"""A mask says which elements count. A state is what a fold has made of a row, as it outlives a call: in float64."""
+
+
+class Operand(NamedTuple):
+    """An array that a kernel reads or writes: a number for each element, or `count` numbers for each row."""
+
+    name: str
+    per: Per = "element"
+    kind: Kind = "number"
+    read: bool = True
+    written: bool = False
+    format: str = ""  # in memory, a name of `Stored` after ">" for swapped bytes; "" until an array is there
+    count: int = 1  # numbers of a row, which lie as many numbers apart as there are rows
+    masked: float = 0.0  # of results: where the mask is False
+
+
+class Elements(NamedTuple):
+    """Results an element: made of the row's softmax, or of its elements."""
+
+    of_softmax: bool
+    prepare: Callable | None = None  # (number, state, row) -> what `finish` needs of a row, `numbers` numbers
+    finish: Callable | None = None  # (v, others, prepared, scale) -> a tuple of results; None: they are the softmax
+    numbers: int = 0
+
+
+class Op(NamedTuple):
+    """An operation. `row` are the numbers of the operands that are read once a row, a tuple for each, in float64."""
+
+    name: str
+    operands: tuple[Operand, ...]  # the first one that is read an element is folded; `others` are the further ones
+    fold: Fold
+    elements: Elements | None = None
+    rows: Callable | None = None  # (state, row, scale) -> results a row: for each operand a tuple of numbers, or more
+    takes_scale: bool = True  # whether the scale changes anything
+
+    @property
+    def masked(self) -> float:
+        """The first result where the mask is False."""
+        return next((o.masked for o in self.operands if o.written), 0.0)
+
+    @property
+    def inputs(self) -> tuple[Operand, ...]:
+        """The operands, but for mask and states, that are read."""
+        return tuple(o for o in self.operands if o.read and o.kind == "number")
+
+    @property
+    def results(self) -> tuple[Operand, ...]:
+        """The operands that are written."""
+        return tuple(o for o in self.operands if o.written)
+
+    @property
+    def reduces(self) -> bool:
+        """Whether all results are numbers a row."""
+        return self.elements is None
+
+
+X = Operand("x")
+WHERE = Operand("where", kind="mask")
+STATE = Operand("state", "row", "state", format="float64", count=0)
+
+
+def result(masked: float) -> Operand:
+    """A result for each element, with what masked elements have."""
+    return Operand("out", read=False, written=True, masked=masked)
+
+
+def row_result(name: str = "out") -> Operand:
+    """A result for each row."""
+    return Operand(name, "row", read=False, written=True)

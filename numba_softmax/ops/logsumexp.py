@@ -1,0 +1,26 @@
+"""logsumexp: ``scale * m + log l``."""
+
+from .. import kernel_code, online
+from ..expmath import INF
+from ..folds import OTHERS
+from ..lanewise import lanewise
+from ..simd import fma, select
+from .declare import WHERE, Op, X, row_result
+
+kernel_code.register()
+
+
+@lanewise
+def rows(state, row, scale):
+    """The logarithm of the sum; it errs by the rounding of its two terms."""
+    m, rest, _ = state
+    log_l = online.log_sum(state)
+    result = m + log_l
+    if scale is not None:
+        scaled = m * scale[1]
+        error = fma(m, scale[2], fma(m, scale[1], -scaled))
+        result = scaled + log_l + select(scaled - scaled == 0.0, error, 0.0)
+    return ((select(rest == -1.0, -INF, result),),)  # no terms at all: whatever the scale
+
+
+LOGSUMEXP = Op("logsumexp", (X, WHERE, row_result()), OTHERS, rows=rows)

@@ -1,0 +1,67 @@
+"""An op that the package does not know: ``p (v - t)`` for each element, and the sum of ``p v`` of each row, with the
+row's softmax `p`, a second array of elements `v` and a number `t` a row."""
+
+from numba_softmax import kernel_code, online
+from numba_softmax.expmath import float_format, rounded
+from numba_softmax.folds import ALL
+from numba_softmax.lanewise import lanewise
+from numba_softmax.ops.declare import WHERE, Elements, Op, Operand, X, result, row_result
+from numba_softmax.pairs import over
+from numba_softmax.simd import convert, fma, like, splat
+
+kernel_code.register()
+
+
+@lanewise
+def zero(v, number):
+    return *ALL.zero(v, number), splat(v, like(number, 0.0))
+
+
+@lanewise
+def add(sums, weight, x, m, others):
+    return *ALL.add(sums[:2], weight, x, m, others), fma(rounded(weight), others[0], sums[2])
+
+
+@lanewise
+def closed(sums):
+    return *ALL.closed(sums[:2]), sums[2]
+
+
+@lanewise
+def block_state(m, sums, unit):
+    return *ALL.block_state(m, sums[:2], unit), over((sums[2], None), unit)[0]
+
+
+@lanewise
+def identity(zero, zero_lo):
+    return *ALL.identity(zero, zero_lo), zero
+
+
+@lanewise
+def against(state, m, scale):
+    *rest, ones = ALL.against(state[:3], m, scale)
+    return *rest, state[3] * online.shrinkage(state[0], m, scale, None)[0], ones
+
+
+@lanewise
+def joined(m, rest, rest_lo, moment, ones):
+    return *ALL.joined(m, rest, rest_lo, ones), moment * (1.0 / float_format(m.type).up)
+
+
+MOMENT = ALL._replace(
+    sums=(*ALL.sums, "moment"), state=(*ALL.state, "moment"), zero=zero, add=add, closed=closed,
+    block_state=block_state, identity=identity, against=against, joined=joined, merge=None, single=None,
+)  # fmt: skip
+
+TILT = Op(
+    "tilt",
+    (X, Operand("v"), WHERE, Operand("t", "row"), result(masked=-1.0), row_result("mean")),
+    MOMENT,
+    Elements(
+        of_softmax=True,
+        prepare=lanewise(lambda number, state, row: (convert(number, row[0][0]),)),
+        finish=lanewise(lambda p, others, prepared, scale: (p * (others[0] - prepared[0]),)),
+        numbers=1,
+    ),
+    rows=lanewise(lambda state, row, scale: ((state[3] * online.share(state[:3])[0],),)),
+)
