@@ -332,9 +332,7 @@ def _make_finish(spec: Spec) -> tuple[Callable, ...]:
 
     @lanewise
     def finish_vector(at, apart, kept, scale):
-        prepared = tuple(
-            memory.get(kept + (kept_at.finisher_at + VECTOR_BYTES * k)) for k in range(finisher.numbers)
-        )
+        prepared = tuple(memory.get(kept + (kept_at.finisher_at + VECTOR_BYTES * k)) for k in range(finisher.numbers))
         return finisher.results(memory.get(at), memory.get_others(at, apart), prepared, scale, None)
 
     @lanewise

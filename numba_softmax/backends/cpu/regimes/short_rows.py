@@ -92,7 +92,9 @@ def _make_load(spec: Spec) -> Callable:
         for c in range(0, width, lanes):
             m, there = splat(vec, -INF), tile + c // lanes * VECTOR_BYTES
             for j in range(0, n, lanes):
-                m = load_square(at, strides, j, c, width - c, min(lanes, n - j), there + j * step, step, apart, scale, m)
+                m = load_square(
+                    at, strides, j, c, width - c, min(lanes, n - j), there + j * step, step, apart, scale, m
+                )
             put(room + c // lanes * kept_bytes, m)
 
     return load_rows

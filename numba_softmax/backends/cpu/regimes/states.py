@@ -50,7 +50,12 @@ def make_states(spec: Spec) -> Callable:
                 store_numbers(formats[i], address, strides[i], numbers[k], like(count, 0), count)
 
     def states(addresses, sign, factor, layout, first, last):
-        rows, inner, strides, scale = word(layout, ROWS), last_row_dim(layout), row_strides(layout), scale_of(sign, factor)
+        rows, inner, strides, scale = (
+            word(layout, ROWS),
+            last_row_dim(layout),
+            row_strides(layout),
+            scale_of(sign, factor),
+        )
         strips = -(-inner // STATE_LANES)
         for task in range(first, last):
             row = task % strips * STATE_LANES
