@@ -65,10 +65,10 @@ def make_put_layout(operands: int) -> Callable:
     @jit
     def continues(layout, at, size, strides, d):
         """Whether the dimension before is as if this one went on."""
+        same = True
         for k in range(operands):
-            if word(layout, at - operands + k) != size * strides[k][d]:
-                return False
-        return True
+            same &= word(layout, at - operands + k) == size * strides[k][d]
+        return same
 
     @jit
     def put_layout(layout, shape, strides, axes):

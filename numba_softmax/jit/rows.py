@@ -180,7 +180,7 @@ def _gives_a_number() -> Callable:
         check_numbers("x", x)
         number = float_of(x)
         row = row_at_address(spec_of("logsumexp", x.dtype.name, number.name), x.layout == "C")
-        y_format = stored(number.name)
+        y_format = Stored(number.name)
 
         def compute(x):
             y = words_on_stack((0,))
