@@ -148,7 +148,7 @@ def make_row_numbers(spec: Spec) -> RowNumbers:
     @lanewise
     def load_row(at, layout):
         return tuple(
-            tuple(load(float64, spec.formats[i], place) for place in places(at, layout, i)) for i in spec.row_inputs
+            tuple(load(float64, spec.formats[i], place) for place in places(at, layout, i)) for i in spec.row_reads
         )
 
     @lanewise
