@@ -169,6 +169,14 @@ def merge_states(fold: Fold, a: Sequence[Any], b: Sequence[Any], scale: Any) -> 
     return fold.joined(m, *added(contributions(fold), fold.against(a, m, scale), fold.against(b, m, scale)))
 
 
+def sum_lanes(fold: Fold, sums: Sequence[Any], down: float) -> tuple[Any, ...]:
+    """The sums of all lanes of a vector, in float64, added in halves; `down` takes off their `up`."""
+    sums = widened(fold.sums, fold.closed(sums))
+    for step in halvings(sums[0].type.lanes):
+        sums = added(fold.sums, sums, [None if v is None else exchange(v, step) for v in sums])
+    return without_up(fold, [None if v is None else lane(v, 0) for v in sums], down)
+
+
 def merge_lanes(fold: Fold, state: Sequence[Any], scale: Any) -> tuple[Any, ...]:
     """The state of all lanes' states together, merged in halves: in every lane.
 

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from numba_softmax import expmath, online, pairs, simd, weights
+from numba_softmax import expmath, folds, online, simd, weights
+from numba_softmax.lanewise import lanewise
 
 LANES, UP = 8, expmath.FLOAT64.up
 VEC, FLOAT64 = simd.Vec(numba.float64, LANES), simd.Stored("float64")
@@ -46,8 +47,11 @@ def log_sum(state):
 
 def block_by(fold):
     """A jitted function: the state of a row of whole vectors by one fold, as the kernels make it."""
-    frame_of, zero, add, closed, less = fold
-    counts_ties = fold is weights.OTHERS
+    frame_of, zero, add = fold.frame_of, fold.zero, fold.add
+
+    @lanewise
+    def state_of_sums(m, sums, unit):
+        return fold.block_state(m, folds.sum_lanes(fold, sums, 1 / UP), unit)
 
     @numba.njit
     def block_of(x):
@@ -56,17 +60,13 @@ def block_by(fold):
         sums = zero(VEC, m)
         for i in range(0, len(x), LANES):
             v = simd.load(VEC, FLOAT64, x.ctypes.data + 8 * i)
-            sums = add(sums, weights.weigh(v, frame, None), v, simd.splat(VEC, m))
-        total, lost, ties = closed(sums)
-        total = pairs.times(pairs.sum_lanes(total, lost), 1 / UP)
-        if counts_ties:
-            return weights.block_state(m, total, less(m, pairs.sum_lanes(ties, simd.splat(VEC, 0.0))[0]), unit)
-        return weights.block_state(m, total, less(m, None), unit)
+            sums = add(sums, weights.weigh(v, frame, None), v, simd.splat(VEC, m), ())
+        return state_of_sums(m, sums, unit)
 
     return block_of
 
 
-FOLDS = [block_by(fold) for fold in (weights.ALL, weights.OTHERS)]
+FOLDS = [block_by(fold) for fold in (folds.ALL, folds.OTHERS)]
 
 
 @numba.njit
@@ -92,16 +92,21 @@ def merged_in_lanes(a, b, out):
     store_state(out, online.merge(load_state(a), load_state(b), None))
 
 
+@lanewise
+def merge_lanes(state):
+    return folds.merge_lanes(folds.ALL, state, None)
+
+
 @numba.njit
 def lanes_together(a, out):
     """`merge_lanes`, which gives the same state in every lane."""
-    store_state(out, online.merge_lanes(load_state(a), None))
+    store_state(out, merge_lanes(load_state(a)))
 
 
 @numba.njit
 def lanes_together_in_one_part(a, out):
     m, rest, zero = load_state(a)
-    m, rest, _ = online.merge_lanes((m, rest, None), None)
+    m, rest, _ = merge_lanes((m, rest, None))
     store_state(out, (m, rest, zero))
 
 

@@ -10,16 +10,13 @@ from numba import types
 
 from ... import kernel_code
 from ...expmath import INF, float_format, rounded
-from ...folds import added, widened, without_up
+from ...folds import sum_lanes
 from ...lanewise import Value, lanewise
 from ...simd import (
     Stored,
     Vec,
     convert,
-    exchange,
     first_lanes,
-    halvings,
-    lane,
     largest_lane,
     load,
     load_first,
@@ -178,10 +175,7 @@ def make_blocks(spec: Spec, formats: tuple[Stored, ...]) -> BlockFunctions:
 
     @lanewise
     def sums_of_lanes(sums):
-        sums = widened(fold.sums, fold.closed(sums))
-        for step in halvings(lanes):
-            sums = added(fold.sums, sums, tuple(None if v is None else exchange(v, step) for v in sums))
-        return without_up(fold, [None if v is None else lane(v, 0) for v in sums], down)
+        return sum_lanes(fold, sums, down)
 
     @jit
     def block_sums(at, weights, count, m, scale, ahead):
