@@ -29,11 +29,21 @@ Numbers = tuple[Any, ...]
 class Line(NamedTuple):
     """A row, or some that are neighbours, as one of its threads knows it."""
 
-    at: tuple[Value, ...]  # the address of its first element, or number, in each operand
+    addresses: tuple[Value, ...]  # the operands'
+    starts: tuple[Value, ...]  # where its first element, or number, lies from there on
     dims: tuple[Value, ...]  # sizes and strides, as the kernel gets them
     rows: Value  # how many there are in all
     here: Value  # how many there are here: 0 or 1; across rows, at most the elements of a vector, or less than none
     thread: Value  # the thread's number along the row
+
+    def at(self, i: int) -> Value:
+        """The address of its first element, or number, in an operand."""
+        return self.addresses[i] + self.starts[i]
+
+    def placed(self) -> Line:
+        """The same with these addresses, so that loops do not compute them again."""
+        at = tuple(map(self.at, range(len(self.addresses))))
+        return self._replace(addresses=at, starts=tuple(like(address, 0) for address in at))
 
 
 class Part(NamedTuple):
@@ -66,9 +76,8 @@ class Access:
         self, addresses: tuple[Value, ...], dims: tuple[Value, ...], rows: Value, row: Value, thread: Value
     ) -> Line:
         """A row by its number."""
-        starts = self._offsets(dims, 0, self.geometry.row_dims, row)
-        at = tuple(address + start for address, start in zip(addresses, starts, strict=True))
-        return Line(at, dims, rows, (row < rows).cast(int32), thread)
+        starts = tuple(self._offsets(dims, 0, self.geometry.row_dims, row))
+        return Line(addresses, starts, dims, rows, (row < rows).cast(int32), thread)
 
     def _offsets(self, dims: tuple[Value, ...], first: int, count: int, index: Value) -> list[Value]:
         """Where number `index`, in C order over some dimensions, lies in each operand."""
@@ -122,8 +131,8 @@ class Access:
         fill = self._bits_of_minus_infinity() or 0 if i == self.spec.elements[0] else 0
         if g.shifted[i]:
             near = line.thread & (g.lanes - 1)
-            return load_shifted(self.vec, stored, line.at[i], position, count, near, g.lanes, fill)
-        address = line.at[i] + self._element_offset(line, i, position)
+            return load_shifted(self.vec, stored, line.at(i), position, count, near, g.lanes, fill)
+        address = line.at(i) + self._element_offset(line, i, position)
         return device.load_raw(self.vec, stored, address, count, g.widths[i], g.ragged, fill)
 
     def _bits_of_minus_infinity(self) -> int | None:
@@ -169,9 +178,9 @@ class Access:
             v = select(part.keep != 0, v, self.spec.operands[i].masked)
         if g.shifted[i]:
             raw = device.packed(v, stored, g.bfloat16)
-            store_shifted(stored, line.at[i], part.position, raw, part.present, line.thread & (g.lanes - 1), g.lanes)
+            store_shifted(stored, line.at(i), part.position, raw, part.present, line.thread & (g.lanes - 1), g.lanes)
             return
-        address = line.at[i] + self._element_offset(line, i, part.position)
+        address = line.at(i) + self._element_offset(line, i, part.position)
         device.store_raw(stored, address, v, part.present, g.widths[i], g.ragged, g.bfloat16)
 
     # ----------------------------------------------------------- numbers of rows
@@ -187,7 +196,7 @@ class Access:
 
     def _planes(self, line: Line, i: int, stored: Stored) -> list[Value]:
         """The address of each of a line's numbers in an operand."""
-        return [line.at[i] + line.rows * (k * stored.bytes) for k in range(self.spec.operands[i].count)]
+        return [line.at(i) + line.rows * (k * stored.bytes) for k in range(self.spec.operands[i].count)]
 
     def _row_number(self, line: Line, i: int, address: Value) -> Value:
         v, stored = Vec(float64, 1), self.formats[i]

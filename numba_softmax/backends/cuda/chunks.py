@@ -56,7 +56,7 @@ def make_fold_chunks(spec: Spec, geometry: Geometry) -> Callable:
     def begin(addresses, rows, n, chunk, dims):
         row, start = _chunk_of(device.block_of(n), n, chunk)
         line = access.line(addresses, dims, rows, row, device.thread_of(n))
-        return line, folding.first_state(rows), start, end_of(start, n, chunk)
+        return line.placed(), folding.first_state(rows), start, end_of(start, n, chunk)
 
     @lanewise
     def fold_tile(state, line, start, stop, scale):
@@ -97,10 +97,9 @@ def make_finish_chunks(spec: Spec, geometry: Geometry) -> Callable:
             row, start = _chunk_of(rows * chunks - 1 - block, n, chunk)
         else:
             row, start = block, like(block, 0)
-        thread = device.thread_of(n)
-        line = access.line(addresses, dims, rows, row, thread)
-        chunk_states = row * chunks, thread, chunks.cast(int32)
-        return line, folding.first_state(rows), chunk_states, start, end_of(start, n, chunk)
+        line = access.line(addresses, dims, rows, row, device.thread_of(n))
+        chunk_states = row * chunks, chunks.cast(int32)
+        return line.placed(), folding.first_state(rows), chunk_states, start, end_of(start, n, chunk)
 
     @lanewise
     def fold_state(state, workspace, index, scale):
@@ -120,8 +119,9 @@ def make_finish_chunks(spec: Spec, geometry: Geometry) -> Callable:
 
     def finish_chunks(addresses, workspace, sign, factor, rows, n, chunk, dims):
         scale = scale_of(sign, factor)
-        line, state, (first, own, chunks), start, stop = begin(addresses, rows, n, chunk, dims)
-        for i in range(own, chunks, threads):
+        thread = device.thread_of(n)
+        line, state, (first, chunks), start, stop = begin(addresses, rows, n, chunk, dims)
+        for i in range(thread, chunks, threads):
             state = fold_state(state, workspace, first + i, scale)
         known = merge(state, line, scale, start)
         if of_elements:

@@ -54,13 +54,13 @@ class ColumnAccess(Access):
         outer = outer * g.groups + group.cast(int64)
         first = strip * width + (place * g.elements).cast(int64)
         starts = self._offsets(dims, 0, g.row_dims - 1, outer)
-        at = tuple(
-            address + (start + first * (step if self._apart(i) else size))
-            for i, (address, start, step, size) in enumerate(zip(addresses, starts, steps, self.sizes, strict=True))
+        starts = tuple(
+            start + first * (step if self._apart(i) else size)
+            for i, (start, step, size) in enumerate(zip(starts, steps, self.sizes, strict=True))
         )
         columns = select(first + g.elements < inner, g.elements, inner - first)
         columns = select(outer * inner < rows, columns, 0).cast(int32)
-        return Line(at, dims, rows, columns, rank), Place(c, outer * inner + first, column)
+        return Line(addresses, starts, dims, rows, columns, rank), Place(c, outer * inner + first, column)
 
     def _apart(self, i: int) -> bool:
         return bool(self.geometry.apart) and self.geometry.apart[i]

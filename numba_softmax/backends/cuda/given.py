@@ -80,7 +80,7 @@ def make_states(spec: Spec, geometry: Geometry) -> Callable:
     def state_of(line: Line) -> State:
         if spec.state is not None:
             return restored(fold.state, two_parts, access.row_numbers(line, spec.state))
-        zero = like(line.at[0].cast(spec.number), 0.0)
+        zero = like(line.at(0).cast(spec.number), 0.0)
         return fold.identity(zero, zero if two_parts else None)
 
     @lanewise

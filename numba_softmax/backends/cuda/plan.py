@@ -200,7 +200,7 @@ class _Planner:
         room = Stage(self.spec, staged).room(n)
         if room + self._slots(staged) <= self.machine.shared_memory:
             kernel = Kernel("staged_rows", self.spec, staged, staged.threads)
-            return self._plan((Launch(kernel, layout.rows, room),), dims)
+            return self._plan((Launch(kernel, layout.rows, room if self.of_elements else 0),), dims)
         return self._chunks(longer, dims)
 
     def _shifts(self, geometry: Geometry) -> tuple[bool, ...]:

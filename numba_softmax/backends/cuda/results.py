@@ -77,4 +77,4 @@ class Results:
     def store_row(self, line: Line, known: Known, here: Value) -> None:
         """Write the row's results, if there are any, in one of its threads."""
         if self.of_rows:
-            self.access.store_row(line, self.spec.op.rows(known.state, known.row, known.scale), here)
+            self.access.store_row(line.placed(), self.spec.op.rows(known.state, known.row, known.scale), here)

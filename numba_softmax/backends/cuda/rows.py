@@ -84,8 +84,6 @@ class Stage(Tile):
 
     def room(self, n: int) -> int:
         """The bytes of shared memory for a row of `n` elements."""
-        if not self.results.of_elements:
-            return 0
         tiles = -(-n // self.geometry.tile)
         frames = 2 * self.geometry.threads * self.number_bytes if self.keeps_weights else 0
         return tiles * (self.geometry.tile * self.kept.element.bitwidth // 8 + frames)
@@ -141,7 +139,7 @@ def make_staged_rows(spec: Spec, geometry: Geometry) -> Callable:
     def begin(addresses, sign, factor, rows, n, dims):
         thread = device.thread_of(n)
         line = access.line(addresses, dims, rows, device.block_of(n).cast(int64), thread)
-        return line, scale_of(sign, factor), folding.first_state(sign), n.cast(int32)
+        return line.placed(), scale_of(sign, factor), folding.first_state(sign), n.cast(int32)
 
     @lanewise
     def fold_tile(state, line, start, stop, scale):
