@@ -12,7 +12,7 @@ from gpu_fakes import FACTS, Driver, forget
 from numpy.lib.array_utils import byte_bounds
 
 from numba_softmax.backends import cuda
-from numba_softmax.backends.cuda import driver, kernels
+from numba_softmax.backends.cuda import driver, kernels, staging
 from numba_softmax.call.arguments import as_axes, as_output_dtype, as_scale
 from numba_softmax.call.layout import bound, layout_of, strides_with_reduced
 from numba_softmax.call.memory import address_of
@@ -67,12 +67,13 @@ class Gpu:
             address, fetch = self._moved(o.name, array, offsets.get(o.name, 0))
             addresses.append(address)
             fetches.append((fetch, o.written, array))
-        launch = cuda.launcher_for(op, layout_of(operands, shape, axes, strides))
-        launch(tuple(addresses), as_scale(scale), self.queue)
+        launch = self.backend.launcher_for(op, layout_of(operands, shape, axes, strides))
+        launch(tuple(addresses), as_scale(scale), *(() if self.backend is staging else (self.queue,)))
         results = tuple(fetch().view(a.dtype).reshape(a.shape) for fetch, written, a in fetches if written)
         return results[0] if len(results) == 1 else results
 
     queue = driver.Queue(0, 0)
+    backend = cuda  # or `staging`
 
 
 def poisoned(shape, dtype):
@@ -139,7 +140,7 @@ class Interpreter(Gpu):
         first = -room.ctypes.data % GAP + GAP + (offset - start) % 16
         memory = room[first : first + len(span)]
         memory[:] = span
-        self.arrays[name] = memory.ctypes.data, memory
+        self.arrays[name if name not in self.arrays else f"{name} made"] = memory.ctypes.data, memory
         return memory.ctypes.data + start, lambda: memory
 
 

@@ -14,7 +14,7 @@ from numba import float64, int32, int64
 from ... import kernel_code
 from ...expmath import INF
 from ...lanewise import Value, Vec
-from ...simd import Stored, first_lanes, from_memory, lane, like, select, splat
+from ...simd import Stored, first_lanes, lane, like, select, splat
 from ..spec import Spec
 from . import device
 from .geometry import Geometry
@@ -201,7 +201,7 @@ class Access:
     def _row_number(self, line: Line, i: int, address: Value) -> Value:
         v, stored = Vec(float64, 1), self.formats[i]
         raw = device.load_raw(v, stored, address, line.here, self._width(i), False)
-        return lane(from_memory(raw, stored, v), 0)
+        return lane(device.numbers(v, raw, stored), 0)
 
     def store_row(self, line: Line, results: tuple[Numbers, ...], here: Value) -> None:
         """Write a row's results, of each operand the first numbers that there is room for; `here`, that is a thread."""

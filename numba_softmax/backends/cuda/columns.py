@@ -15,7 +15,7 @@ from numba import float64, int32, int64
 from ... import kernel_code
 from ...folds import Names, added, contributions, merge_states, only, present
 from ...lanewise import Value, Vec, lanewise
-from ...simd import Stored, from_memory, lane, larger, like, select, with_lane
+from ...simd import Stored, from_memory, larger, like, select, with_lane
 from ..spec import Spec, make_scale
 from . import device
 from .access import Access, Line, Numbers, Part
@@ -78,14 +78,12 @@ class ColumnAccess(Access):
         """The numbers of a thread's columns, as a vector."""
         g, stored, v = self.geometry, self.formats[i], Vec(float64, self.geometry.elements)
         if not self._apart(i):
-            raw = device.load_raw(v, stored, address, line.here, g.widths[i], g.ragged)
-            return from_memory(raw, stored, v)
+            return device.numbers(v, device.load_raw(v, stored, address, line.here, g.widths[i], g.ragged), stored)
         step = line.dims[(1 + len(self.formats)) * (g.row_dims - 1) + 1 + i]
         numbers = like(address, 0).cast(v)
         for k in range(g.elements):
-            one = device.load_raw(Vec(float64, 1), stored, address, line.here - k, self._width(i), False)
-            numbers = with_lane(numbers, k, lane(from_memory(one, stored, Vec(float64, 1)), 0))
-            address = address + step
+            of_column = line._replace(here=line.here - k)
+            numbers = with_lane(numbers, k, super()._row_number(of_column, i, address + step * k))
         return numbers
 
     def store_row(self, line: Line, results: tuple[Numbers, ...], here: Value) -> None:
