@@ -84,6 +84,11 @@ class Spec(NamedTuple):
         return tuple(i for i in self._where(lambda o: o.per == "row" and o.read) if i != self.state)
 
     @property
+    def row_reads(self) -> tuple[int, ...]:
+        """All operands that are read a row, that state first."""
+        return (*(() if self.state is None else (self.state,)), *self.row_inputs)
+
+    @property
     def row_results(self) -> tuple[int, ...]:
         """Which operands are written a row."""
         return self._where(lambda o: o.per == "row" and o.written)
@@ -143,7 +148,9 @@ def along_rows(layout: Layout) -> bool:
         return False
     _, *strides = layout.reduced_dims[0]
     return all(
-        stride == stored(o.format).bytes for o, stride in zip(layout.operands, strides, strict=True) if o.per == "element"
+        stride == stored(o.format).bytes
+        for o, stride in zip(layout.operands, strides, strict=True)
+        if o.per == "element"
     )
 
 
@@ -179,7 +186,9 @@ class Finisher(NamedTuple):
 
     numbers: int
     prepare: Callable  # (share, state, row) -> these numbers; `share` makes softmax of weights
-    results: Callable  # (v, others, prepared, scale, down) -> a tuple of results from weights or, of elements, from these
+    results: (
+        Callable  # (v, others, prepared, scale, down) -> a tuple of results from weights or, of elements, from these
+    )
     selects: bool  # whether masked elements need another result than the one that no weight makes
 
 

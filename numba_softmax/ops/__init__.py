@@ -10,10 +10,24 @@ from .logsumexp import LOGSUMEXP
 from .softmax import SOFTMAX
 from .states import NUMBER_OPS, finishing, folding, identity, merging, moving, reading
 
-__all__ = ["OPS", "STATE_OPS", "Elements", "Op", "Operand", "finishing", "folding", "identity", "merging", "moving", "reading"]
+__all__ = [
+    "OPS",
+    "STATE_OPS",
+    "Elements",
+    "Op",
+    "Operand",
+    "finishing",
+    "folding",
+    "identity",
+    "merging",
+    "moving",
+    "reading",
+]
 
 OPS = {op.name: op for op in (SOFTMAX, LOG_SOFTMAX, LOGSUMEXP)}
 """The public functions."""
 
-STATE_OPS = {op.name: op for op in (folding(SOFTMAX), merging(SOFTMAX), identity(SOFTMAX), moving(SOFTMAX))} | NUMBER_OPS
+STATE_OPS = {
+    op.name: op for op in (folding(SOFTMAX), merging(SOFTMAX), identity(SOFTMAX), moving(SOFTMAX))
+} | NUMBER_OPS
 """What is asked of states that outlive a call, besides results."""
