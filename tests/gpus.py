@@ -160,7 +160,10 @@ class _Driver(Driver):
             memory.map(temporary, address, name="temporary")
         for first, _, _, array in self.places:
             memory.map(array, first, name=f"array at {first}")
-        values, types = ctypes.cast(pointers, ctypes.POINTER(ctypes.c_void_p)), {"q": ctypes.c_int64, "d": ctypes.c_double}
+        values, types = (
+            ctypes.cast(pointers, ctypes.POINTER(ctypes.c_void_p)),
+            {"q": ctypes.c_int64, "d": ctypes.c_double},
+        )
         words = [types[letter].from_address(values[i]).value for i, letter in enumerate(kernel.packing)]
         module = module_of(kernel, kernels.target_of(self.gpu.capability))
         counts = ptx.run(module, sizes[0], sizes[3], words, memory, shared_bytes=shared, **self.gpu.settings)

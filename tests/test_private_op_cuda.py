@@ -86,7 +86,9 @@ def regimes(gpu):
 
 
 def of_any_length(table):
-    return pytest.mark.parametrize(("shape", "regime"), [(s, regime) for regime, shapes in table.items() for s in shapes])
+    return pytest.mark.parametrize(
+        ("shape", "regime"), [(s, regime) for regime, shapes in table.items() for s in shapes]
+    )
 
 
 # ------------------------------------------------------------------ elements and rows

@@ -59,9 +59,7 @@ def launcher_for(op: Op, layout: Layout) -> Callable[[tuple[int, ...], float | N
     return launch
 
 
-def _made_ready(
-    op: Op, layout: Layout, ordinal: int, scaled: bool, in_float64: bool, *alignments: int
-) -> _Ready:
+def _made_ready(op: Op, layout: Layout, ordinal: int, scaled: bool, in_float64: bool, *alignments: int) -> _Ready:
     plan = _planner().plan(op, layout, _machine(ordinal), scaled, in_float64, alignments)
     return _Ready(
         tuple(

@@ -30,9 +30,7 @@ class Workspace:
     def load(self, workspace: Value, index: Value) -> State:
         """The state of a chunk by its number."""
         v, size, one = Vec(self._folding.number, 1), self._stored.bytes, device.integer(index, 1)
-        raws = (
-            device.load_raw(v, self._stored, place, one, size, False) for place in self._places(workspace, index)
-        )
+        raws = (device.load_raw(v, self._stored, place, one, size, False) for place in self._places(workspace, index))
         return self._folding.restored([lane(from_memory(raw, self._stored, v), 0) for raw in raws])
 
     def store(self, workspace: Value, index: Value, state: State, here: Value) -> None:

@@ -147,7 +147,9 @@ class Ranks:
         ranks = (device.integer(rank, r) for r in range(g.threads))
         return [
             tuple(
-                None if room is None else device.side_by_side([device.read_shared(t, room, place(i, r)) for i in pieces])
+                None
+                if room is None
+                else device.side_by_side([device.read_shared(t, room, place(i, r)) for i in pieces])
                 for room in rooms
             )
             for r in ranks

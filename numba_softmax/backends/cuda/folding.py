@@ -168,5 +168,3 @@ def added_by(exchange: Callable, lanes: int, names: Names, sums: Sums) -> Sums:
     for step in halvings(lanes):
         sums = added(names, sums, [None if v is None else exchange(v, step) for v in sums])
     return sums
-
-

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from numba import int64
 
 from ... import kernel_code, online
-from ...folds import from_stored, restored
+from ...folds import from_stored
 from ...lanewise import lanewise
 from ...simd import like, select
 from ..spec import Spec, make_scale
@@ -79,7 +79,7 @@ def make_states(spec: Spec, geometry: Geometry) -> Callable:
 
     def state_of(line: Line) -> State:
         if spec.state is not None:
-            return restored(fold.state, two_parts, access.row_numbers(line, spec.state))
+            return from_stored(fold, spec.number, two_parts, access.row_numbers(line, spec.state))
         zero = like(line.at(0).cast(spec.number), 0.0)
         return fold.identity(zero, zero if two_parts else None)
 

@@ -124,9 +124,7 @@ class Plan(NamedTuple):
     parameters: tuple[int, ...]  # of all kernels, after the scale
 
 
-def plan(
-    op: Op, layout: Layout, machine: Machine, scaled: bool, in_float64: bool, alignments: tuple[int, ...]
-) -> Plan:
+def plan(op: Op, layout: Layout, machine: Machine, scaled: bool, in_float64: bool, alignments: tuple[int, ...]) -> Plan:
     """Choose the kernels; `alignments` are the operands' addresses, or these modulo 16."""
     return _Planner(Spec(op, layout.operands, scaled, in_float64), layout, machine, alignments).plan()
 
@@ -165,7 +163,9 @@ class _Planner:
     def _geometry(self, elements: int, length: int, dims: tuple[Dim, ...], reduced_dims: int) -> Geometry:
         """The geometry for vectors of `length` numbers, whose places follow from these dimensions; of one thread."""
         spec, operands = self.spec, range(len(self.spec.operands))
-        to_bfloat16 = any(o.written and f.number == "bfloat16" for o, f in zip(spec.operands, spec.formats, strict=True))
+        to_bfloat16 = any(
+            o.written and f.number == "bfloat16" for o, f in zip(spec.operands, spec.formats, strict=True)
+        )
         return Geometry(
             1, 1, elements, tuple(self._width(i, elements, dims) for i in operands), tuple(False for _ in operands),
             length % elements != 0, len(self.layout.row_dims), reduced_dims,
