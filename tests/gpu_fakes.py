@@ -18,7 +18,7 @@ from naive import FLOATS, naive
 from numba_softmax.backends import cuda
 from numba_softmax.backends.cuda import driver, libraries
 from numba_softmax.building import built
-from numba_softmax.call import dlpack, row_states, whole_arrays
+from numba_softmax.call import dlpack, plan, row_states, whole_arrays
 from numba_softmax.call.memory import stand_in
 
 CURRENT = 0x77  # the libraries' current stream
@@ -532,7 +532,7 @@ CACHED, BUILT = type(functools.cache(len)), built(len).__code__
 
 def forget(monkeypatch):
     """Have nothing known of devices, kernels and calls, until a test ends: then all is as before, on a real GPU too."""
-    for module in (driver, cuda, libraries, whole_arrays, row_states):
+    for module in (driver, cuda, libraries, plan, whole_arrays, row_states):
         for name, function in list(vars(module).items()):
             if isinstance(function, CACHED):
                 monkeypatch.setattr(module, name, functools.cache(function.__wrapped__))

@@ -47,7 +47,7 @@ def launcher_for(op: Op, layout: Layout) -> Callable[[tuple[int, ...], float | N
             sign, factor = sign_and_factor(scale)
             in_float64 = needs_float64(factor)
         kind = queue.ordinal, scale is not None, in_float64, *map(_ALIGNMENT, addresses)
-        launches, nbytes = ready.get(kind) or ready.setdefault(kind, _made_ready(op, layout, *kind))
+        launches, nbytes = ready.get(kind) or ready.setdefault(kind, _made_ready(op, layout, kind))
         if nbytes:
             with driver.scratch(queue, nbytes) as workspace:
                 for each in launches:
@@ -59,8 +59,9 @@ def launcher_for(op: Op, layout: Layout) -> Callable[[tuple[int, ...], float | N
     return launch
 
 
-def _made_ready(op: Op, layout: Layout, ordinal: int, scaled: bool, in_float64: bool, *alignments: int) -> _Ready:
-    plan = _planner().plan(op, layout, _machine(ordinal), scaled, in_float64, alignments)
+def _made_ready(op: Op, layout: Layout, kind: tuple[int, ...]) -> _Ready:
+    ordinal, scaled, in_float64, *alignments = kind
+    plan = _planner().plan(op, layout, _machine(ordinal), bool(scaled), bool(in_float64), tuple(alignments))
     return _Ready(
         tuple(
             driver.Launch(

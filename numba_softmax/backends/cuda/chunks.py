@@ -79,9 +79,9 @@ def make_fold_chunks(spec: Spec, geometry: Geometry) -> Callable:
 
 
 def make_finish_chunks(spec: Spec, geometry: Geometry) -> Callable:
-    """The kernel that merges the states of a row's chunks; a block then writes a chunk, that of the first one the row's
-    own results too. Without results an element there is a block a row.
+    """The kernel that merges the states of a row's chunks; a block then writes a chunk.
 
+    The block of the first chunk also writes the row's own results. Without results an element there is a block a row.
     The last chunk comes first: it is the one that the cache is most likely to hold still.
     """
     tile, size, threads, scale_of = Tile(spec, geometry), geometry.tile, geometry.threads, make_scale(spec)

@@ -53,10 +53,10 @@ class ColumnAccess(Access):
         outer, strip = device.quotient_and_rest(block, quotient_up(inner, like(inner, width)))
         outer = outer * g.groups + group.cast(int64)
         first = strip * width + (place * g.elements).cast(int64)
-        starts = self._offsets(dims, 0, g.row_dims - 1, outer)
+        of_outer = self._offsets(dims, 0, g.row_dims - 1, outer)
         starts = tuple(
             start + first * (step if self._apart(i) else size)
-            for i, (start, step, size) in enumerate(zip(starts, steps, self.sizes, strict=True))
+            for i, (start, step, size) in enumerate(zip(of_outer, steps, self.sizes, strict=True))
         )
         columns = select(first + g.elements < inner, g.elements, inner - first)
         columns = select(outer * inner < rows, columns, 0).cast(int32)
@@ -255,8 +255,9 @@ def make_fold_columns(spec: Spec, geometry: Geometry) -> Callable:
 
 
 def make_finish_columns(spec: Spec, geometry: Geometry) -> Callable:
-    """The kernel that merges the states of chunks of columns; a block then writes a strip of a chunk, that of the first
-    one the columns' own results too. Without results an element there is a block a strip.
+    """The kernel that merges the states of chunks of columns; a block then writes a strip of a chunk.
+
+    Those of the first chunk also write the columns' own results. Without results an element there is a block a strip.
     """
     strip, size, scale_of = Strip(spec, geometry), geometry.threads * geometry.vectors, make_scale(spec)
     access, folding, results, threads = strip.access, strip.folding, strip.results, geometry.threads

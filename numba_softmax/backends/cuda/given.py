@@ -29,9 +29,9 @@ kernel_code.register()
 def known_of(tile: Tile | Strip, line: Line, scale: Scale) -> Known:
     """The given state of a line, as results are made from it, and what else is read a row."""
     access, folding = tile.access, tile.folding
-    numbers = access.row_numbers(line, access.spec.state)
+    numbers, *row = (access.row_numbers(line, i) for i in access.spec.row_reads)
     state = from_stored(folding.fold, folding.number, folding.two_parts, numbers)
-    return Known((*online.settled(state[:3]), *state[3:]), access.row_inputs(line), scale)
+    return Known((*online.settled(state[:3]), *state[3:]), tuple(row), scale)
 
 
 def make_given_rows(spec: Spec, geometry: Geometry) -> Callable:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from numba import float64, int64, types
 
@@ -89,7 +89,7 @@ class Kernel(NamedTuple):
         return MAKERS[self.regime](self.spec, self.geometry)
 
     @property
-    def signature(self) -> tuple[types.Type, ...]:
+    def signature(self) -> tuple[Any, ...]:
         """The parameters' types.
 
         They are addresses, one for each operand; that of the workspace, the temporary memory for states of chunks; the
@@ -104,7 +104,7 @@ class Kernel(NamedTuple):
     @property
     def packing(self) -> str:
         """How the parameters lie in memory, one after the other: letters of `struct`."""
-        flat = (t for p in self.signature for t in (p if isinstance(p, types.BaseTuple) else (p,)))
+        flat = (t for p in self.signature for t in ([p.dtype] * p.count if isinstance(p, types.UniTuple) else [p]))
         return "".join("d" if t is float64 else "q" for t in flat)
 
 
@@ -306,7 +306,7 @@ def _with_half(geometry: Geometry) -> Geometry:
 
 
 def _shares(most: int) -> Iterable[tuple[int, int]]:
-    """The threads of a row and the vectors of each, at most so many, for rows in registers, from the shortest row on."""
+    """The threads of a row and the vectors of each, at most so many, from the shortest row on."""
     shares = [(1, 1), (2, 1), (4, 1), (8, 1), (8, 2), (8, 4), (16, 4), (WARP, 4)]
     threads = WARP
     while threads <= MOST_THREADS:
@@ -328,8 +328,10 @@ def kernels_for(op: Op, x: str, y: str, masked: bool, scaled: bool, machine: Mac
 
 
 def state_kernels_for(op: Op, x: str, masked: bool, scaled: bool, machine: Machine) -> list[Kernel]:
-    """Kernels for states of rows in that format: all of an op that folds into them or works on them; of other ops, the
-    largest that finish elements, and those that read results off states.
+    """Kernels for states of rows in that format.
+
+    They are all of an op that makes them or works on them; of other ops, the largest that finish elements, and those
+    that read results off states.
     """
     if scaled and not op.takes_scale:
         return []

@@ -30,8 +30,9 @@ class Results:
 
     def __init__(self, spec: Spec, access: Access, folding: Folding) -> None:
         self.spec, self.access, self.folding = spec, access, folding
-        self.of_elements, self.of_rows = spec.op.elements is not None, spec.op.rows is not None
-        self.uses_others = self.of_elements and spec.op.elements.finish is not None
+        elements, self._rows = spec.op.elements, spec.op.rows
+        self.of_elements = elements is not None
+        self.uses_others = elements is not None and elements.finish is not None
         self.keeps_weights = spec.of_softmax and not spec.narrow  # of 16 bits, weights are as soon made anew
         self._finisher = make_finisher(spec)
 
@@ -76,5 +77,5 @@ class Results:
 
     def store_row(self, line: Line, known: Known, here: Value) -> None:
         """Write the row's results, if there are any, in one of its threads."""
-        if self.of_rows:
-            self.access.store_row(line.placed(), self.spec.op.rows(known.state, known.row, known.scale), here)
+        if self._rows is not None:
+            self.access.store_row(line.placed(), self._rows(known.state, known.row, known.scale), here)

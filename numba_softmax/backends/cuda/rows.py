@@ -15,7 +15,7 @@ from . import device
 from .access import Access, Line, Part
 from .folding import Folded, Folding
 from .geometry import Geometry
-from .results import Known, Results, Vectors
+from .results import Known, Results
 from .warps import Warps
 
 kernel_code.register()
@@ -95,7 +95,8 @@ class Stage(Tile):
         for k, v in enumerate(vectors):
             device.write_shared(room, self._place(k, line.thread, start), v)
         if self.keeps_weights:
-            for place, number in zip(self._places_of_frame(line.thread, start, stop), folded[1:], strict=True):
+            frame: tuple[Any, ...] = folded.m, folded.unit
+            for place, number in zip(self._places_of_frame(line.thread, start, stop), frame, strict=True):
                 device.write_shared(room, place, number)
 
     def store_kept(self, line: Line, start: Value, stop: Value, known: Known) -> None:
