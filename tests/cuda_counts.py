@@ -17,7 +17,7 @@ from gpus import Interpreter, module_of, ptx_of
 from naive import FLOATS, NAMES, naive, ulp_error
 
 from numba_softmax.backends.cuda import device
-from numba_softmax.backends.cuda.tiles import Tile
+from numba_softmax.backends.cuda.folding import Folding
 from numba_softmax.expmath import FLOAT32, LN2, LOG2_E
 from numba_softmax.simd import fma, like, select
 from numba_softmax.weights import gap
@@ -83,10 +83,10 @@ def show_forms(gpu):
     for label, weigh in FORMS.items():
         module_of.cache_clear()
         ptx_of.cache_clear()
-        patched = {"weigh": Tile.weigh}
+        patched = {"weigh": Folding.weigh}
         if weigh is not None:
             patched = {"weigh": weigh, "frame_of": lambda self, m, scale: ((m,), like(m, 1.0))}
-        with mock.patch.multiple(Tile, **patched):
+        with mock.patch.multiple(Folding, **patched):
             errors, work = [], 0
             for deviation in (1, 5, 30):
                 x = normal((6, 4096), "float32", deviation)

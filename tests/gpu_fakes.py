@@ -18,7 +18,7 @@ from naive import FLOATS, naive
 from numba_softmax.backends import cuda
 from numba_softmax.backends.cuda import driver, libraries
 from numba_softmax.building import built
-from numba_softmax.call import dlpack, row_states, whole_arrays
+from numba_softmax.call import dlpack, plan, row_states, whole_arrays
 from numba_softmax.call.memory import stand_in
 
 CURRENT = 0x77  # the libraries' current stream
@@ -260,23 +260,24 @@ class Backend:
     def __init__(self, log):
         self.log, self.queues = log, []
 
-    def starter(self, op, layout):
+    def launcher_for(self, op, layout):
         (row_sizes, *row_steps), (n_sizes, *n_steps) = (
             tuple(zip(*dims, strict=True)) for dims in (layout.row_dims, layout.reduced_dims)
         )
 
-        def start(x, y, w, scale, queue):
+        def launch(addresses, scale, queue):
             self.queues.append(tuple(queue))
             self.log.append(("run", queue.stream))
             for row in np.ndindex(*row_sizes):
-                at = [sum(i * step for i, step in zip(row, steps, strict=True)) for steps in row_steps]
-                keep = np.array(_memory(w + at[2], "bool", n_sizes, n_steps[2]) if layout.masked else True)
-                of_row = naive(op.name, np.array(_memory(x + at[0], layout.x, n_sizes, n_steps[0])), None,
-                               where=keep, scale=scale)  # fmt: skip
-                sizes = tuple(1 for _ in n_sizes) if op.reduces else n_sizes
-                _memory(y + at[1], layout.y, sizes, n_steps[1])[...] = of_row
+                of_row = {}
+                for o, address, by_row, steps in zip(layout.operands, addresses, row_steps, n_steps, strict=True):
+                    at = address + sum(i * step for i, step in zip(row, by_row, strict=True))
+                    sizes = n_sizes if o.per == "element" else tuple(1 for _ in n_sizes)
+                    of_row[o.name] = _memory(at, o.format, sizes, steps)
+                x, keep = np.array(of_row["x"]), np.array(of_row.get("where", True))
+                of_row["out"][...] = naive(op.name, x, None, where=keep, scale=scale)
 
-        return start
+        return launch
 
 
 def _memory(address, name, sizes, steps):
@@ -531,7 +532,7 @@ CACHED, BUILT = type(functools.cache(len)), built(len).__code__
 
 def forget(monkeypatch):
     """Have nothing known of devices, kernels and calls, until a test ends: then all is as before, on a real GPU too."""
-    for module in (driver, cuda, libraries, whole_arrays, row_states):
+    for module in (driver, cuda, libraries, plan, whole_arrays, row_states):
         for name, function in list(vars(module).items()):
             if isinstance(function, CACHED):
                 monkeypatch.setattr(module, name, functools.cache(function.__wrapped__))
@@ -546,7 +547,7 @@ def machine(monkeypatch):
     backend = Backend(fake.log)
     monkeypatch.setattr(driver, "_bindings", lambda: fake)
     monkeypatch.setattr(driver, "_cuda", driver._Unready())
-    monkeypatch.setattr(cuda, "starter", backend.starter)
+    monkeypatch.setattr(cuda, "launcher_for", backend.launcher_for)
     modules = {"torch": fake_torch(current), "cupy": fake_cupy(current), "numba.cuda": fake_numba_cuda(current, fake)}
     for name, module in modules.items():
         monkeypatch.setitem(sys.modules, name, module)

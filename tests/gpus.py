@@ -12,10 +12,11 @@ from gpu_fakes import FACTS, Driver, forget
 from numpy.lib.array_utils import byte_bounds
 
 from numba_softmax.backends import cuda
-from numba_softmax.backends.cuda import driver, kernels
+from numba_softmax.backends.cuda import driver, kernels, staging
 from numba_softmax.call.arguments import as_axes, as_output_dtype, as_scale
-from numba_softmax.call.layout import Form, layout_of, strides_with_reduced
+from numba_softmax.call.layout import bound, layout_of, strides_with_reduced
 from numba_softmax.call.memory import address_of
+from numba_softmax.folds import stored_numbers
 from numba_softmax.ops import OPS
 
 PTX_FOLDER = "TESTS_PTX_FOLDER"
@@ -34,25 +35,50 @@ POISON = 0xA5
 class Gpu:
     """Calls of the backend on arrays that are moved to a device with all memory from their first to their last byte."""
 
-    def call(self, name, x, axis=-1, *, where=None, scale=None, dtype=None, offsets=(0, 0, 0)):
-        """A result; `offsets` are how many bytes the first elements of x, result and mask lie out of line."""
-        x, op = np.asarray(x), OPS[name]
-        axes = as_axes(axis, x.ndim)
-        dtype = as_output_dtype(dtype, x.dtype, None)
-        shape = tuple(size for i, size in enumerate(x.shape) if not (op.reduces and i in axes))
-        out = np.full(int(np.prod(shape)) * dtype.itemsize, POISON, np.uint8).view(dtype).reshape(shape)
-        steps = strides_with_reduced(out.strides, axes, x.ndim) if op.reduces else out.strides
-        mask = None if where is None else np.broadcast_to(where, x.shape)
-        mask_steps = None if mask is None else mask.strides
-        layout = layout_of(axes, Form.of(x), Form(shape, dtype, steps), mask_steps)
-        # Memory on the device goes with what gives it back, so that of x and the mask is held until the kernel has run.
-        x_at, _x = self._moved("x", x, offsets[0])
-        y_at, fetch = self._moved("y", out, offsets[1])
-        w_at, _w = (0, None) if mask is None else self._moved("w", mask, offsets[2])
-        cuda.starter(op, layout)(x_at, y_at, w_at, as_scale(scale), self.queue)
-        return fetch().view(dtype).reshape(shape)
+    def call(self, op, x, axis=-1, *, others=(), where=None, scale=None, dtype=None, offsets=None):
+        """The result of an op, or a tuple of them.
+
+        `x` and `others` are what it reads, in the order of its operands: elements, which are broadcast to those of `x`,
+        and numbers a row, without the axes; states have one more axis, the first. Where an op has no elements, neither
+        has `x`, and all its axes are rows. `offsets` are how many bytes the first elements of operands lie out of line.
+        """
+        op, x = OPS[op] if isinstance(op, str) else op, np.asarray(x)
+        of_rows, offsets = all(o.per == "row" for o in op.operands), offsets or {}
+        shape = x.shape[1:] if of_rows and op.operands[0].kind == "state" else x.shape
+        axes = () if of_rows else as_axes(axis, x.ndim)
+        rows = tuple(size for i, size in enumerate(shape) if i not in axes)
+        dtype, inputs = as_output_dtype(dtype, x.dtype, None), iter((x, *others))
+        operands, strides, addresses, fetches = [], [], [], []
+        for o in op.operands:
+            if o.kind == "mask" and where is None:
+                continue
+            count = (stored_numbers(op.fold, x.dtype.name) if not of_rows else x.shape[0],) if o.kind == "state" else ()
+            own = shape if o.per == "element" else (*count, *rows)
+            if o.kind == "mask":
+                array = np.broadcast_to(where, shape)
+            elif o.read:
+                array = np.broadcast_to(next(inputs), own)
+            else:
+                array = poisoned(own, np.dtype(o.format or dtype))
+            operands.append(bound(o, array.dtype)._replace(count=(*count, 1)[0]))
+            along_rows = array.strides[len(count) :]
+            strides.append(along_rows if o.per == "element" else strides_with_reduced(along_rows, axes, len(shape)))
+            # Memory on the device goes with what gives it back: so it is held until the kernel has run.
+            address, fetch = self._moved(o.name, array, offsets.get(o.name, 0))
+            addresses.append(address)
+            fetches.append((fetch, o.written, array))
+        launch = self.backend.launcher_for(op, layout_of(operands, shape, axes, strides))
+        launch(tuple(addresses), as_scale(scale), *(() if self.backend is staging else (self.queue,)))
+        results = tuple(fetch().view(a.dtype).reshape(a.shape) for fetch, written, a in fetches if written)
+        return results[0] if len(results) == 1 else results
 
     queue = driver.Queue(0, 0)
+    backend = cuda  # or `staging`
+
+
+def poisoned(shape, dtype):
+    """A new array that nothing was written to."""
+    return np.full(int(np.prod(shape)) * dtype.itemsize, POISON, np.uint8).view(dtype).reshape(shape)
 
 
 def span_of(array):
@@ -114,7 +140,7 @@ class Interpreter(Gpu):
         first = -room.ctypes.data % GAP + GAP + (offset - start) % 16
         memory = room[first : first + len(span)]
         memory[:] = span
-        self.arrays[name] = memory.ctypes.data, memory
+        self.arrays[name if name not in self.arrays else f"{name} made"] = memory.ctypes.data, memory
         return memory.ctypes.data + start, lambda: memory
 
 
@@ -134,9 +160,11 @@ class _Driver(Driver):
             memory.map(temporary, address, name="temporary")
         for first, _, _, array in self.places:
             memory.map(array, first, name=f"array at {first}")
-        g, values = kernel.geometry, ctypes.cast(pointers, ctypes.POINTER(ctypes.c_void_p))
-        words = [ctypes.c_int64.from_address(values[i]).value for i in range(9 + 4 * (g.row_dims + g.reduced_dims))]
-        words[4:6] = [ctypes.c_double.from_address(values[i]).value for i in (4, 5)]
+        values, types = (
+            ctypes.cast(pointers, ctypes.POINTER(ctypes.c_void_p)),
+            {"q": ctypes.c_int64, "d": ctypes.c_double},
+        )
+        words = [types[letter].from_address(values[i]).value for i, letter in enumerate(kernel.packing)]
         module = module_of(kernel, kernels.target_of(self.gpu.capability))
         counts = ptx.run(module, sizes[0], sizes[3], words, memory, shared_bytes=shared, **self.gpu.settings)
         self.gpu.launched.append((kernel, counts))

@@ -33,12 +33,12 @@ says(driver.CudaError, "CUDA_ERROR_SOME: in so many words", driver.device, 7)
 
 function = driver.load(0, b"cubin", "kernel")
 says(driver.CudaError, "loading missing on GPU 0", driver.load, 0, b"cubin", "missing")
-launch = driver.Launch(function, (1 << 31) - 1, 256, 4096, (17, -18))
+launch = driver.Launch(function, (1 << 31) - 1, 256, 4096, "qqqqddqq", (17, -18))
 got = np.zeros(13)
 for ordinal in (0, 1):
-    launch.launch(driver.Queue(ordinal, 0x77), 5, got.ctypes.data, -6, 19, -1.0, 0.25)
+    launch.launch(driver.Queue(ordinal, 0x77), (5, got.ctypes.data, -6), 19, -1.0, 0.25)
     assert got.tolist() == [5, -6, -1.0, 0.25, 17, -18, (1 << 31) - 1, 1, 256, 4096, 0x77, ordinal, 19], got
-says(driver.CudaError, "stream 0xdead", launch.launch, driver.Queue(0, 0xDEAD), 5, got.ctypes.data, 6, 0, 1.0, 1.0)
+says(driver.CudaError, "stream 0xdead", launch.launch, driver.Queue(0, 0xDEAD), (5, got.ctypes.data, 6), 0, 1.0, 1.0)
 says(MemoryError, "out of memory", lambda: driver.scratch(driver.Queue(0, 0), 1 << 40).__enter__())
 for ordinal in (0, 1):
     assert ctypes.c_int64.from_address(int(driver._pool(ordinal))).value == ordinal
@@ -47,7 +47,7 @@ for ordinal in (0, 1):
 assert driver.current_ordinal() == 0
 
 backend = Backend([])
-cuda.starter = backend.starter
+cuda.launcher_for = backend.launcher_for
 x = np.random.default_rng(0).normal(size=(40, 30, 50)).astype(np.float32)
 for axis in (-1, 0, None):
     agree(ns.softmax(x, axis, device="cuda"), right("softmax", x, axis))

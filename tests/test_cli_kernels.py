@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from numba_softmax import cli
+from numba_softmax.backends.spec import operands_for
 from numba_softmax.call.layout import Layout
 from numba_softmax.cli import UserError
 from numba_softmax.cli import kernels as kernels_module
@@ -96,12 +97,10 @@ def test_dynamic_shared_memory_is_that_of_the_longest_row_that_plans_stage(capab
     from numba_softmax.backends.cuda.plan import Machine, plan
 
     machine, size = Machine(capability, LIMITS[capability].of_a_block), int(dtype[-2:]) // 8
-    staged = {}
+    operands, staged = operands_for(OPS["softmax"], dtype, dtype, masked=False), {}
     for n in range(512, 1 << 18, 512):
-        row, element = (9, n * size, n * size, 0), (n, size, size, 0)
-        launch = plan(
-            OPS["softmax"], Layout(dtype, dtype, False, 9, n, (row,), (element,)), machine, False, False, (0, 0, 0)
-        ).launches[0]
+        layout = Layout(operands, 9, n, ((9, n * size, n * size),), ((n, size, size),))
+        launch = plan(OPS["softmax"], layout, machine, False, False, (0, 0)).launches[0]
         if launch.kernel.regime == "staged_rows":
             staged[n] = launch
     if not staged:
@@ -109,7 +108,7 @@ def test_dynamic_shared_memory_is_that_of_the_longest_row_that_plans_stage(capab
         return
     kernel, _, most = staged[max(staged)]
     slots = 3 * kernel.geometry.warps * (8 if dtype == "float64" else 4)
-    line = kernels_module.line_of(kernel, capability, Used(64, slots, 0, 0, 0))
+    line = kernels_module.line_of(dtype, kernel, capability, Used(64, slots, 0, 0, 0))
     assert line.dynamic == most
     assert line.residency.blocks >= 1
 

@@ -443,26 +443,26 @@ def test_a_launch_hands_over_its_parameters(gpu):
     function = driver.load(1, b"cubin", "kernel")
     assert function == ("module", b"kernel", 0xC1)
     assert gpu.log.pop() == ("MAX_DYNAMIC_SHARED_SIZE_BYTES", None, 232448 - 1024)
-    launch = driver.Launch(function, 1 << 31, 256, 4096, (7, 8))
-    launch.launch(driver.Queue(0, 5), -1, 1 << 47, 3, 4, -1.0, 0.25)
-    launch.launch(driver.Queue(1, 6), 1, 2, 3, 0, 1.0, 1.0)
+    launch = driver.Launch(function, 1 << 31, 256, 4096, "qqqqddqq", (7, 8))
+    launch.launch(driver.Queue(0, 5), (-1, 1 << 47, 3), 4, -1.0, 0.25)
+    launch.launch(driver.Queue(1, 6), (1, 2, 3), 0, 1.0, 1.0)
     sizes = [1 << 31, 1, 1, 256, 1, 1, 4096]
     assert gpu.log[0] == ("launch", 5, 0xC0, sizes, [-1, 1 << 47, 3, 4, 7], [-1.0, 0.25])
     assert gpu.log[1] == ("launch", 6, 0xC1, sizes, [1, 2, 3, 0, 7], [1.0, 1.0])
     assert gpu.driver.contexts == [0xC0]
     gpu.driver.fail("cuLaunchKernel", BAD_HANDLE)
     with pytest.raises(driver.CudaError, match=r"launching a kernel on GPU 0, stream 0x5: CUDA_ERROR_INVALID_HANDLE"):
-        launch.launch(driver.Queue(0, 5), 1, 2, 3, 0, 1.0, 1.0)
+        launch.launch(driver.Queue(0, 5), (1, 2, 3), 0, 1.0, 1.0)
     gpu.driver.fails.clear()
-    launch.launch(driver.Queue(0, 5), 1, 2, 3, 0, 1.0, 1.0)
+    launch.launch(driver.Queue(0, 5), (1, 2, 3), 0, 1.0, 1.0)
 
 
 def test_launches_from_many_threads_do_not_mix(gpu):
-    launch = driver.Launch("function", 1, 32, 0, (9,))
+    launch = driver.Launch("function", 1, 32, 0, "qqqqddq", (9,))
 
     def work(k):
         for i in range(300):
-            launch.launch(driver.Queue(0, k), i, k, 0, 0, float(i), float(k))
+            launch.launch(driver.Queue(0, k), (i, k, 0), 0, float(i), float(k))
 
     threads = [threading.Thread(target=work, args=(k,)) for k in range(4)]
     for thread in threads:
@@ -517,14 +517,14 @@ from numba_softmax.backends.cuda import driver
 
 driver._bindings = Driver
 print(driver.count())
-launch = driver.Launch("function", 1, 1, 0, (0,))
-launch.launch(driver.Queue(0, 0), 1, 2, 3, 0, 1.0, 1.0)
+launch = driver.Launch("function", 1, 1, 0, "qqqqddq", (0,))
+launch.launch(driver.Queue(0, 0), (1, 2, 3), 0, 1.0, 1.0)
 child = os.fork()
 if child == 0:
     said = []
     for call in (
         lambda: ns.softmax([1.0], device="cuda"),
-        lambda: launch.launch(driver.Queue(0, 0), 1, 2, 3, 0, 1.0, 1.0),
+        lambda: launch.launch(driver.Queue(0, 0), (1, 2, 3), 0, 1.0, 1.0),
         driver.count,
     ):
         try:

@@ -89,7 +89,7 @@ def test_masked_and_scaled_columns(gpu, name, dtype, n):
 def test_memory_that_is_not_aligned(gpu, name, dtype, off, n):
     x, size = normal((2, n), dtype), FLOATS[dtype].itemsize
     keep = mask_of(x.shape)
-    result = gpu.call(name, x, where=keep, offsets=(off * size, (16 - off) * size, off))
+    result = gpu.call(name, x, where=keep, offsets={"x": off * size, "out": (16 - off) * size, "where": off})
     assert_right(name, result, x, where=keep)
 
 
@@ -98,7 +98,7 @@ def test_memory_that_is_not_aligned(gpu, name, dtype, off, n):
 def test_elements_at_addresses_that_are_no_multiples_of_their_size(gpu, name, dtype):
     """As in fields of packed records."""
     for x, axis in ((normal((5, 40), dtype), 1), (normal((1, 5000), dtype), 1), (normal((5, 70), dtype), 0)):
-        assert_right(name, gpu.call(name, x, axis, offsets=(1, 3, 0)), x, axis)
+        assert_right(name, gpu.call(name, x, axis, offsets={"x": 1, "out": 3}), x, axis)
 
 
 @each_op

@@ -14,6 +14,7 @@ from gpus import Interpreter
 
 from numba_softmax.backends import cuda
 from numba_softmax.backends.cuda import plan
+from numba_softmax.backends.spec import operands_for
 from numba_softmax.call.layout import Layout
 from numba_softmax.ops import OPS
 
@@ -38,12 +39,17 @@ def normal(shape, dtype, seed=0):
     return np.random.default_rng(seed).normal(0, 4, shape).astype(FLOATS[dtype])
 
 
+def float32_of(name):
+    """The operands of an op in float32."""
+    return operands_for(OPS[name], "float32", "float32", masked=False)
+
+
 def assert_each_byte_once(gpu):
     traffic = gpu.counts.traffic
     assert (traffic["x"].read == 1).all()
     assert (traffic["x"].written == 0).all()
-    assert (traffic["y"].written == 1).all()
-    assert (traffic["y"].read == 0).all()
+    assert (traffic["out"].written == 1).all()
+    assert (traffic["out"].read == 0).all()
 
 
 # --------------------------------------------------------------------------- bytes
@@ -71,8 +77,8 @@ def test_rows_that_begin_anywhere_are_read_once_but_for_vectors_at_the_ends_of_w
     size = FLOATS[dtype].itemsize
     for n in (5, 37, 1001, 5001, 20_001 if dtype != "float64" else 10_001):
         for offset in (0, size):
-            gpu.call(name, normal((2, n), dtype), offsets=(offset, offset, 0))
-            read, written = gpu.counts.traffic["x"].read, gpu.counts.traffic["y"].written
+            gpu.call(name, normal((2, n), dtype), offsets={"x": offset, "out": offset})
+            read, written = gpu.counts.traffic["x"].read, gpu.counts.traffic["out"].written
             assert (read >= 1).all()
             assert read.mean() <= 1.04
             assert (written == 1).all()
@@ -85,7 +91,7 @@ def test_longer_rows_are_read_twice_and_written_once(gpu, name, dtype):
     gpu.call(name, x)
     reads = sum(counts.traffic["x"].read.astype(int) for _, counts in gpu.launched)
     assert (reads == (1 if OPS[name].reduces else 2)).all()
-    assert (gpu.launched[-1][1].traffic["y"].written == 1).all()
+    assert (gpu.launched[-1][1].traffic["out"].written == 1).all()
     states = sum(counts.traffic["temporary"].read.sum() for _, counts in gpu.launched)
     assert states < x.nbytes / 10
 
@@ -114,7 +120,7 @@ def test_accesses_are_as_wide_as_can_be_and_fill_their_sectors(gpu, name, dtype)
 def test_rows_that_begin_anywhere_are_moved_by_wide_accesses_too(gpu, name, dtype, n):
     x = normal((max(1, 5000 // n), n), dtype)
     for offset in range(1, 16 // x.itemsize):
-        gpu.call(name, x, offsets=(offset * x.itemsize, (offset + 1) * x.itemsize, 0))
+        gpu.call(name, x, offsets={"x": offset * x.itemsize, "out": (offset + 1) * x.itemsize})
         assert gpu.launched[0][1].loads.share(WIDEST) > 0.98
         if not OPS[name].reduces:
             stores = gpu.launched[-1][1].stores
@@ -175,7 +181,7 @@ def test_bits_depend_on_the_row_alone(gpu, name, dtype, n):
     assert same_bits(gpu.call(name, x), whole)
     assert same_bits(gpu.call(name, x[1:2].copy()), whole[1:2])
     size = x.itemsize
-    assert same_bits(gpu.call(name, x[:2], offsets=(size, 3 * size, 0)), whole[:2])
+    assert same_bits(gpu.call(name, x[:2], offsets={"x": size, "out": 3 * size}), whole[:2])
     wide = np.zeros((rows, n + 3), x.dtype)
     wide[:, :n] = x
     assert same_bits(gpu.call(name, wide[:, :n]), whole)
@@ -233,9 +239,9 @@ def test_rows_that_lie_farther_apart_than_32_bits_count(gpu, name, step, n):
     x_at, y_at = 1 << 44, 1 << 45
     for i in range(2):
         gpu.arrays[f"x{i}"], gpu.arrays[f"y{i}"] = (x_at + i * step, x[i]), (y_at + i * step, y[i])
-    reduced = (n, 4, 0, 0) if OPS[name].reduces else (n, 4, 4, 0)
-    layout = Layout("float32", "float32", False, 2, n, ((2, step, step, 0),), (reduced,))
-    cuda.starter(OPS[name], layout)(x_at, y_at, 0, None, gpu.queue)
+    reduced = (n, 4, 0) if OPS[name].reduces else (n, 4, 4)
+    layout = Layout(float32_of(name), 2, n, ((2, step, step),), (reduced,))
+    cuda.launcher_for(OPS[name], layout)((x_at, y_at), None, gpu.queue)
     assert_right(name, y[:, 0] if OPS[name].reduces else y, x)
 
 
@@ -245,8 +251,8 @@ def test_elements_that_lie_farther_apart_than_32_bits_count(gpu, name):
     for i in range(3):
         gpu.arrays[f"x{i}"], gpu.arrays[f"y{i}"] = ((1 << 44) + i * step, x[i]), ((1 << 45) + i * step, y[i])
     y_step = 0 if OPS[name].reduces else step
-    layout = Layout("float32", "float32", False, 64, 3, ((64, 4, 4, 0),), ((3, step, y_step, 0),))
-    cuda.starter(OPS[name], layout)(1 << 44, 1 << 45, 0, None, gpu.queue)
+    layout = Layout(float32_of(name), 64, 3, ((64, 4, 4),), ((3, step, y_step),))
+    cuda.launcher_for(OPS[name], layout)((1 << 44, 1 << 45), None, gpu.queue)
     assert_right(name, y[0] if OPS[name].reduces else y, x, 0)
 
 
@@ -260,8 +266,8 @@ def test_more_columns_than_32_bits_count(gpu, monkeypatch, name, columns):
         at = 4 * columns * i
         gpu.arrays[f"x{i}"], gpu.arrays[f"y{i}"] = ((1 << 44) + at, x[i]), ((1 << 45) + at, y[i])
     y_step = 0 if OPS[name].reduces else 4 * columns
-    layout = Layout("float32", "float32", False, columns, 3, ((columns, 4, 4, 0),), ((3, 4 * columns, y_step, 0),))
-    cuda.starter(OPS[name], layout)(1 << 44, 1 << 45, 0, None, gpu.queue)
+    layout = Layout(float32_of(name), columns, 3, ((columns, 4, 4),), ((3, 4 * columns, y_step),))
+    cuda.launcher_for(OPS[name], layout)((1 << 44, 1 << 45), None, gpu.queue)
     assert_right(name, y[0] if OPS[name].reduces else y, x, 0)
 
 

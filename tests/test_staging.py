@@ -144,20 +144,20 @@ def test_errors_in_the_middle_leave_nothing_behind(gpu, function, after):
 
 
 def test_an_interrupt_drains_the_streams_and_frees_all(gpu, monkeypatch):
-    starter, calls = cuda.starter, []
+    launcher_for, calls = cuda.launcher_for, []
 
     def interrupted(op, layout):
-        start = starter(op, layout)
+        launch = launcher_for(op, layout)
 
         def on_gpu(*arguments):
             calls.append(arguments)
             if len(calls) == 5:
                 raise KeyboardInterrupt
-            start(*arguments)
+            launch(*arguments)
 
         return on_gpu
 
-    monkeypatch.setattr(cuda, "starter", interrupted)
+    monkeypatch.setattr(cuda, "launcher_for", interrupted)
     with pytest.raises(KeyboardInterrupt):
         ns.softmax(X, device="cuda")
     last = max(i for i, (what, *_) in enumerate(gpu.log) if what in ("run", "copy"))

@@ -1,1 +1,1 @@
-"""Backends: each is a folder with a `starter` and a `warm`; see `call.devices`."""
+"""Backends: each is a folder with a `launcher_for` and a `warm`; see `call.devices`."""

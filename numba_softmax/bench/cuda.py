@@ -21,7 +21,7 @@ from .. import api
 from ..backends.cuda import driver
 from ..backends.cuda.streams import GpuCall
 from ..call.devices import backend_named
-from ..call.layout import FLOATS, Form, layout_of
+from ..call.layout import FLOATS, bound, layout_of
 from ..ops import OPS
 from . import cuda_arrays, cuda_clock
 from .cases import COPY, OURS, SHARE, Case, Data, by_torch, error_of_rows, masked_and_scaled, some_rows
@@ -334,5 +334,7 @@ def _launch(setup: Setup) -> dict[str, Any]:
 def _launch_of_ours(data: Data, queue: driver.Queue) -> Callable[[], Any]:
     """Our call without its checks and its look-up of the plan: the backend's launch alone."""
     x, y = (GpuCall(array, None).x for array in (data.x, data.y))
-    layout = layout_of((1,), Form.of(x), Form.of(y), None)
-    return partial(backend_named("cuda").starter(OPS[TINY.op], layout), x.address, y.address, 0, None, queue)
+    op = OPS[TINY.op]
+    operands = [bound(o, x.dtype) for o in op.operands if o.kind == "number"]
+    launch = backend_named("cuda").launcher_for(op, layout_of(operands, x.shape, (1,), [x.strides, y.strides]))
+    return partial(launch, (x.address, y.address), None, queue)

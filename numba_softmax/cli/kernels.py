@@ -6,7 +6,7 @@ import argparse
 import json
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tqdm import tqdm
@@ -41,6 +41,7 @@ class Used(NamedTuple):
 class Line(NamedTuple):
     """A kernel of the table."""
 
+    dtype: str  # of the elements, also of those that states are of
     kernel: Kernel
     capability: tuple[int, int]
     used: Used
@@ -50,9 +51,14 @@ class Line(NamedTuple):
     @property
     def label(self) -> str:
         """The kernel in words."""
-        spec = self.kernel.spec
-        formats = spec.x if spec.x == spec.y else f"{spec.x} to {spec.y}"
-        return " ".join([self.kernel.regime, spec.op.name, formats, *_flags(self.kernel), geometry(self.kernel)])
+        kernel = self.kernel
+        formats = self.dtype if self.dtype == self.results else f"{self.dtype} to {self.results}"
+        return " ".join([kernel.regime, kernel.spec.op.name, formats, *_flags(kernel), geometry(kernel)])
+
+    @property
+    def results(self) -> str:
+        """The format of the results."""
+        return next(o.format for o in self.kernel.spec.operands if o.written)
 
 
 def command(arguments: argparse.Namespace) -> int:
@@ -81,13 +87,13 @@ def measured(arguments: argparse.Namespace) -> Iterator[Line]:
     from ..backends.cuda.kernels import assembled_kernel
 
     named = [capability_of(text) for text in arguments.capability or ()]
-    wanted = [(c, kernel) for c in named or [_of_this_machine()] for kernel in _kernels(arguments, c)]
+    wanted = [(c, *kind) for c in named or [_of_this_machine()] for kind in _kernels(arguments, c)]
     if not wanted:
         raise UserError("no kernel has these options: a scale changes nothing for these operations")
     with tqdm(wanted, desc="compiling", delay=1, leave=False, disable=None, file=sys.stderr) as bar:
-        for capability, kernel in bar:
+        for capability, dtype, kernel in bar:
             report = assembled_kernel(kernel, capability).report
-            yield line_of(kernel, capability, read_report(report))
+            yield line_of(dtype, kernel, capability, read_report(report))
 
 
 def capability_of(text: str) -> tuple[int, int]:
@@ -108,7 +114,8 @@ def _of_this_machine() -> tuple[int, int]:
     return capability
 
 
-def _kernels(arguments: argparse.Namespace, capability: tuple[int, int]) -> Iterator[Kernel]:
+def _kernels(arguments: argparse.Namespace, capability: tuple[int, int]) -> Iterator[tuple[str, Kernel]]:
+    """The kernels that the options name, each with the dtype that it is for."""
     from ..backends.cuda.plan import Machine, kernels_for, state_kernels_for
 
     machine = Machine(capability, LIMITS[capability].of_a_block)
@@ -119,17 +126,17 @@ def _kernels(arguments: argparse.Namespace, capability: tuple[int, int]) -> Iter
     for op in arguments.op or ops:
         for dtype in arguments.dtype or DTYPES:
             for where, scale in kinds:
-                if op in OPS:
-                    yield from kernels_for(OPS[op], dtype, dtype, where, scale, machine)
-                yield from state_kernels_for(ops[op], dtype, where, scale, machine)
+                of_calls = kernels_for(OPS[op], dtype, dtype, where, scale, machine) if op in OPS else []
+                for kernel in (*of_calls, *state_kernels_for(ops[op], dtype, where, scale, machine)):
+                    yield dtype, kernel
 
 
-def line_of(kernel: Kernel, capability: tuple[int, int], used: Used) -> Line:
+def line_of(dtype: str, kernel: Kernel, capability: tuple[int, int], used: Used) -> Line:
     """The line of a kernel that uses so much."""
     limits = LIMITS[capability]
     dynamic = _most_dynamic(kernel, limits.of_a_block - used.static)
     there = residency(limits, kernel.threads, used.registers, used.static + dynamic)
-    return Line(kernel, capability, used, dynamic, there)
+    return Line(dtype, kernel, capability, used, dynamic, there)
 
 
 def _most_dynamic(kernel: Kernel, left: int) -> int:
@@ -175,6 +182,13 @@ def geometry(kernel: Kernel) -> str:
     return f"{g.threads}x{g.vectors}x{g.elements}" + (f" across {g.across}" if g.across > 1 else "")
 
 
+def of_three(kernel: Kernel, of_operands: Sequence[Any]) -> tuple[Any, Any, Any]:
+    """What belongs to the operand that is read first, to the first result, and to the mask, which is 0 without one."""
+    spec = kernel.spec
+    of_results = (of_one for o, of_one in zip(spec.operands, of_operands, strict=True) if o.written)
+    return of_operands[0], next(of_results), 0 if spec.mask is None else of_operands[spec.mask]
+
+
 HEADER = (
     "regime", "op", "dtype", "kind", "geometry", "block", "access", "regs", "static", "dynamic", "stack", "spill",
     "blocks", "warps", "occ", "limited by",
@@ -211,11 +225,11 @@ def _cells(line: Line) -> tuple[str, ...]:
     return (
         kernel.regime,
         kernel.spec.op.name,
-        kernel.spec.x,
+        line.dtype,
         " ".join(_flags(kernel)),
         geometry(kernel),
         str(kernel.threads),
-        "/".join(map(str, kernel.geometry.widths)),
+        "/".join(map(str, of_three(kernel, kernel.geometry.widths))),
         *map(str, numbers),
         f"{there.occupancy:.1%}",
         ", ".join(there.limited_by),
@@ -224,16 +238,17 @@ def _cells(line: Line) -> tuple[str, ...]:
 
 def record(line: Line) -> dict[str, Any]:
     """A line, fit for JSON."""
-    kernel, spec = line.kernel, line.kernel.spec
+    kernel, spec, g = line.kernel, line.kernel.spec, line.kernel.geometry
+    accesses = {"widths": of_three(kernel, g.widths), "shifted": of_three(kernel, g.shifted)[:2]}
     return {
         "capability": _shown(line.capability),
         "regime": kernel.regime,
         "op": spec.op.name,
-        "x": spec.x,
-        "y": spec.y,
+        "x": line.dtype,
+        "y": line.results,
         "where": spec.masked,
         "scale": spec.scaled,
-        "geometry": kernel.geometry._asdict(),
+        "geometry": g._asdict() | accesses,
         "block_threads": kernel.threads,
         **line.used._asdict(),
         "dynamic": line.dynamic,

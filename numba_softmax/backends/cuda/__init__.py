@@ -20,52 +20,56 @@ from .driver import Queue
 if TYPE_CHECKING:
     from .plan import Kernel, Machine
 
-__all__ = ["starter", "warm"]
+__all__ = ["launcher_for", "warm"]
+
+_ALIGNMENT = (15).__and__
+"""An address modulo 16."""
 
 
 class _Ready(NamedTuple):
     """What serves calls with a layout on a device."""
 
     launches: tuple[driver.Launch, ...]
-    temporary: int  # bytes of memory
+    workspace: int  # bytes of temporary memory
 
 
-def starter(op: Op, layout: Layout) -> Callable[..., None]:
+def launcher_for(op: Op, layout: Layout) -> Callable[[tuple[int, ...], float | None, Queue], None]:
     """A function that queues the work of calls with that layout, as `devices` describes it."""
-    if not layout.rows or not (layout.n or op.reduces):
-        return lambda x, y, w, scale, queue, states=0: None
+    if not layout.rows or not (layout.n or op.rows):
+        return lambda addresses, scale, queue: None
 
-    ready: dict[tuple[int, bool, bool, int, int, int], _Ready] = {}
+    ready: dict[tuple[int, ...], _Ready] = {}
 
-    def start(x: int, y: int, w: int, scale: float | None, queue: Queue, states: int = 0) -> None:
+    def launch(addresses: tuple[int, ...], scale: float | None, queue: Queue) -> None:
         sign = factor = 1.0
-        wide = False
+        in_float64 = False
         if scale is not None:
             sign, factor = sign_and_factor(scale)
-            wide = needs_float64(factor)
-        kind = queue.ordinal, scale is not None, wide, x & 15, y & 15, w & 15
-        launches, temporary = ready.get(kind) or ready.setdefault(kind, _made_ready(op, layout, *kind))
-        if temporary:
-            with driver.scratch(queue, temporary) as parts:
-                for launch in launches:
-                    launch.launch(queue, x, y, w, parts, sign, factor)
+            in_float64 = needs_float64(factor)
+        kind = queue.ordinal, scale is not None, in_float64, *map(_ALIGNMENT, addresses)
+        launches, nbytes = ready.get(kind) or ready.setdefault(kind, _made_ready(op, layout, kind))
+        if nbytes:
+            with driver.scratch(queue, nbytes) as workspace:
+                for each in launches:
+                    each.launch(queue, addresses, workspace, sign, factor)
             return
-        for launch in launches:
-            launch.launch(queue, x, y, w, states, sign, factor)
+        for each in launches:
+            each.launch(queue, addresses, 0, sign, factor)
 
-    return start
+    return launch
 
 
-def _made_ready(op: Op, layout: Layout, ordinal: int, scaled: bool, wide: bool, x: int, y: int, w: int) -> _Ready:
-    launches, temporary, parameters = _planner().plan(op, layout, _machine(ordinal), scaled, wide, (x, y, w))
+def _made_ready(op: Op, layout: Layout, kind: tuple[int, ...]) -> _Ready:
+    ordinal, scaled, in_float64, *alignments = kind
+    plan = _planner().plan(op, layout, _machine(ordinal), bool(scaled), bool(in_float64), tuple(alignments))
     return _Ready(
         tuple(
             driver.Launch(
-                _loaded(launch.kernel, ordinal), launch.blocks, launch.kernel.threads, launch.shared_memory, parameters
+                _loaded(kernel, ordinal), blocks, kernel.threads, shared_memory, kernel.packing, plan.parameters
             )
-            for launch in launches
+            for kernel, blocks, shared_memory in plan.launches
         ),
-        temporary,
+        plan.workspace,
     )
 
 

@@ -8,242 +8,294 @@ rows are neighbours than a block has threads across, several groups of them stan
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import NamedTuple
 
-from numba import int32, int64
+from numba import float64, int32, int64
 
-from ... import kernel_code, online
+from ... import kernel_code
+from ...folds import Names, added, contributions, merge_states, only, present
 from ...lanewise import Value, Vec, lanewise
-from ...pairs import add_sums
-from ...simd import from_memory, larger, like, select
+from ...simd import Stored, from_memory, larger, like, select, with_lane
 from ..spec import Spec, make_scale
 from . import device
-from .rows import end_of, make_first_state, quotient_up
-from .tiles import STATE_NUMBERS, Geometry, Part, Scale, State, Sums, Tile
+from .access import Access, Line, Numbers, Part
+from .chunks import end_of
+from .folding import Folding, Scale, State, Sums
+from .geometry import Geometry
+from .results import Known, Results
+from .rows import quotient_up
 
 kernel_code.register()
 
 
-class Strip(Tile):
-    """The functions over a thread's part of some columns; `thread` is its rank along them."""
+class Place(NamedTuple):
+    """What a thread works on, besides its columns."""
 
-    def __init__(self, spec: Spec, geometry: Geometry) -> None:
-        super().__init__(spec, geometry)
-        self.summed = 1
+    chunk: Value  # the number of the chunk
+    row: Value  # the number of its first column as a row
+    column: Value  # its place in its rank
+
+
+class ColumnAccess(Access):
+    """Loads and stores of threads across rows: a line are columns, and `thread` is its rank along them."""
 
     def begin(
-        self, rows: Value, n: Value, chunk: Value, dims: tuple[Value, ...]
-    ) -> tuple[Value, tuple[Value, ...], Value, Value, Value, Value]:
-        """What this thread works on.
-
-        Gives the number of the chunk, where the thread's columns begin in x,
-        result and mask, the number of the first one as a row and how many there
-        are (less than none beyond the last), and the thread's rank and its
-        place in the rank.
-        """
-        g = self.geometry
+        self, addresses: tuple[Value, ...], dims: tuple[Value, ...], rows: Value, n: Value, chunk: Value
+    ) -> tuple[Line, Place]:
+        """What this thread works on."""
+        g, each = self.geometry, 1 + len(self.formats)
         side_by_side = g.across // g.groups
-        inner, width = dims[4 * (g.row_dims - 1)], side_by_side * g.elements
+        inner, *steps = dims[each * (g.row_dims - 1) : each * g.row_dims]
+        width = side_by_side * g.elements
         rank, column = device.quotient_and_rest(device.thread_of(n), g.across)
         group, place = device.quotient_and_rest(column, side_by_side)
         block, c = device.quotient_and_rest(device.block_of(n).cast(int64), quotient_up(n, chunk))
         outer, strip = device.quotient_and_rest(block, quotient_up(inner, like(inner, width)))
         outer = outer * g.groups + group.cast(int64)
         first = strip * width + (place * g.elements).cast(int64)
-        sizes = self.x_format.bytes, self.y_format.bytes, 1
-        starts = self.offsets(dims, 0, g.row_dims - 1, outer)
-        at = tuple(start + first * size for start, size in zip(starts, sizes, strict=True))
+        of_outer = self._offsets(dims, 0, g.row_dims - 1, outer)
+        starts = tuple(
+            start + first * (step if self._apart(i) else size)
+            for i, (start, step, size) in enumerate(zip(of_outer, steps, self.sizes, strict=True))
+        )
         columns = select(first + g.elements < inner, g.elements, inner - first)
         columns = select(outer * inner < rows, columns, 0).cast(int32)
-        return c, at, outer * inner + first, columns, rank, column
+        return Line(addresses, starts, dims, rows, columns, rank), Place(c, outer * inner + first, column)
 
-    def place(self, k: int, thread: Value, start: Value, stop: Any) -> tuple[Value, Value]:
-        """The position of a thread's vector `k`, and how many columns are there; `stop` has both their numbers."""
-        end, columns = stop
-        position = start + (thread + self.geometry.threads * k).cast(start.type)
-        return position, select(position < end, columns, 0)
+    def _apart(self, i: int) -> bool:
+        return bool(self.geometry.apart) and self.geometry.apart[i]
 
-    def placed_again(self, parts: list[Part]) -> list[Part]:
+    def _place(self, line: Line, k: int, start: Value, stop: Value) -> tuple[Value, Value]:
+        """The position of a thread's vector `k`, and how many columns are there."""
+        position = start + (line.thread + self.geometry.threads * k).cast(start.type)
+        return position, select(position < stop, line.here, 0)
+
+    def _placed_again(self, parts: list[Part]) -> list[Part]:
         """The parts as they are: here, a count is one of columns."""
         return parts
 
-    def element_offsets(self, dims: tuple[Value, ...], position: Value) -> tuple[Value, Value, Value]:
-        """Where an element of a column lies, from the column's beginning on: in x, result and mask."""
-        return self.offsets(dims, self.geometry.row_dims, 1, position.cast(int64))
+    def _row_number(self, line: Line, i: int, address: Value) -> Value:
+        """The numbers of a thread's columns, as a vector."""
+        g, stored, v = self.geometry, self.formats[i], Vec(float64, self.geometry.elements)
+        if not self._apart(i):
+            return device.numbers(v, device.load_raw(v, stored, address, line.here, g.widths[i], g.ragged), stored)
+        step = line.dims[(1 + len(self.formats)) * (g.row_dims - 1) + 1 + i]
+        numbers = like(address, 0).cast(v)
+        for k in range(g.elements):
+            of_column = line._replace(here=line.here - k)
+            numbers = with_lane(numbers, k, super()._row_number(of_column, i, address + step * k))
+        return numbers
 
-    def _of_all_ranks(self, vectors: dict[str, Value], rank: Value, column: Value) -> list[list[Value]]:
-        """The vectors of each rank of this thread's columns, by way of shared memory; each name serves once.
+    def store_row(self, line: Line, results: tuple[Numbers, ...], here: Value) -> None:
+        """Write the results of columns, of each operand the first numbers that there is room for."""
+        g, count = self.geometry, select(here, line.here, 0)
+        for i, numbers in zip(self.spec.row_results, results, strict=True):
+            for address, v in zip(self._planes(line, i, self.formats[i]), numbers, strict=False):
+                device.store_raw(self.formats[i], address, v, count, g.widths[i], g.ragged, g.bfloat16)
 
-        They lie there in pieces of 16 bytes: longer ones would have threads meet in the same banks.
-        """
-        g, piece = self.geometry, min(self.geometry.elements, device.WIDEST // self.own.bytes)
-        pieces = range(g.elements // piece)
-        rooms = [device.shared_memory(rank, name, self.number, g.threads * g.across * g.elements) for name in vectors]
 
-        def place(i: int, r: Value) -> Value:
-            return ((r + i * g.threads) * g.across + column) * piece
+class Ranks:
+    """The threads of a thread's columns, which meet in shared memory. All of them get the result."""
 
-        for room, v in zip(rooms, vectors.values(), strict=True):
-            for i in pieces:
-                device.write_shared(room, place(i, rank), device.lanes_of(v, i * piece, piece))
-        device.barrier(rank)
-        t = Vec(self.number, piece)
-        ranks = (device.integer(rank, r) for r in range(g.threads))
-        return [
-            [device.side_by_side([device.read_shared(t, room, place(i, r)) for i in pieces]) for room in rooms]
-            for r in ranks
-        ]
+    def __init__(self, folding: Folding, geometry: Geometry) -> None:
+        self.folding, self.geometry = folding, geometry
 
-    def maximum_of_ranks(self, m: Value, rank: Value, column: Value) -> Value:
-        """The maxima of columns, in each of their threads."""
+    def maximum(self, m: Value, rank: Value, column: Value) -> Value:
+        """The maxima of columns."""
         if self.geometry.threads > 1:
-            (m,), *others = self._of_all_ranks({"maxima": m}, rank, column)
+            (m,), *others = self._of_all(("maxima",), (m,), rank, column)
             for (other,) in others:
                 m = larger(m, other)
         return m
 
-    def sums_of_ranks(self, sums: Sums, rank: Value, column: Value) -> Sums:
-        """The sums of columns, in each of their threads, added in the order of ranks."""
+    def sums(self, names: Names, sums: Sums, rank: Value, column: Value) -> Sums:
+        """The sums of columns, added in the order of ranks."""
         if self.geometry.threads > 1:
-            vectors = {name: v for name, v in sums._asdict().items() if v is not None}
-            first, *others = (dict(zip(vectors, vs, strict=True)) for vs in self._of_all_ranks(vectors, rank, column))
-            sums = Sums(first["total"], first.get("lost"), first.get("ones"))
+            sums, *others = self._of_all(names, sums, rank, column)
             for other in others:
-                total, lost = add_sums(sums.total, sums.lost, other["total"], other.get("lost"))
-                sums = Sums(total, lost, None if sums.ones is None else sums.ones + other["ones"])
+                sums = added(names, sums, other)
         return sums
 
-    def merge_ranks(self, state: State, rank: Value, column: Value, scale: Scale) -> State:
-        """The states of columns from those of their threads, in each of them."""
+    def merge(self, state: State, rank: Value, column: Value, scale: Scale) -> State:
+        """The states of columns from those of their threads."""
         if self.geometry.threads == 1:
             return state
-        m = self.maximum_of_ranks(state[0], rank, column)
-        return online.joined(m, *self.sums_of_ranks(Sums(*online.against(state, m, scale)), rank, column))
+        fold = self.folding.fold
+        m = self.maximum(state[0], rank, column)
+        return fold.joined(m, *self.sums(contributions(fold), fold.against(state, m, scale), rank, column))
 
-    def _state_places(self, states: Value, rows: Value, c: Value, row: Value) -> list[Value]:
-        """Where the numbers of the states of columns of a chunk are in temporary memory."""
-        first = c.cast(int64) * STATE_NUMBERS
-        return [states + ((first + i) * rows + row) * self.own.bytes for i in range(3 if self.two_parts else 2)]
+    def _of_all(self, names: Names, vectors: Sums, rank: Value, column: Value) -> list[Sums]:
+        """The vectors of each rank, by way of shared memory; each name serves once. Those that are None stay so.
 
-    def load_states(self, states: Value, rows: Value, c: Value, row: Value, columns: Value) -> State:
+        They lie there in pieces of 16 bytes: longer ones would have threads meet in the same banks.
+        """
+        g, number = self.geometry, self.folding.number
+        piece = min(g.elements, device.WIDEST // (number.bitwidth // 8))
+        pieces, t = range(g.elements // piece), Vec(number, piece)
+        rooms = [
+            None if v is None else device.shared_memory(rank, name, number, g.threads * g.across * g.elements)
+            for name, v in zip(names, vectors, strict=True)
+        ]
+
+        def place(i: int, r: Value) -> Value:
+            return ((r + i * g.threads) * g.across + column) * piece
+
+        for room, v in zip(rooms, vectors, strict=True):
+            for i in pieces if room is not None else ():
+                device.write_shared(room, place(i, rank), device.lanes_of(v, i * piece, piece))
+        device.barrier(rank)
+        ranks = (device.integer(rank, r) for r in range(g.threads))
+        return [
+            tuple(
+                None
+                if room is None
+                else device.side_by_side([device.read_shared(t, room, place(i, r)) for i in pieces])
+                for room in rooms
+            )
+            for r in ranks
+        ]
+
+
+class ColumnWorkspace:
+    """The states of chunks of columns in temporary memory, where the same numbers of rows are neighbours."""
+
+    def __init__(self, folding: Folding) -> None:
+        self._folding, self._stored = folding, Stored(folding.number.name)
+
+    def load(self, workspace: Value, line: Line, c: Value, row: Value) -> State:
         """The states of a thread's columns in a chunk."""
+        vec, stored, size = self._folding.vec, self._stored, self._stored.bytes
         raws = (
-            device.load_raw(self.vec, self.own, place, columns, self.own.bytes, True)
-            for place in self._state_places(states, rows, c, row)
+            device.load_raw(vec, stored, place, line.here, size, True)
+            for place in self._places(workspace, line, c, row)
         )
-        return self.state_of([from_memory(raw, self.own, self.vec) for raw in raws])
+        return self._folding.restored([from_memory(raw, stored, vec) for raw in raws])
 
-    def store_states(self, states: Value, state: State, rows: Value, c: Value, row: Value, count: Value) -> None:
-        """Leave the states of the first columns of a thread for a chunk."""
-        numbers = (v for v in state if v is not None)
-        for place, v in zip(self._state_places(states, rows, c, row), numbers, strict=True):
-            device.store_raw(self.own, place, v, count, self.own.bytes, True, False)
+    def store(self, workspace: Value, line: Line, place: Place, state: State) -> None:
+        """Leave the states of a thread's columns for a chunk, in the threads of the first rank."""
+        count = select(line.thread == 0, line.here, 0)
+        places = self._places(workspace, line, place.chunk, place.row)
+        for to, v in zip(places, only(state), strict=True):
+            device.store_raw(self._stored, to, v, count, self._stored.bytes, True, False)
 
-    def store_columns(self, y: Value, rows: Value, state: State, scale: Scale, rank: Value, columns: Value) -> None:
-        """Write the first numbers of each column, as many as there is room for, in the threads of the first rank."""
-        g, count = self.geometry, select(rank == 0, columns, 0)
-        for k, numbers in enumerate(self.spec.op.finish_row(state, scale)[: self.spec.row_numbers]):
-            place = y + rows * (k * self.y_format.bytes)
-            device.store_raw(self.y_format, place, numbers, count, g.widths[1], g.ragged, g.bfloat16)
+    def _places(self, workspace: Value, line: Line, c: Value, row: Value) -> list[Value]:
+        there = present(self._folding.fold.state, self._folding.two_parts)
+        first = c.cast(int64) * len(there)
+        return [workspace + ((first + i) * line.rows + row) * self._stored.bytes for i in range(sum(there))]
+
+
+class Strip:
+    """The functions over a thread's part of some columns."""
+
+    def __init__(self, spec: Spec, geometry: Geometry) -> None:
+        self.access, self.folding = ColumnAccess(spec, geometry), Folding(spec, geometry)
+        self.ranks, self.workspace = Ranks(self.folding, geometry), ColumnWorkspace(self.folding)
+        self.results = Results(spec, self.access, self.folding)
 
 
 def make_columns(spec: Spec, geometry: Geometry) -> Callable:
     """The kernel for columns that fit the registers of their threads: each element is read once."""
     strip, scale_of = Strip(spec, geometry), make_scale(spec)
+    access, folding, ranks, results = strip.access, strip.folding, strip.ranks, strip.results
 
     @lanewise
-    def compute(x, y, w, sign, factor, rows, n, dims):
-        scale = scale_of(sign, factor)
-        _, (x_at, y_at, w_at), _, columns, rank, column = strip.begin(rows, n, n, dims)
-        parts = strip.load(x + x_at, w + w_at, dims, rank, like(rank, 0), (n.cast(int32), columns))
-        values = [strip.values(part, scale) for part in parts]
-        m = strip.maximum_of_ranks(strip.maximum(values), rank, column)
-        sums, weights, unit = strip.sums(values, m, scale)
-        sums = strip.sums_of_ranks(sums, rank, column)
-        if strip.keeps_weights:
-            strip.store_all(y + y_at, dims, rank, parts, strip.results_of_weights(weights, sums))
-            return
-        state = strip.state(m, sums, unit)
-        if spec.op.reduces:
-            strip.store_columns(y + y_at, rows, state, scale, rank, columns)
-        else:
-            strip.store_all(y + y_at, dims, rank, parts, strip.results(values, state, scale))
+    def compute(addresses, scale, rows, n, dims):
+        line, place = access.begin(addresses, dims, rows, n, n)
+        rank, column = line.thread, place.column
+        parts = access.load(line, like(rank, 0), n.cast(int32))
+        elements = access.elements(parts, scale)
+        m = ranks.maximum(folding.maximum(elements), rank, column)
+        sums, folded = folding.sums(elements, m, scale)
+        sums = ranks.sums(folding.fold.sums, sums, rank, column)
+        known = Known(folding.state(sums, folded), access.row_inputs(line), scale)
+        results.store_row(line, known, rank == 0)
+        if results.keeps_weights:
+            others = [element.others for element in elements]
+            access.store(line, parts, results.from_weights(folded, others, sums, known))
+        elif results.of_elements:
+            access.store(line, parts, results.from_elements(elements, known))
 
-    def columns_kernel(x, y, w, states, sign, factor, rows, n, chunk, dims):
-        compute(x, y, w, sign, factor, rows, n, dims)
+    def columns_kernel(addresses, workspace, sign, factor, rows, n, chunk, dims):
+        compute(addresses, scale_of(sign, factor), rows, n, dims)
 
     return columns_kernel
 
 
 def make_fold_columns(spec: Spec, geometry: Geometry) -> Callable:
     """The kernel that leaves the states of chunks of columns in temporary memory; a block has a strip of a chunk."""
-    strip, size = Strip(spec, geometry), geometry.threads * geometry.vectors
-    scale_of, first_state = make_scale(spec), make_first_state(strip)
+    strip, size, scale_of = Strip(spec, geometry), geometry.threads * geometry.vectors, make_scale(spec)
+    access, folding = strip.access, strip.folding
 
     @lanewise
-    def begin(x, w, rows, n, chunk, dims):
-        c, (x_at, _, w_at), row, columns, rank, column = strip.begin(rows, n, chunk, dims)
-        start = c * chunk
-        return x + x_at, w + w_at, start, end_of(start, n, chunk), c, row, columns, rank, column
+    def begin(addresses, rows, n, chunk, dims):
+        line, place = access.begin(addresses, dims, rows, n, chunk)
+        start = place.chunk * chunk
+        return line, place, folding.first_state(rows), start, end_of(start, n, chunk)
 
     @lanewise
-    def fold_tile(state, x, w, start, stop, columns, sign, factor, dims, rank):
-        return strip.fold(state, strip.load(x, w, dims, rank, start, (stop, columns)), scale_of(sign, factor))[0]
+    def fold_tile(state, line, start, stop, scale):
+        parts = access.load(Line(*line), start, stop)
+        return folding.folded(state, access.elements(parts, scale), scale)[0]
 
     @lanewise
-    def end(state, states, sign, factor, rows, c, row, columns, rank, column):
-        state = strip.merge_ranks(state, rank, column, scale_of(sign, factor))
-        strip.store_states(states, state, rows, c, row, select(rank == 0, columns, 0))
+    def end(state, line, place, scale, workspace):
+        line, place = Line(*line), Place(*place)
+        state = strip.ranks.merge(state, line.thread, place.column, scale)
+        strip.workspace.store(workspace, line, place, state)
 
-    def fold_columns(x, y, w, states, sign, factor, rows, n, chunk, dims):
-        x, w, start, stop, c, row, columns, rank, column = begin(x, w, rows, n, chunk, dims)
-        state = first_state(sign)
+    def fold_columns(addresses, workspace, sign, factor, rows, n, chunk, dims):
+        scale = scale_of(sign, factor)
+        line, place, state, start, stop = begin(addresses, rows, n, chunk, dims)
         while start < stop:
-            state = fold_tile(state, x, w, start, stop, columns, sign, factor, dims, rank)
+            state = fold_tile(state, line, start, stop, scale)
             start += size
-        end(state, states, sign, factor, rows, c, row, columns, rank, column)
+        end(state, line, place, scale, workspace)
 
     return fold_columns
 
 
 def make_finish_columns(spec: Spec, geometry: Geometry) -> Callable:
-    """The kernel that merges the states of chunks of columns; a block then writes a strip of a chunk, or of results."""
-    strip, size, reduces = Strip(spec, geometry), geometry.threads * geometry.vectors, spec.op.reduces
-    scale_of, first_state, threads = make_scale(spec), make_first_state(strip), geometry.threads
+    """The kernel that merges the states of chunks of columns; a block then writes a strip of a chunk.
+
+    Those of the first chunk also write the columns' own results. Without results an element there is a block a strip.
+    """
+    strip, size, scale_of = Strip(spec, geometry), geometry.threads * geometry.vectors, make_scale(spec)
+    access, folding, results, threads = strip.access, strip.folding, strip.results, geometry.threads
+    of_elements = results.of_elements
 
     @lanewise
-    def begin(x, y, w, rows, n, chunk, dims):
-        c, (x_at, y_at, w_at), row, columns, rank, column = strip.begin(rows, n, n if reduces else chunk, dims)
-        start = c * chunk
-        chunks = quotient_up(n, chunk).cast(int32)
-        return x + x_at, y + y_at, w + w_at, start, end_of(start, n, chunk), chunks, row, columns, rank, column
+    def begin(addresses, rows, n, chunk, dims):
+        line, place = access.begin(addresses, dims, rows, n, chunk if of_elements else n)
+        start = place.chunk * chunk
+        ranks = line.thread, quotient_up(n, chunk).cast(int32)
+        return line, place, folding.first_state(rows), ranks, start, end_of(start, n, chunk)
 
     @lanewise
-    def fold_state(state, states, sign, factor, rows, c, row, columns):
-        return online.merge(state, strip.load_states(states, rows, c, row, columns), scale_of(sign, factor))
+    def fold_state(state, workspace, line, c, row, scale):
+        return merge_states(folding.fold, state, strip.workspace.load(workspace, Line(*line), c, row), scale)
 
     @lanewise
-    def merge(state, y, sign, factor, rows, columns, rank, column):
+    def merge(state, line, place, scale):
+        line, place = Line(*line), Place(*place)
+        merged = strip.ranks.merge(state, line.thread, place.column, scale)
+        known = Known(merged, access.row_inputs(line), scale)
+        here = line.thread == 0
+        results.store_row(line, known, here & (place.chunk == 0) if of_elements else here)
+        return known
+
+    @lanewise
+    def write_tile(known, line, start, stop):
+        results.load_and_store(Line(*line), start, stop, Known(*known))
+
+    def finish_columns(addresses, workspace, sign, factor, rows, n, chunk, dims):
         scale = scale_of(sign, factor)
-        state = strip.merge_ranks(state, rank, column, scale)
-        if reduces:
-            strip.store_columns(y, rows, state, scale, rank, columns)
-        return state
-
-    @lanewise
-    def write_tile(state, x, y, w, start, stop, columns, sign, factor, dims, rank):
-        parts = strip.load(x, w, dims, rank, start, (stop, columns))
-        strip.store_results(y, dims, rank, parts, state, scale_of(sign, factor))
-
-    def finish_columns(x, y, w, states, sign, factor, rows, n, chunk, dims):
-        x, y, w, start, stop, chunks, row, columns, rank, column = begin(x, y, w, rows, n, chunk, dims)
-        state = first_state(sign)
-        for c in range(rank, chunks, threads):
-            state = fold_state(state, states, sign, factor, rows, c, row, columns)
-        state = merge(state, y, sign, factor, rows, columns, rank, column)
-        if not reduces:
+        line, place, state, (own, chunks), start, stop = begin(addresses, rows, n, chunk, dims)
+        for c in range(own, chunks, threads):
+            state = fold_state(state, workspace, line, c, place[1], scale)
+        known = merge(state, line, place, scale)
+        if of_elements:
             while start < stop:
-                write_tile(state, x, y, w, start, stop, columns, sign, factor, dims, rank)
+                write_tile(known, line, start, stop)
                 start += size
 
     return finish_columns

@@ -264,31 +264,31 @@ def load(ordinal: int, cubin: bytes, entry: str) -> Any:
     return function
 
 
-_HEAD = struct.Struct("4q2d")
-
-
 class Launch:
     """A kernel and how it is launched, but for what differs between calls.
 
-    The kernel's parameters are the int64 x, y, w and the address of temporary
-    memory, the float64 sign and factor, and then int64 ones that are always the
-    same. `shared_memory` is the number of bytes a block that the kernel does not
-    ask for itself.
+    `packing` says how the kernel's parameters lie in memory, in letters of `struct`, q or d: the addresses, that of the
+    workspace, the scale's sign and factor, and then the `fixed` ones, which are always the same. `shared_memory` is the
+    number of bytes a block that the kernel does not ask for itself.
     """
 
-    def __init__(self, function: Any, grid: int, threads: int, shared_memory: int, fixed: tuple[int, ...]) -> None:
+    def __init__(
+        self, function: Any, grid: int, threads: int, shared_memory: int, packing: str, fixed: tuple[int, ...]
+    ) -> None:
         self._how = function, grid, 1, 1, threads, 1, 1, shared_memory
-        self._parameters = [*(0,) * 6, *fixed]
+        changing = len(packing) - len(fixed)
+        self._pack_into = struct.Struct(packing[:changing]).pack_into
+        self._parameters = [*(0,) * changing, *fixed]
         self._blocks: list[_Block] = []  # those that no launch is using
 
-    def launch(self, queue: Queue, x: int, y: int, w: int, temporary: int, sign: float, factor: float) -> None:
+    def launch(self, queue: Queue, addresses: tuple[int, ...], workspace: int, sign: float, factor: float) -> None:
         """Queue the kernel. It returns before the kernel has run."""
         try:
             block = self._blocks.pop()
         except IndexError:
             block = _Block(self._parameters)
         try:
-            _HEAD.pack_into(block.values, 0, x, y, w, temporary, sign, factor)
+            self._pack_into(block.values, 0, *addresses, workspace, sign, factor)
             if int(_cuda.cuCtxGetCurrent()[1]) == _context(queue.ordinal):
                 error = _cuda.cuLaunchKernel(*self._how, queue.stream, block.pointers, 0)[0]
             else:

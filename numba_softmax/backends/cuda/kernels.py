@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from numba import float32, float64, int64, types
+from numba import float32, types
 
 from ... import kernel_code
 from ...building import built
@@ -44,11 +44,8 @@ class Compiled(NamedTuple):
 
 def compile_kernel(kernel: Kernel, target: tuple[int, int]) -> Compiled:
     """Compile a kernel for a virtual architecture; that takes no GPU."""
-    g = kernel.geometry
-    dims = types.UniTuple(int64, 4 * (g.row_dims + g.reduced_dims))
-    signature = (int64, int64, int64, int64, float64, float64, int64, int64, int64, dims)
     try:
-        return _compiled(kernel.function, signature, kernel.threads, target)
+        return _compiled(kernel.function, kernel.signature, kernel.threads, target)
     except Exception as error:
         check_compiler(error)
         raise

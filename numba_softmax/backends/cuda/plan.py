@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from numba import float64, int64, types
 
 from ... import kernel_code
 from ...call.layout import Dim, Layout
-from ...ops import STATE_OPS, Op
-from ..spec import Spec, across_rows, along_rows, stored
+from ...ops import Op, finishing, reading
+from ..spec import Spec, across_rows, along_rows, operands_for, stored
+from .chunks import make_finish_chunks, make_fold_chunks
 from .columns import make_columns, make_finish_columns, make_fold_columns
 from .device import WARP, WIDEST
+from .geometry import Geometry
 from .given import make_given_columns, make_given_rows, make_states
-from .rows import Stage, make_finish_chunks, make_fold_chunks, make_rows, make_staged_rows
+from .rows import Stage, make_rows, make_staged_rows
 from .shifts import can_shift
-from .tiles import STATE_NUMBERS, Geometry
 
 kernel_code.register()
 
@@ -39,7 +41,7 @@ MAKERS: dict[str, Callable[[Spec, Geometry], Callable]] = {
 """What makes a kernel's function, not compiled yet."""
 
 VALUES = 32
-"""Elements of a row that a thread has in registers, at most."""
+"""Elements of a row that a thread has in registers, at most; of all operands that are read an element."""
 
 VECTORS = 8
 """Vectors that a thread has in registers, at most: more would leave too few threads to hide the memory's latency."""
@@ -86,6 +88,25 @@ class Kernel(NamedTuple):
         """The kernel's body."""
         return MAKERS[self.regime](self.spec, self.geometry)
 
+    @property
+    def signature(self) -> tuple[Any, ...]:
+        """The parameters' types.
+
+        They are addresses, one for each operand; that of the workspace, the temporary memory for states of chunks; the
+        scale's sign and factor; how many rows there are, elements of a row, and elements of a chunk; and of each
+        dimension the size and a stride for each operand.
+        """
+        operands, g = len(self.spec.operands), self.geometry
+        addresses = types.UniTuple(int64, operands)
+        dims = types.UniTuple(int64, (1 + operands) * (g.row_dims + g.reduced_dims))
+        return addresses, int64, float64, float64, int64, int64, int64, dims
+
+    @property
+    def packing(self) -> str:
+        """How the parameters lie in memory, one after the other: letters of `struct`."""
+        flat = (t for p in self.signature for t in ([p.dtype] * p.count if isinstance(p, types.UniTuple) else [p]))
+        return "".join("d" if t is float64 else "q" for t in flat)
+
 
 class Launch(NamedTuple):
     """A kernel, on so many blocks, with so many bytes of shared memory."""
@@ -99,53 +120,63 @@ class Plan(NamedTuple):
     """What serves a layout: launches, one after the other."""
 
     launches: tuple[Launch, ...]
-    temporary: int  # bytes of memory
-    parameters: tuple[int, ...]  # of all kernels, after the addresses and the scale
+    workspace: int  # bytes of temporary memory
+    parameters: tuple[int, ...]  # of all kernels, after the scale
 
 
-def plan(op: Op, layout: Layout, machine: Machine, scaled: bool, wide: bool, places: tuple[int, int, int]) -> Plan:
-    """Choose the kernels; `places` are the addresses of elements, results and mask, or these modulo 16."""
-    return _Planner(op, layout, machine, scaled, wide, places).plan()
+def plan(op: Op, layout: Layout, machine: Machine, scaled: bool, in_float64: bool, alignments: tuple[int, ...]) -> Plan:
+    """Choose the kernels; `alignments` are the operands' addresses, or these modulo 16."""
+    return _Planner(Spec(op, layout.operands, scaled, in_float64), layout, machine, alignments).plan()
 
 
 class _Planner:
     """One choice."""
 
-    def __init__(
-        self, op: Op, layout: Layout, machine: Machine, scaled: bool, wide: bool, places: tuple[int, int, int]
-    ) -> None:
-        self.layout, self.machine, self.places = layout, machine, places
-        self.spec = Spec(op, layout.x, layout.y, layout.masked, scaled, wide)
-        self.x, self.y = stored(layout.x), stored(layout.y)
-        self.number_bytes = self.spec.number.bitwidth // 8
+    def __init__(self, spec: Spec, layout: Layout, machine: Machine, alignments: tuple[int, ...]) -> None:
+        self.spec, self.layout, self.machine, self.alignments = spec, layout, machine, alignments
+        self.number_bytes = spec.number.bitwidth // 8
+        self.given = spec.state is not None
+        self.of_elements = spec.op.elements is not None
 
     def plan(self) -> Plan:
         layout = self.layout
-        if layout.states == "x":
+        if not self.spec.elements:
             return self._states()
-        along = along_rows(layout, self.x, self.y, self.spec.op.reduces)
-        if across_rows(layout, self.x, self.y) and (layout.n == 1 or not along):
+        along = along_rows(layout)
+        if across_rows(layout) and (layout.n == 1 or not along):
             return self._columns()
         return self._rows(along)
 
-    def _rounds_to_bfloat16(self) -> bool:
-        return self.y.number == "bfloat16" and self.machine.capability >= (8, 0)
-
     def _elements(self, across: bool) -> int:
         """Elements of a vector: 16 bytes of elements or results, and not too many numbers to compute with."""
-        y_bytes = self.y.bytes if across or not self.spec.op.reduces else 1
-        return WIDEST // max(self.x.bytes, y_bytes, self.number_bytes // 2)
-
-    def _widths(self, elements: int, dims: Iterable[tuple[int, ...]]) -> tuple[int, int, int]:
-        """The widest accesses to elements, results and mask that all vectors are aligned to."""
-        steps = list(zip(*(dim[1:] for dim in dims), strict=True)) or [()] * 3
-        x_bytes = 8 if self.layout.states == "x" else self.x.bytes
-        sizes = x_bytes, self.y.bytes, int(self.spec.masked)
-        x, y, w = (
-            math.gcd(elements * size, place, *by) for size, place, by in zip(sizes, self.places, steps, strict=True)
+        sizes = (
+            size
+            for o, size in zip(self.spec.operands, self.spec.sizes, strict=True)
+            if o.per == "element" or (across and o.written)
         )
-        y = math.gcd(y, self.layout.rows * self.y.bytes if self.spec.row_numbers > 1 else 0)
-        return x, y, w if self.spec.masked else 0
+        return WIDEST // max(*sizes, self.number_bytes // 2)
+
+    def _vectors(self, most: int, values: int, elements: int) -> int:
+        """Vectors that a thread reads of each operand at once, at most: so many in all, or so many elements."""
+        return max(1, min(most, values // elements) // len(self.spec.elements))
+
+    def _geometry(self, elements: int, length: int, dims: tuple[Dim, ...], reduced_dims: int) -> Geometry:
+        """The geometry for vectors of `length` numbers, whose places follow from these dimensions; of one thread."""
+        spec, operands = self.spec, range(len(self.spec.operands))
+        to_bfloat16 = any(
+            o.written and f.number == "bfloat16" for o, f in zip(spec.operands, spec.formats, strict=True)
+        )
+        return Geometry(
+            1, 1, elements, tuple(self._width(i, elements, dims) for i in operands), tuple(False for _ in operands),
+            length % elements != 0, len(self.layout.row_dims), reduced_dims,
+            to_bfloat16 and self.machine.capability >= (8, 0),
+        )  # fmt: skip
+
+    def _width(self, i: int, elements: int, dims: Iterable[Dim]) -> int:
+        """The widest access to an operand that all vectors are aligned to."""
+        operand, size = self.spec.operands[i], self.spec.sizes[i]
+        planes = self.layout.rows * size if operand.count > 1 else 0
+        return math.gcd(min(WIDEST, elements * size), self.alignments[i], planes, *(dim[1 + i] for dim in dims))
 
     # ------------------------------------------------------------------- rows
 
@@ -153,126 +184,135 @@ class _Planner:
         layout, n = self.layout, self.layout.n
         elements = self._elements(False) if along else 1
         dims = (*layout.row_dims, *(() if along else layout.reduced_dims))
-        geometry = Geometry(
-            1, 1, elements, self._widths(elements, dims), (False, False), n % elements != 0,
-            len(layout.row_dims), 0 if along else len(layout.reduced_dims), self._rounds_to_bfloat16(),
-        )  # fmt: skip
+        geometry = self._geometry(elements, n, dims, 0 if along else len(layout.reduced_dims))
         vectors = max(1, math.ceil(n / elements))
         if along and vectors >= SHIFTED:
             geometry = geometry._replace(shifted=self._shifts(geometry))
-        for threads, each in _shares(elements):
+        most = self._vectors(VECTORS, VALUES, elements)
+        for threads, each in _shares(most):
             if threads * each >= vectors:
                 return self._rows_in_registers(geometry._replace(threads=threads, vectors=each), dims)
-        if layout.states == "given":
-            each = min(VECTORS, VALUES // elements) // 2
-            return self._rows_in_registers(geometry._replace(threads=CHUNK_THREADS, vectors=each), dims)
-        each = min(STAGED_VECTORS, STAGED_VALUES // elements)
+        longer = geometry._replace(threads=CHUNK_THREADS, vectors=most)
+        if self.given:
+            return self._rows_in_registers(_with_half(longer), dims)
+        each = self._vectors(STAGED_VECTORS, STAGED_VALUES, elements)
         staged = geometry._replace(threads=STAGED_THREADS, vectors=each)
         room = Stage(self.spec, staged).room(n)
         if room + self._slots(staged) <= self.machine.shared_memory:
             kernel = Kernel("staged_rows", self.spec, staged, staged.threads)
-            return self._plan((Launch(kernel, layout.rows, 0 if self.spec.op.reduces else room),), dims)
-        each = min(VECTORS, VALUES // elements)
-        return self._chunks(geometry._replace(threads=CHUNK_THREADS, vectors=each), dims)
+            return self._plan((Launch(kernel, layout.rows, room if self.of_elements else 0),), dims)
+        return self._chunks(longer, dims)
 
-    def _shifts(self, geometry: Geometry) -> tuple[bool, bool]:
-        """Whether vectors of elements, and of results, are shifted rather than taken apart."""
-        x, y = (
-            can_shift(stored, geometry.elements) and stored.bytes <= width < stored.bytes * geometry.elements
-            for stored, width in zip((self.x, self.y), geometry.widths, strict=False)
+    def _shifts(self, geometry: Geometry) -> tuple[bool, ...]:
+        """Whether vectors of an operand are shifted rather than taken apart."""
+        return tuple(
+            o.per == "element"
+            and o.kind == "number"
+            and can_shift(stored, geometry.elements)
+            and stored.bytes <= width < stored.bytes * geometry.elements
+            for o, stored, width in zip(self.spec.operands, self.spec.formats, geometry.widths, strict=True)
         )
-        return x, y and not self.spec.op.reduces
 
     def _slots(self, geometry: Geometry) -> int:
         """Bytes of shared memory for the states of warps."""
-        return 3 * max(WIDEST, geometry.warps * self.number_bytes)
+        return len(self.spec.op.fold.state) * max(WIDEST, geometry.warps * self.number_bytes)
 
-    def _rows_in_registers(self, geometry: Geometry, dims: tuple[tuple[int, ...], ...]) -> Plan:
+    def _rows_in_registers(self, geometry: Geometry, dims: tuple[Dim, ...]) -> Plan:
         layout = self.layout
-        kernel = Kernel(self._given("rows"), self.spec, geometry, geometry.rows * geometry.threads)
+        kernel = Kernel(self._regime("rows"), self.spec, geometry, geometry.rows * geometry.threads)
         tiles = max(1, math.ceil(layout.n / geometry.tile))  # more than one only where states are given
         return self._plan((Launch(kernel, math.ceil(layout.rows / geometry.rows) * tiles),), dims)
 
-    def _given(self, regime: str) -> str:
+    def _regime(self, regime: str) -> str:
         """The regime, or the one that takes its place where states are given."""
-        return f"given_{regime}" if self.layout.states else regime
+        return f"given_{regime}" if self.given else regime
 
     def _states(self) -> Plan:
         dims, threads = self.layout.row_dims, CHUNK_THREADS
-        geometry = Geometry(
-            threads, 1, 1, self._widths(1, dims), (False, False), False, len(dims), 0, self._rounds_to_bfloat16()
-        )
+        geometry = self._geometry(1, 1, dims, 0)._replace(threads=threads)
         kernel = Kernel("states", self.spec, geometry, threads)
         return self._plan((Launch(kernel, math.ceil(self.layout.rows / threads)),), dims)
 
-    def _chunks(self, geometry: Geometry, dims: tuple[tuple[int, ...], ...]) -> Plan:
+    def _chunks(self, geometry: Geometry, dims: tuple[Dim, ...]) -> Plan:
         layout = self.layout
         chunk = geometry.tile * math.ceil(layout.n / (geometry.tile * MOST_CHUNKS))
         chunks = math.ceil(layout.n / chunk)
         fold = Kernel("fold_chunks", self.spec, geometry, geometry.threads)
         # Results need more registers than states do.
-        fewer = geometry._replace(vectors=geometry.vectors // 2)
+        fewer = _with_half(geometry)
         finish = Kernel("finish_chunks", self.spec, fewer, fewer.threads)
         blocks = layout.rows * chunks
-        launches = Launch(fold, blocks), Launch(finish, layout.rows if self.spec.op.reduces else blocks)
-        return self._plan(launches, dims, blocks * STATE_NUMBERS * self.number_bytes, chunk)
+        launches = Launch(fold, blocks), Launch(finish, blocks if self.of_elements else layout.rows)
+        return self._plan(launches, dims, blocks * self._state_bytes(), chunk)
+
+    def _state_bytes(self) -> int:
+        """Bytes of a chunk's state."""
+        return len(self.spec.op.fold.state) * self.number_bytes
 
     # ---------------------------------------------------------------- columns
 
     def _columns(self) -> Plan:
         layout, n, elements = self.layout, self.layout.n, self._elements(True)
-        inner = layout.row_dims[-1][0]
+        *outer_dims, (inner, *steps) = layout.row_dims
         vectors = math.ceil(inner / elements)
         dims = (*layout.row_dims, *layout.reduced_dims)
-        geometry = Geometry(
-            1, 1, elements, self._widths(elements, (*layout.row_dims[:-1], *layout.reduced_dims)), (False, False),
-            inner % elements != 0, len(layout.row_dims), 1, self._rounds_to_bfloat16(), 2,
-        )  # fmt: skip
-        most = min(VECTORS, VALUES // elements)
+        geometry = self._apart(self._geometry(elements, inner, (*outer_dims, *layout.reduced_dims), 1), steps)
+        most = self._vectors(VECTORS, VALUES, elements)
 
-        def groups_in(across: int) -> int:
-            return max(1, across >> (vectors - 1).bit_length())
+        def shared_out(threads: int, each: int, across: int) -> Geometry:
+            groups = max(1, across >> (vectors - 1).bit_length())
+            return geometry._replace(threads=threads, vectors=each, across=across, groups=groups)
 
         for threads, across in RANKS:
             if threads * most >= n:
                 each = next(k for k in (1, 2, 4, 8) if threads * k >= n)
-                geometry = geometry._replace(threads=threads, vectors=each, across=across, groups=groups_in(across))
-                kernel = Kernel(self._given("columns"), self.spec, geometry, threads * geometry.across)
-                return self._plan((Launch(kernel, self._strips(geometry)),), dims, chunk=threads * each)
+                in_registers = shared_out(threads, each, across)
+                kernel = Kernel(self._regime("columns"), self.spec, in_registers, threads * across)
+                return self._plan((Launch(kernel, self._strips(in_registers)),), dims, chunk=threads * each)
         threads, across = LONG_RANKS
-        geometry = geometry._replace(threads=threads, vectors=most, across=across, groups=groups_in(across))
-        if layout.states == "given":
-            kernel, tile = Kernel("given_columns", self.spec, geometry, threads * across), threads * most
-            return self._plan((Launch(kernel, self._strips(geometry) * math.ceil(n / tile)),), dims, chunk=tile)
+        geometry, threads_of_block = shared_out(threads, most, across), threads * across
+        strips, tile = self._strips(geometry), threads * most
+        if self.given:
+            kernel = Kernel("given_columns", self.spec, geometry, threads_of_block)
+            return self._plan((Launch(kernel, strips * math.ceil(n / tile)),), dims, chunk=tile)
         chunk = LEAST_COLUMN_CHUNK * math.ceil(n / (LEAST_COLUMN_CHUNK * MOST_COLUMN_CHUNKS))
         chunks = math.ceil(n / chunk)
-        fold, finish = (
-            Kernel(r, self.spec, geometry, threads * geometry.across) for r in ("fold_columns", "finish_columns")
-        )
-        strips = self._strips(geometry)
-        launches = Launch(fold, strips * chunks), Launch(finish, strips * (1 if self.spec.op.reduces else chunks))
-        return self._plan(launches, dims, layout.rows * chunks * STATE_NUMBERS * self.number_bytes, chunk)
+        fold, finish = (Kernel(r, self.spec, geometry, threads_of_block) for r in ("fold_columns", "finish_columns"))
+        launches = Launch(fold, strips * chunks), Launch(finish, strips * (chunks if self.of_elements else 1))
+        return self._plan(launches, dims, layout.rows * chunks * self._state_bytes(), chunk)
+
+    def _apart(self, geometry: Geometry, steps: list[int]) -> Geometry:
+        """The geometry where rows are neighbours, but their numbers in some operands that are read are not."""
+        spec = self.spec
+        apart = tuple(o.per == "row" and s != size for o, s, size in zip(spec.operands, steps, spec.sizes, strict=True))
+        if not any(apart):
+            return geometry
+        each = zip(geometry.widths, apart, steps, strict=True)
+        return geometry._replace(apart=apart, widths=tuple(math.gcd(w, s) if a else w for w, a, s in each))
 
     def _strips(self, geometry: Geometry) -> int:
         inner = self.layout.row_dims[-1][0]
         side_by_side = geometry.across // geometry.groups * geometry.elements
         return math.ceil(self.layout.rows // inner / geometry.groups) * math.ceil(inner / side_by_side)
 
-    def _plan(
-        self, launches: tuple[Launch, ...], dims: tuple[tuple[int, ...], ...], temporary: int = 0, chunk: int = 0
-    ) -> Plan:
+    def _plan(self, launches: tuple[Launch, ...], dims: tuple[Dim, ...], workspace: int = 0, chunk: int = 0) -> Plan:
         numbers = (self.layout.rows, self.layout.n, chunk, *(number for dim in dims for number in dim))
-        return Plan(launches, temporary, numbers)
+        return Plan(launches, workspace, numbers)
 
 
-def _shares(elements: int) -> Iterable[tuple[int, int]]:
-    """The threads of a row and the vectors of each, for rows in registers, from the shortest row on."""
-    most = min(VECTORS, VALUES // elements)
-    yield from ((1, 1), (2, 1), (4, 1), (8, 1), (8, 2), (8, 4), (16, 4), (WARP, 4))
+def _with_half(geometry: Geometry) -> Geometry:
+    """The geometry with half as many vectors."""
+    return geometry._replace(vectors=max(1, geometry.vectors // 2))
+
+
+def _shares(most: int) -> Iterable[tuple[int, int]]:
+    """The threads of a row and the vectors of each, at most so many, from the shortest row on."""
+    shares = [(1, 1), (2, 1), (4, 1), (8, 1), (8, 2), (8, 4), (16, 4), (WARP, 4)]
     threads = WARP
     while threads <= MOST_THREADS:
-        yield from ((threads, most * 3 // 4), (threads, most))
+        shares += [(threads, most * 3 // 4), (threads, most)]
         threads *= 2
+    return [(threads, each) for threads, each in shares if 0 < each <= most]
 
 
 def kernels_for(op: Op, x: str, y: str, masked: bool, scaled: bool, machine: Machine) -> list[Kernel]:
@@ -281,48 +321,54 @@ def kernels_for(op: Op, x: str, y: str, masked: bool, scaled: bool, machine: Mac
     The shortest kinds of rows come first.
     """
     found: dict[Kernel, None] = {}
-    for layout, places in _samples(op, x, y, masked):
-        for launch in plan(op, layout, machine, scaled, False, places).launches:
+    for layout, alignments in _samples(op, x, y, masked):
+        for launch in plan(op, layout, machine, scaled, False, alignments).launches:
             found.setdefault(launch.kernel)
     return list(found)
 
 
 def state_kernels_for(op: Op, x: str, masked: bool, scaled: bool, machine: Machine) -> list[Kernel]:
-    """Kernels for states of rows in that format: all that fold or read them, and the largest that need them given."""
+    """Kernels for states of rows in that format.
+
+    They are all of an op that makes them or works on them; of other ops, the largest that finish elements, and those
+    that read results off states.
+    """
     if scaled and not op.takes_scale:
         return []
-    y = "float64" if op.gives_states else x
-    if op.reduces:
-        states = Layout(x, y, False, 1024, 1, ((1024, 8, stored(y).bytes, 0),), ((1, 0, 0, 0),), "x")
-        (launch,) = plan(op, states, machine, scaled, False, (0, 0, 0)).launches
-        return [*(kernels_for(op, x, y, masked, scaled, machine) if op is STATE_OPS["fold"] else ()), launch.kernel]
+    if any(o.kind == "state" for o in op.operands) or all(o.per == "row" for o in op.operands):
+        return kernels_for(op, x, x, masked, scaled, machine)
     largest: dict[tuple, Kernel] = {}
-    for layout, places in _samples(op, x, y, masked):
-        for launch in plan(op, replace(layout, states="given"), machine, scaled, False, places).launches:
-            g = launch.kernel.geometry
-            kind = launch.kernel.regime, g.widths, g.shifted, g.ragged, g.reduced_dims
-            if kind not in largest or g.tile >= largest[kind].geometry.tile:
-                largest[kind] = launch.kernel
-    return list(largest.values())
+    for kernel in kernels_for(finishing(op), x, x, masked, scaled, machine) if op.elements else ():
+        g = kernel.geometry
+        kind = kernel.regime, g.widths, g.shifted, g.ragged, g.reduced_dims
+        if kind not in largest or g.tile >= largest[kind].geometry.tile:
+            largest[kind] = kernel
+    return [*largest.values(), *(kernels_for(reading(op), x, x, False, scaled, machine) if op.rows else ())]
 
 
-def _samples(op: Op, x: str, y: str, masked: bool) -> Iterable[tuple[Layout, tuple[int, int, int]]]:
-    """Layouts for which plans differ, with addresses."""
-    x_size, y_size = stored(x).bytes, stored(y).bytes
-    lengths = [*(1 << k for k in range(15)), *(3 << k for k in range(3, 13)), 1 << 20]
+def _samples(op: Op, x: str, y: str, masked: bool) -> Iterable[tuple[Layout, tuple[int, ...]]]:
+    """Layouts for which plans differ, with alignments."""
+    operands = operands_for(op, x, y, masked)
+    sizes = tuple(stored(o.format).bytes for o in operands)
+    aligned = (0,) * len(sizes)
 
-    def layout(rows: int, n: int, row_steps: tuple[int, int, int], steps: tuple[int, int, int]) -> Layout:
-        def dim(count: int, x_step: int, y_step: int, w_step: int) -> Dim:
-            return count, x_step * x_size, y_step * y_size, w_step * masked
+    def layout(rows: int, n: int, row_step: int, step: int, of_first: int = 1) -> Layout:
+        """Steps are those of elements, the first operand's times `of_first`."""
 
-        reduced = (steps[0], 0, steps[2]) if op.reduces else steps
-        return Layout(x, y, masked, rows, n, (dim(rows, *row_steps),), (dim(n, *reduced),))
+        def dim(count: int, step: int, row_step: int) -> Dim:
+            steps = [size * (step if o.per == "element" else row_step) for o, size in zip(operands, sizes, strict=True)]
+            return count, steps[0] * of_first, *steps[1:]
 
-    for n in lengths:
-        yield layout(1024, n, (n, 1 if op.reduces else n, n), (1, 1, 1)), (0, 0, 0)
-        yield layout(1024, n, (1, 1, 1), (1024, 1024, 1024)), (0, 0, 0)
+        return Layout(operands, rows, n, (dim(rows, row_step, 1),), (dim(n, step, 0),))
+
+    if all(o.per == "row" for o in operands):
+        yield layout(1024, 1, 1, 0), aligned
+        return
+    for n in (*(1 << k for k in range(15)), *(3 << k for k in range(3, 13)), 1 << 20):
+        yield layout(1024, n, n, 1), aligned
+        yield layout(1024, n, 1, 1024), aligned
     for n in (1 << 13, 1 << 15, 1 << 20):
-        yield layout(1023, n - 1, (n - 1, 1 if op.reduces else n - 1, n - 1), (1, 1, 1)), (x_size, y_size, 1)
-        yield layout(1023, n - 1, (2 * n, 1 if op.reduces else n, n), (2, 1, 1)), (0, 0, 0)
+        yield layout(1023, n - 1, n - 1, 1), sizes
+        yield layout(1023, n - 1, n, 1, 2), aligned
     for n in (16, 64, 128, 256, 1 << 20):
-        yield layout(1023, n - 1, (1, 1, 1), (1023, 1023, 1023)), (x_size, y_size, 1)
+        yield layout(1023, n - 1, 1, 1023), sizes

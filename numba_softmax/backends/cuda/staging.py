@@ -17,7 +17,7 @@ import numpy as np
 
 from ...call.layout import Dim, Layout, layout_of_dims, order_in_memory
 from ...call.memory import stand_in
-from ...ops import Op
+from ...ops import Op, Operand
 from .. import cuda
 from . import driver
 from .driver import Queue
@@ -26,8 +26,6 @@ SLICE_BYTES = 1 << 23
 """Bytes of elements in a slice: enough for the full speed of a bus, and little to wait for at both ends."""
 
 SLOTS = 3
-
-_Y = 1  # the results, among elements, results and mask
 
 
 class Box(NamedTuple):
@@ -38,7 +36,7 @@ class Box(NamedTuple):
 
 
 class Part(NamedTuple):
-    """What a box holds of one array: of the elements, the results or the mask."""
+    """What a box holds of one operand."""
 
     sizes: tuple[int, ...]  # along the rows' dimensions and the reduced ones; 1 where the array repeats itself
     steps: tuple[int, ...]  # of a copy without gaps, in the order in memory of the array; 0 where that repeats itself
@@ -46,8 +44,9 @@ class Part(NamedTuple):
 
 
 class Side(NamedTuple):
-    """One of the three arrays in host memory. Bits are copied, so its elements are unsigned integers."""
+    """An operand in host memory. Bits are copied, so its elements are unsigned integers."""
 
+    operand: Operand
     dtype: np.dtype  # with the array's order of bytes
     steps: tuple[int, ...]  # along the rows' dimensions and the reduced ones
 
@@ -59,26 +58,22 @@ class Side(NamedTuple):
                 steps[i], nbytes = nbytes, nbytes * sizes[i]
         return Part(sizes, tuple(steps), nbytes)
 
-    def in_array(self, address: int, start: tuple[int, ...], part: Part, writeable: bool = False) -> np.ndarray:
+    def in_array(self, address: int, start: tuple[int, ...], part: Part) -> np.ndarray:
         """A part as it lies in the array, whose first element is at the address."""
         address += sum(i * step for i, step in zip(start, self.steps, strict=False))
-        return stand_in(address, part.sizes, self.dtype, self.steps, writeable)
+        return stand_in(address, part.sizes, self.dtype, self.steps, self.operand.written)
 
     def in_slot(self, address: int, part: Part) -> np.ndarray:
         """The same part in a slot's pinned memory."""
         return stand_in(address, part.sizes, self.dtype.newbyteorder("="), part.steps, True)
 
 
-def starter(op: Op, layout: Layout) -> Callable[[int, int, int, float | None], None]:
+def launcher_for(op: Op, layout: Layout) -> Callable[[tuple[int, ...], float | None], None]:
     """A function that computes calls with that layout, as `devices` describes it."""
-    if not layout.rows or not (layout.n or op.reduces):
-        return lambda x, y, w, scale: None
+    if not layout.rows or not (layout.n or op.rows):
+        return lambda addresses, scale: None
     plan = Staged(op, layout)
-
-    def start(x: int, y: int, w: int, scale: float | None) -> None:
-        plan.run(driver.current_ordinal(), (x, y, w), scale)
-
-    return start
+    return lambda addresses, scale: plan.run(driver.current_ordinal(), addresses, scale)
 
 
 def warm(op: Op, x: str, y: str, masked: bool, scaled: bool) -> list[Callable[[], Callable]]:
@@ -93,22 +88,21 @@ class Staged:
         self._op, self._layout = op, layout
         self._row_sizes = tuple(dim[0] for dim in layout.row_dims)
         self._n_sizes = tuple(dim[0] for dim in layout.reduced_dims)
-        _, x, y, w = zip(*layout.row_dims, *layout.reduced_dims, strict=True)
-        sides = Side(_bits(layout.x), x), Side(_bits(layout.y), y), Side(np.dtype(np.uint8), w)
-        self._sides = sides if layout.masked else sides[:2]
+        _, *steps = zip(*layout.row_dims, *layout.reduced_dims, strict=True)
+        self.sides = [Side(o, _bits(o.format), of_o) for o, of_o in zip(layout.operands, steps, strict=True)]
         row = Box((), (1,) * len(self._row_sizes))
         self._row_bytes = max(part.nbytes for part in self.parts(row))
-        self._starters: dict[tuple[int, ...], Callable] = {}
+        self._launchers: dict[tuple[int, ...], Callable] = {}
 
     def boxes(self) -> Iterator[Box]:
         """All slices; none is larger than the first one."""
         return _boxes(self._row_sizes, max(1, SLICE_BYTES // max(1, self._row_bytes)))
 
     def parts(self, box: Box) -> list[Part]:
-        """What a box holds of each array."""
-        return [side.part((*box.sizes, *self._n_sizes)) for side in self._sides]
+        """What a box holds of each operand."""
+        return [side.part((*box.sizes, *self._n_sizes)) for side in self.sides]
 
-    def run(self, ordinal: int, addresses: tuple[int, int, int], scale: float | None) -> None:
+    def run(self, ordinal: int, addresses: tuple[int, ...], scale: float | None) -> None:
         """Compute. At the end, however it comes, nothing is under way any more and nothing is kept."""
         with ExitStack() as stack:
             slots: list[Slot] = []
@@ -139,20 +133,14 @@ class Staged:
 
     def launch(self, box: Box, parts: list[Part], addresses: list[int], scale: float | None, queue: Queue) -> None:
         """Queue the work on a box. There are few sizes of boxes, and each is planned once."""
-        start = self._starters.get(box.sizes)
-        if start is None:
-            steps = [part.steps for part in parts] + [(0,) * len(parts[0].steps)] * (3 - len(parts))
+        launch = self._launchers.get(box.sizes)
+        if launch is None:
+            steps = [part.steps for part in parts]
             dims: list[Dim] = list(zip((*box.sizes, *self._n_sizes), *steps, strict=True))
-            x, y, rows = self._layout.x.removeprefix(">"), self._layout.y.removeprefix(">"), len(box.sizes)
-            layout = layout_of_dims(x, y, self._layout.masked, dims[:rows], dims[rows:])
-            start = self._starters[box.sizes] = cuda.starter(self._op, layout)
-        x_at, y_at, *w_at = addresses
-        start(x_at, y_at, w_at[0] if w_at else 0, scale, queue)
-
-    def move(self, k: int, address: int, box: Box, part: Part, pinned: int) -> None:
-        """Copy a part of array `k` to pinned memory; of the results, from there."""
-        there, here = self._sides[k].in_array(address, box.start, part, k == _Y), self._sides[k].in_slot(pinned, part)
-        np.copyto(*((there, here) if k == _Y else (here, there)))
+            operands = [o._replace(format=o.format.removeprefix(">")) for o in self._layout.operands]
+            layout = layout_of_dims(operands, dims[: len(box.sizes)], dims[len(box.sizes) :])
+            launch = self._launchers[box.sizes] = cuda.launcher_for(self._op, layout)
+        launch(tuple(addresses), scale, queue)
 
 
 class Slot:
@@ -167,22 +155,26 @@ class Slot:
         self._pinned = [resources.enter_context(driver.pinned(ordinal, max(1, size))) for size in sizes]
         resources.callback(driver.drain, self._queue)  # it comes first when they are released
 
-    def start(self, box: Box, addresses: tuple[int, int, int], scale: float | None) -> None:
+    def start(self, box: Box, addresses: tuple[int, ...], scale: float | None) -> None:
         """Queue a box: there, the work, and back."""
         parts, queue = self._plan.parts(box), self._queue
-        for k, part in enumerate(parts):
-            if k != _Y and part.nbytes:
-                self._plan.move(k, addresses[k], box, part, self._pinned[k])
+        for k, (side, part) in enumerate(zip(self._plan.sides, parts, strict=True)):
+            if side.operand.read and part.nbytes:
+                np.copyto(side.in_slot(self._pinned[k], part), side.in_array(addresses[k], box.start, part))
                 driver.copy_to_device(queue, self._gpu[k], self._pinned[k], part.nbytes)
         self._plan.launch(box, parts, self._gpu, scale, queue)
-        driver.copy_to_host(queue, self._pinned[_Y], self._gpu[_Y], parts[_Y].nbytes)
+        for k, (side, part) in enumerate(zip(self._plan.sides, parts, strict=True)):
+            if side.operand.written and part.nbytes:
+                driver.copy_to_host(queue, self._pinned[k], self._gpu[k], part.nbytes)
         self._box, self._parts = box, parts
 
-    def take_results(self, addresses: tuple[int, int, int]) -> None:
+    def take_results(self, addresses: tuple[int, ...]) -> None:
         """Wait for a box, if there is one, and put its results where they belong."""
         if self._box is not None:
             driver.synchronize(self._queue)
-            self._plan.move(_Y, addresses[_Y], self._box, self._parts[_Y], self._pinned[_Y])
+            for k, (side, part) in enumerate(zip(self._plan.sides, self._parts, strict=True)):
+                if side.operand.written:
+                    np.copyto(side.in_array(addresses[k], self._box.start, part), side.in_slot(self._pinned[k], part))
             self._box = None
 
 

@@ -1,0 +1,55 @@
+"""How rows are shared out to threads, and how they lie in memory: what a kernel is compiled for besides its op.
+
+The elements of a row go to its threads in turn, a vector each; a thread has several of them. So the order of all sums
+follows from the length of the row and the formats alone: not from where the row lies, nor from how wide the accesses
+to it can be.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from ... import kernel_code
+from .device import WARP
+
+kernel_code.register()
+
+BLOCK = 128
+"""Threads in a block, where that is enough for a row."""
+
+
+class Geometry(NamedTuple):
+    """How rows are shared out to threads, and how they lie in memory."""
+
+    threads: int  # of a row; a power of two
+    vectors: int  # of a thread
+    elements: int  # of a vector
+    widths: tuple[int, ...]  # bytes in an access to each operand
+    shifted: tuple[bool, ...]  # whether the operand's rows may begin within a vector: see `shifts`
+    ragged: bool  # whether a row may end within a vector
+    row_dims: int
+    reduced_dims: int  # 0 if the elements of a row are neighbours in memory
+    bfloat16: bool  # whether the machine rounds to bfloat16
+    across: int = 1  # threads side by side across rows, if those are neighbours in memory
+    groups: int = 1  # of rows that are neighbours, among these threads
+    apart: tuple[bool, ...] = ()  # whether the operand's numbers of such neighbours lie apart; () if none do
+
+    @property
+    def tile(self) -> int:
+        """Elements that the threads of a row hold together."""
+        return self.threads * self.vectors * self.elements
+
+    @property
+    def rows(self) -> int:
+        """How many rows a block works on, with threads along them."""
+        return max(1, BLOCK // self.threads)
+
+    @property
+    def lanes(self) -> int:
+        """How many lanes of a warp work on a row."""
+        return min(self.threads, WARP)
+
+    @property
+    def warps(self) -> int:
+        """How many warps work on a row."""
+        return max(1, self.threads // WARP)
