@@ -66,10 +66,10 @@ class TimedDriver(Driver):
         return (0,)
 
 
-def starter(op, layout):
+def launcher_for(op, layout):
     """The CPU's kernels in the place of a GPU's."""
-    start = cpu.starter(op, layout)
-    return lambda x, y, w, scale, queue: start(x, y, w, scale)
+    launch = cpu.launcher_for(op, layout)
+    return lambda addresses, scale, queue: launch(addresses, scale)
 
 
 class FakeMaker(cuda_arrays.Maker):
@@ -144,7 +144,7 @@ def gpu_fixture(monkeypatch, one_thread):
     monkeypatch.setattr(driver, "_bindings", lambda: fake)
     monkeypatch.setattr(driver, "_cuda", driver._Unready())
     monkeypatch.setattr(driver, "assemble", lambda ptx, capability: (b"cubin", ""))
-    monkeypatch.setattr(cuda, "starter", starter)
+    monkeypatch.setattr(cuda, "launcher_for", launcher_for)
     modules = {"torch": fake_torch(current), "cupy": fake_cupy(current), "numba.cuda": fake_numba_cuda(current, fake)}
     pool = SimpleNamespace(free_all_blocks=lambda: None)
     modules["cupy"].get_default_memory_pool = lambda: pool

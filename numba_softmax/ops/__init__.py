@@ -4,11 +4,14 @@ The ops share the recurrence; each says what it reads and writes (its operands),
 and what its results are made of.
 """
 
+from .. import kernel_code
 from .declare import WHERE, Elements, Op, Operand
 from .log_softmax import LOG_SOFTMAX
 from .logsumexp import LOGSUMEXP
 from .softmax import SOFTMAX
 from .states import NUMBER_OPS, finishing, folding, identity, merging, moving, reading
+
+kernel_code.register()
 
 __all__ = [
     "OPS", "STATE_OPS", "WHERE", "Elements", "Op", "Operand", "finishing", "folding", "identity", "merging", "moving",
