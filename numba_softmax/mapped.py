@@ -50,27 +50,27 @@ def call(request: Request) -> Any:
         return whole_arrays.call(request._replace(x=x))
     op, out = request.op, request.out
     written = None if out is None else [HostCall(x, "x").out(array) for array in as_tuple(out, op)]
-    axes, shapes, scale, dtype = checked(request, x, written)
+    axes, forms, scale, dtype = checked(request, x, written)
     work = work_of(request, x, axes, scale)
+
+    def new(operand: Operand, shape: tuple[int, ...]) -> np.ndarray:
+        return np.empty(shape, dtype) if operand.per == "row" else np.empty_like(x, dtype, subok=False)
+
     if written is None:
-        results = [_new_result(o, x, shape, dtype) for o, shape in zip(op.results, shapes, strict=True)]
+        results = [new(o, shape) for o, shape in forms]
         compute(work, results)
         return _one_or_all([y if y.shape else y[()] for y in results])
     given = [view.array for view in written]
     check_apart(given)
     results = [
-        _new_result(o, x, y.shape, dtype) if needs_temporary(y, o.per == "element", *work.arrays) else y
-        for o, y in zip(op.results, given, strict=True)
+        new(o, shape) if needs_temporary(y, o.per == "element", *work.arrays) else y
+        for (o, shape), y in zip(forms, given, strict=True)
     ]
     compute(work, results)
     for y, result in zip(given, results, strict=True):
         if result is not y:
             y[...] = result
     return out
-
-
-def _new_result(operand: Operand, x: np.ndarray, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    return np.empty(shape, dtype) if operand.per == "row" else np.empty_like(x, dtype, subok=False)
 
 
 def _one_or_all(arrays: Sequence[np.ndarray]) -> Any:

@@ -7,6 +7,7 @@ a `HostCall`, or `backends.cuda.streams.GpuCall`.
 from __future__ import annotations
 
 import functools
+import operator
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -19,6 +20,9 @@ from .devices import in_host_memory, lies_on_gpu
 from .host_libraries import library_of
 from .layout import Form
 from .memory import address_of, extent, stand_in
+
+ADDRESS, FORM, FORM_AND_WRITEABLE = (operator.itemgetter(part) for part in (0, slice(1, 4), slice(1, 5)))
+"""Parts of a view: the first ones of the tuple that it is."""
 
 
 class Adapter(Protocol):
@@ -147,7 +151,7 @@ class HostCall:
         """Launch on the operands at these views, or at copies of them."""
         if copies:
             views = [_copied(view) if i in copies else view for i, view in enumerate(views)]
-        launch(tuple([view.address for view in views]), scale)
+        launch(tuple(map(ADDRESS, views)), scale)
 
     def as_user_array(self, array: np.ndarray) -> Any:
         """A new array as one of the library of `x`."""

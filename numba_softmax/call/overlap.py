@@ -34,22 +34,24 @@ def needs_temporary(y: np.ndarray, per_element: bool, *read: np.ndarray) -> bool
 
 
 class Meeting(NamedTuple):
-    """Two operands of which the second one is written, and the distances between them at which they may overlap."""
+    """Two operands of which the second one is written."""
 
     first: int
     second: int
-    distances: range
+    distances: range  # between them, at which they may overlap
+    same: bool  # whether at a distance of 0 each result lies on the element that it is made of
 
 
 def meetings_of(operands: Sequence[Operand], forms: Sequence[Form]) -> tuple[Meeting, ...]:
     """All pairs of operands that could meet; states cannot, which nobody else has."""
-    arrays = [i for i, o in enumerate(operands) if o.kind != "state"]
-    return tuple(
-        Meeting(i, j, overlap_distances(forms[i], forms[j]))
-        for j in arrays
-        for i in arrays
-        if operands[j].written and i != j and (i < j or not operands[i].written)
-    )
+    meetings = []
+    for j, y in enumerate(operands):
+        for i, o in enumerate(operands):
+            if y.written and i != j and (i < j or not o.written) and "state" not in (y.kind, o.kind):
+                same = o.per == y.per == "element" and not o.written and _lie_alike(forms[i], forms[j])
+                same = same and not _may_overlap_itself(*forms[j])
+                meetings.append(Meeting(i, j, overlap_distances(forms[i], forms[j]), same))
+    return tuple(meetings)
 
 
 def needs_copies(operands: tuple[Operand, ...], meetings: tuple[Meeting, ...], views: Sequence[Any]) -> tuple[int, ...]:
@@ -57,8 +59,9 @@ def needs_copies(operands: tuple[Operand, ...], meetings: tuple[Meeting, ...], v
 
     Results that overlap themselves, or each other, are refused.
     """
-    for first, second, distances in meetings:
-        if views[second].address - views[first].address in distances:
+    for first, second, distances, same in meetings:
+        distance = views[second].address - views[first].address
+        if distance in distances and not (same and distance == 0):
             start = views[first].address
             return _needs_copies(operands, tuple([(view.address - start, *view[1:4]) for view in views]))
     return ()
@@ -89,10 +92,12 @@ def _spoils(y: np.ndarray, read: np.ndarray, may_lie_on: bool) -> bool:
     """True if writing `y` could change `read` too early; where results may lie on elements, each may on its own."""
     if not _share_memory(read, y):
         return False
-    is_same = (
-        y.strides == read.strides and y.dtype.itemsize == read.dtype.itemsize and address_of(y) == address_of(read)
-    )
-    return not (may_lie_on and is_same)
+    return not (may_lie_on and _lie_alike(read, y) and address_of(read) == address_of(y))
+
+
+def _lie_alike(a: Form | np.ndarray, b: Form | np.ndarray) -> bool:
+    """True if elements of two arrays lie each on its own in the other one, once the first ones do."""
+    return a.strides == b.strides and a.dtype.itemsize == b.dtype.itemsize
 
 
 def _somewhere(distance: int, shape: tuple[int, ...], dtype: np.dtype, strides: tuple[int, ...]) -> np.ndarray:

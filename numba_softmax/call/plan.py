@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..ops import OPS, Op, Operand
-from .adapters import Adapter
 from .arguments import as_output_dtype, check_input_dtype, check_out
 from .devices import backend_named
 from .layout import BOOL, Form, bound, layout_of, strides_in_c_order, strides_with_reduced
-from .overlap import Meeting, meetings_of, needs_copies, overlap_distances
-from .request import axes_and_shapes
+from .overlap import Meeting, meetings_of, overlap_distances
+from .request import axes_and_results, check_written
 
 
 class Plan(NamedTuple):
@@ -24,10 +23,6 @@ class Plan(NamedTuple):
     launch: Callable  # computes it, as `devices` describes
     operands: tuple[Operand, ...]
     meetings: tuple[Meeting, ...]  # at which operands may overlap
-
-    def run(self, adapter: Adapter, views: Sequence[Any], scale: float | None) -> None:
-        """Launch on operands at these views."""
-        adapter.run(self.launch, views, scale, needs_copies(self.operands, self.meetings, views))
 
 
 @functools.lru_cache(maxsize=4096)
@@ -53,6 +48,19 @@ def plan_launch(op: Op, backend_name: str | None, axes: tuple[int, ...], masked:
     ]
     launch = backend_named(backend_name).launcher_for(op, layout_of(operands, shape, axes, strides))
     return Plan(launch, tuple(operands), meetings_of(operands, of_rows))
+
+
+@functools.lru_cache(maxsize=4096)
+def plan_views(op: Op, backend_name: str | None, axis: Any, keepdims: bool, masked: bool, *views: tuple) -> Plan:
+    """The plan of a call on arrays, in the order of the operands: `plan_launch`, once they are found to be right.
+
+    Of each array it takes shape, dtype, strides, and whether it can be written to.
+    """
+    check_input_dtype(views[0][1])
+    axes, results = axes_and_results(op, axis, keepdims, views[0][0])
+    read = sum(o.read and (masked or o.kind != "mask") for o in op.operands)
+    check_written(views[read:], results)
+    return plan_launch(op, backend_name, axes, masked, *(view[:3] for view in views))
 
 
 # ----------------------------------------------------------- arrays of NumPy's, one result
@@ -94,7 +102,7 @@ def plan_call(
     name, axis, keepdims, backend_name = operation
     op, x = OPS[name], Form(x_shape, x_dtype, x_strides)
     check_input_dtype(x_dtype)
-    axes, (shape,) = axes_and_shapes(op, axis, keepdims, x_shape)
+    axes, ((_, shape),) = axes_and_results(op, axis, keepdims, x_shape)
     if not result:
         y = Form(shape, x.dtype, strides_in_c_order(shape, x.dtype.itemsize))
         if as_output_dtype(None, x.dtype, None) != x.dtype or not (op.reduces or x.strides == y.strides):

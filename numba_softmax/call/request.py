@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..ops import Op
+from ..ops import Op, Operand
 from .arguments import as_axes, as_output_dtype, as_scale, check_input_dtype, check_out, shapes_of_rows
 
 Shape = tuple[int, ...]
@@ -30,44 +30,44 @@ class Request(NamedTuple):
     others: tuple[Any, ...] = ()  # the op's inputs after `x`
 
 
+Results = tuple[tuple[Operand, Shape], ...]
+"""The results of a call: their operands and shapes."""
+
+
 def checked(
     request: Request, x: Any, written: Sequence[Any] | None
-) -> tuple[tuple[int, ...], tuple[Shape, ...], float | None, np.dtype]:
-    """The axes from 0, the shapes of the results, the scale or None, and the dtype of the results.
+) -> tuple[tuple[int, ...], Results, float | None, np.dtype]:
+    """The axes from 0, the results, the scale or None, and the dtype of the results.
 
     Of `x` shape and dtype matter. `written` are views of arrays for the results; None stands for new ones.
     """
     check_input_dtype(x.dtype)
-    axes, shapes = axes_and_shapes(request.op, as_axes(request.axis, len(x.shape)), request.keepdims, tuple(x.shape))
-    return axes, shapes, as_scale(request.scale), dtype_of_results(request.dtype, x.dtype, written, shapes)
+    axes, results = axes_and_results(request.op, as_axes(request.axis, len(x.shape)), request.keepdims, tuple(x.shape))
+    scale = as_scale(request.scale)
+    if written is not None:
+        check_written([view[1:5] for view in written], results)
+    return axes, results, scale, as_output_dtype(request.dtype, x.dtype, written[0] if written else None)
 
 
 @functools.lru_cache(maxsize=4096)
-def axes_and_shapes(op: Op, axis: Any, keepdims: bool, shape: Shape) -> tuple[tuple[int, ...], tuple[Shape, ...]]:
-    """The axes by their numbers from 0, and the shapes of the results."""
+def axes_and_results(op: Op, axis: Any, keepdims: bool, shape: Shape) -> tuple[tuple[int, ...], Results]:
+    """The axes by their numbers from 0, and the results for elements of that shape."""
     axes = as_axes(axis, len(shape))
     kept, rows = shapes_of_rows(axes, shape)
     of_rows = kept if keepdims else rows
-    return axes, tuple(of_rows if o.per == "row" else shape for o in op.results)
+    return axes, tuple((o, of_rows if o.per == "row" else shape) for o in op.results)
 
 
 def as_tuple(out: Any, op: Op) -> tuple[Any, ...]:
-    """The arrays for results, of which the caller gives one, or as many as the op has in a tuple."""
-    count = len(op.results)
-    if count == 1:
-        return (out,)
-    if not isinstance(out, tuple) or len(out) != count:
-        given = f"{len(out)} of them" if isinstance(out, tuple) else type(out).__name__
-        raise TypeError(f"out must be a tuple of {count} arrays, one for each result, not {given}")
-    return out
+    """The arrays for results, of which the caller gives one, or a tuple of as many as the op has."""
+    return out if isinstance(out, tuple) and len(op.results) > 1 else (out,)
 
 
-def dtype_of_results(dtype: Any, x_dtype: np.dtype, written: Sequence[Any] | None, shapes: Sequence[Shape]) -> np.dtype:
-    """The one dtype of all results: of new ones, or of those that are written to, which are checked."""
-    if written is None:
-        return as_output_dtype(dtype, x_dtype, None)
-    for i, (y, shape) in enumerate(zip(written, shapes, strict=True)):
-        check_out(y.shape, y.dtype, y.writeable, shape, "out" if len(shapes) == 1 else f"out[{i}]")
-        if y.dtype != written[0].dtype:
-            raise TypeError(f"out has arrays of {written[0].dtype} and {y.dtype}: give all results one dtype")
-    return as_output_dtype(dtype, x_dtype, written[0])
+def check_written(arrays: Sequence[tuple], results: Sequence[tuple[Operand, Shape]]) -> None:
+    """Refuse arrays that the results cannot be written to: by shape, dtype, strides, and whether they are writeable."""
+    if len(arrays) != len(results):
+        raise TypeError(f"out has {len(arrays)} arrays: it must be a tuple of {len(results)}, one for each result")
+    for i, ((y_shape, dtype, _, writeable), (_, shape)) in enumerate(zip(arrays, results, strict=True)):
+        check_out(y_shape, dtype, writeable, shape, "out" if len(results) == 1 else f"out[{i}]")
+        if dtype != arrays[0][1]:
+            raise TypeError(f"out has arrays of {arrays[0][1]} and {dtype}: give all results one dtype")

@@ -14,11 +14,12 @@ import numpy as np
 
 from ..folds import stored_numbers
 from ..ops import STATE_OPS, Op, finishing, folding, identity, merging, reading
-from .adapters import Adapter, adapter_for, user_arrays, view_of_input, views_of_inputs
+from .adapters import FORM, FORM_AND_WRITEABLE, Adapter, adapter_for, user_arrays, view_of_input, views_of_inputs
 from .arguments import as_output_dtype
 from .layout import order_of_rows
+from .overlap import needs_copies
 from .plan import plan_launch
-from .request import as_tuple, dtype_of_results
+from .request import as_tuple, check_written
 
 FLOAT64 = np.dtype(np.float64)
 
@@ -78,15 +79,17 @@ class RowStates:
     def finish(self, op: Op, block: Block, out: Any) -> Any:
         """The op's results for the elements of a block."""
         op, adapter = finishing(op), block.adapter
-        views, results = block.views(op), None
+        views, results = block.views(op), op.results
         if out is None:
-            results, written = zip(*(adapter.empty_like(self.dtype) for _ in op.results), strict=True)
+            new = [adapter.empty_like(self.dtype) for _ in results]
+            written = [view for _, view in new]
         else:
-            written = tuple(map(adapter.out, as_tuple(out, op)))
-            dtype_of_results(None, self.dtype, written, [tuple(adapter.x.shape)] * len(written))
+            written = [adapter.out(array) for array in as_tuple(out, op)]
+            shape = tuple(adapter.x.shape)
+            check_written(list(map(FORM_AND_WRITEABLE, written)), [(o, shape) for o in results])
         views += [*written, adapter.view(self.numbers, "the state")]
         _run(op, adapter, views, self.scale, block.axes, block.where is not None)
-        return out if results is None else user_arrays(adapter, results)
+        return user_arrays(adapter, [array for array, _ in new]) if out is None else out
 
     def read(self, op: Op, dtype: np.dtype, others: Sequence[Any] = ()) -> Any:
         """The op's results for rows; `others` are its inputs for rows."""
@@ -97,11 +100,16 @@ class RowStates:
         return self._read(STATE_OPS["l"], FLOAT64, ())
 
     def _read(self, op: Op, dtype: np.dtype, others: Sequence[Any]) -> Any:
-        adapter = adapter_for(self.numbers, "the state")
-        inputs = [view_of_input(adapter, o, array, self.shape, ()) for o, array in zip(op.inputs, others, strict=True)]
-        results, written = zip(*(adapter.empty(self.shape, dtype) for _ in op.results), strict=True)
-        scale = self.scale if op.takes_scale else None  # else one more kernel would be compiled
-        _run(op, adapter, [adapter.x, *inputs, *written], scale)
+        adapter, rest = adapter_for(self.numbers, "the state"), iter(others)
+        views, results = [adapter.x], []
+        for o in op.operands[1:]:
+            if o.written:
+                result, view = adapter.empty(self.shape, dtype)
+                results.append(result)
+            else:
+                view = view_of_input(adapter, o, next(rest), self.shape, ())
+            views.append(view)
+        _run(op, adapter, views, self.scale if op.takes_scale else None)  # else one more kernel would be compiled
         return user_arrays(adapter, results)
 
     def number(self, k: int, dtype: np.dtype = FLOAT64) -> Any:
@@ -145,11 +153,11 @@ class RowStates:
         """The view of new states, with the rows in the order in memory of elements with these strides."""
         order = _order_of_rows(axes, strides)
         _, view = self._empty(adapter, tuple([self.shape[i] for i in order]))
-        plane, *steps = view.strides
-        in_order = dict(zip(order, steps, strict=True))
-        return view._replace(
-            shape=(self.count, *self.shape), strides=(plane, *[in_order[i] for i in range(len(self.shape))])
-        )
+        if order == tuple(range(len(order))):
+            return view
+        steps = {axis: view.strides[1 + k] for k, axis in enumerate(order)}
+        strides = view.strides[0], *(steps[i] for i in range(len(order)))
+        return view._replace(shape=(self.count, *self.shape), strides=strides)
 
     def _empty(self, adapter: Adapter, shape: tuple[int, ...]) -> tuple[Any, Any]:
         return adapter.empty((self.count, *shape), FLOAT64)
@@ -170,8 +178,8 @@ def _run(
     masked: bool = False,
 ) -> None:
     """Launch an op; without elements, on rows alone."""
-    plan = plan_launch(op, adapter.backend_name, axes, masked, *[view[1:4] for view in views])
-    plan.run(adapter, views, scale)
+    plan = plan_launch(op, adapter.backend_name, axes, masked, *map(FORM, views))
+    adapter.run(plan.launch, views, scale, needs_copies(plan.operands, plan.meetings, views))
 
 
 @functools.lru_cache(maxsize=1024)

@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 
 from ..ops import OPS
-from .adapters import Adapter, HostCall, gpu_call, user_arrays, views_of_inputs
-from .arguments import as_axes, as_input, as_mask, as_output_dtype, as_scale, check_input_dtype
+from .adapters import FORM_AND_WRITEABLE, Adapter, HostCall, gpu_call, user_arrays, views_of_inputs
+from .arguments import as_axes, as_input, as_mask, as_output_dtype, as_scale
 from .devices import choose_backend, in_host_memory
 from .host_libraries import is_foreign
 from .memory import address_of
-from .overlap import needs_temporary
-from .plan import PLAIN, Operation, plan_call, plan_launch
-from .request import as_tuple, axes_and_shapes, dtype_of_results
+from .overlap import needs_copies, needs_temporary
+from .plan import PLAIN, Operation, plan_call, plan_views
+from .request import as_tuple, axes_and_results
 
 
 def call(request: tuple) -> Any:
@@ -81,7 +81,7 @@ def _new_result(
     """A new result of that dtype, laid out by NumPy."""
     name, axis, keepdims, _ = operation
     if OPS[name].reduces:
-        _, (shape,) = axes_and_shapes(OPS[name], axis, keepdims, x.shape)
+        _, ((_, shape),) = axes_and_results(OPS[name], axis, keepdims, x.shape)
         y = np.empty(shape, dtype)
     else:
         y = np.empty_like(x, dtype, subok=False)
@@ -95,24 +95,31 @@ def _call_by_adapter(request: tuple, adapter: Adapter, backend_name: str | None)
     """The results of a request on the array of an adapter."""
     op, _, axis, where, scale, keepdims, dtype, out, _, _, others = request
     x = adapter.x
-    check_input_dtype(x.dtype)
-    if type(axis) is not int:  # 1.0 would pass for 1
+    if type(axis) is not int:
         axis = as_axes(axis, len(x.shape))
-    axes, shapes = axes_and_shapes(op, axis, keepdims, x.shape)
-    views = views_of_inputs(adapter, op, axes, where, others)
+    views = [x]
+    if where is not None or others:
+        axes = axis if type(axis) is tuple else as_axes(axis, len(x.shape))
+        views = views_of_inputs(adapter, op, axes, where, others)
     if scale is not None:
         scale = as_scale(scale)
 
-    written = None if out is None else [adapter.out(array) for array in as_tuple(out, op)]
-    y_dtype = dtype_of_results(dtype, x.dtype, written, shapes)
-    results = []
-    if written is None:
-        for o, shape in zip(op.results, shapes, strict=True):
-            result, y = adapter.empty(shape, y_dtype) if o.per == "row" else adapter.empty_like(y_dtype)
-            results.append(result)
-            views.append(y)
+    arrays = []
+    if out is None:
+        y_dtype = as_output_dtype(dtype, x.dtype, None)
+        for o, shape in axes_and_results(op, axis, keepdims, x.shape)[1]:
+            array, view = adapter.empty_like(y_dtype) if o.per == "element" else adapter.empty(shape, y_dtype)
+            arrays.append(array)
+            views.append(view)
+    elif type(out) is tuple:
+        views += map(adapter.out, as_tuple(out, op))
     else:
-        views += written
-    plan = plan_launch(op, backend_name, axes, where is not None, *[view[1:4] for view in views])
-    plan.run(adapter, views, scale)
-    return user_arrays(adapter, results) if out is None else out
+        views.append(adapter.out(out))
+    plan = plan_views(op, backend_name, axis, keepdims, where is not None, *map(FORM_AND_WRITEABLE, views))
+    if out is None:
+        adapter.run(plan.launch, views, scale, ())
+        return user_arrays(adapter, arrays)
+    if dtype is not None:
+        as_output_dtype(dtype, x.dtype, views[-1])
+    adapter.run(plan.launch, views, scale, needs_copies(plan.operands, plan.meetings, views))
+    return out

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ...call.adapters import ADDRESS
 from ...call.memory import extent
 from . import driver
 from .driver import Queue
@@ -74,7 +75,7 @@ class GpuCall:
                 if view.stream != stream:
                     break
             else:
-                launch(tuple([view.address for view in views]), scale, self.queue)
+                launch(tuple(map(ADDRESS, views)), scale, self.queue)
                 return
         self._run_in_order(launch, views, scale, copies)
 
