@@ -262,7 +262,7 @@ def widened(names: Names, sums: Sequence[Any]) -> tuple[Any, ...]:
 
 
 def without_up(fold: Fold, sums: Sequence[Any], down: float) -> tuple[Any, ...]:
-    """The sums, but for counts, times a power of two."""
+    """The first sums times a power of two; counts stay as they are."""
     return tuple(
-        v if v is None or name in fold.counts else v * down for name, v in zip(fold.sums, sums, strict=True)
+        v if v is None or name in fold.counts else v * down for name, v in zip(fold.sums, sums, strict=False)
     )

@@ -24,6 +24,7 @@ is rounded lane by lane, so the bits of a result do not depend on that width.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
@@ -111,6 +112,20 @@ def select(mask, a, b):
     if isinstance(mask.type, Vec):
         a, b = (v.cast(mask.type.of(element(v.type))) for v in (a, b))
     return mask.emit(a.type, mask.builder.select(mask.ir, a.ir, b.ir))
+
+
+def either(condition: Value, first: Callable[[], Value], second: Callable[[], Value]) -> Value:
+    """What one of two functions gives; the other one's instructions are not run."""
+    builder, values, blocks = condition.builder, [], []
+    with builder.if_else(condition.ir) as branches:
+        for branch, function in zip(branches, (first, second), strict=True):
+            with branch:
+                values.append(function())
+                blocks.append(builder.block)
+    phi = builder.phi(values[0].ir.type)
+    for value, block in zip(values, blocks, strict=True):
+        phi.add_incoming(value.ir, block)
+    return values[0].emit(values[0].type, phi)
 
 
 @lanewise

@@ -11,17 +11,17 @@ import numba
 from ...call.layout import Layout
 from ...call.memory import address_of
 from ...ops import Op
-from ..spec import Spec, across_rows, along_rows, needs_float64, sign_and_factor, stored
+from ..spec import Spec, across_rows, along_rows, needs_float64, operands_for, sign_and_factor
+from .basics import BLOCK, CHUNK, VECTOR_BYTES, lanes_of
 from .caches import second_cache
-from .columns import strips_in
-from .given import STATE_LANES
+from .edges import strips_in
 from .kernels import REGIMES, SPLIT, STREAMED, serial_kernel, split_kernel, threaded_kernel
 from .layout import layout_words
-from .rows import CHUNK
+from .regimes.states import STATE_LANES
+from .strips import tiles_of
 from .threads import layer, threads_for_call
-from .tiles import BLOCK, VECTOR_BYTES, lanes_of
 
-__all__ = ["plan", "launcher_for", "warm"]
+__all__ = ["launcher_for", "plan", "warm"]
 
 # The measurements behind these numbers are in docs/performance.md.
 
@@ -93,41 +93,45 @@ def _entry_point(kernel: Callable) -> Callable:
     return compiled.entry_point
 
 
-def plan(op: Op, layout: Layout, scaled: bool, wide: bool, streams: bool) -> Plan:
+def plan(op: Op, layout: Layout, scaled: bool, in_float64: bool, streams: bool) -> Plan:
     """Choose the kernel. All of them give the same bits where more than one could serve."""
-    x, y = stored(layout.x), stored(layout.y)
-    spec = Spec(op, layout.x, layout.y, layout.masked, scaled, wide, False)
-    lanes, (inner, *_) = lanes_of(spec.number), layout.row_dims[-1]
-    along, across = along_rows(layout, x, y, op.reduces), across_rows(layout, x, y)
-    strip, tasks = 0, layout.rows
-    if layout.states == "x":
-        regime, tasks = "states", layout.rows // inner * strips_in(inner, 1, STATE_LANES, False)
-    elif layout.states == "given":
-        regime, strip, tasks = _plan_of_given(layout, along, across, lanes, streams)
-    elif across and (layout.n == 1 or not along):  # rows of one element are both
-        if any(inner < vectors * lanes and layout.n <= n for vectors, n in PACKED) and not op.gives_states:
-            regime, tasks = "packed_columns", layout.rows // inner
-            strip = max(math.ceil(inner / lanes), min(WIDEST_STRIP, PACKED_BYTES // (layout.n * VECTOR_BYTES)))
-        else:
-            regime, widest = "columns", min(WIDEST_STRIP, STRIP_BYTES // (min(layout.n, BLOCK) * VECTOR_BYTES))
-            if layout.rows * layout.n >= PARALLEL_FROM:
-                widest = min(widest, layout.rows // (4 * numba.config.NUMBA_NUM_THREADS * lanes))
-            strip = _strip(inner, widest, lanes, streams)
-            tasks = layout.rows // inner * strips_in(inner, strip, lanes, streams)
-    elif along and 1 <= layout.n <= SHORT * lanes:
-        regime = "short_rows"
-        strip = _strip(inner, min(WIDEST_STRIP, SHORT_BYTES // (layout.n * VECTOR_BYTES)), lanes, False)
-        tasks = layout.rows // inner * strips_in(inner, strip, lanes, False)
-    elif along:
-        regime = "rows" if layout.n <= CHUNK else "long_rows"
-    else:
-        regime = "gathered"
+    spec = Spec(op, layout.operands, scaled, in_float64, False)
+    if not spec.elements:
+        inner = layout.row_dims[-1][0]
+        tasks = layout.rows // inner * strips_in(inner, 1, STATE_LANES, False)
+        return Plan("states", spec, tasks, layout, 0)
+    make = _plan_of_given if spec.state is not None else _plan
+    regime, strip, tasks = make(spec, layout, along_rows(layout), across_rows(layout), streams)
     return Plan(regime, spec._replace(streaming=streams and regime in STREAMED), tasks, layout, strip)
 
 
-def _plan_of_given(layout: Layout, along: bool, across: bool, lanes: int, streams: bool) -> tuple[str, int, int]:
-    """The regime for rows whose states are given, the strip and the tasks. There are no bits to be like others'."""
-    chunks = -(-layout.n // CHUNK)
+def _plan(spec: Spec, layout: Layout, along: bool, across: bool, streams: bool) -> tuple[str, int, int]:
+    """The regime, the vectors in a strip and the number of tasks."""
+    lanes, n, inner = lanes_of(spec.number), layout.n, layout.row_dims[-1][0]
+    line = VECTOR_BYTES * tiles_of(spec)  # bytes of a vector's elements in all tiles
+
+    def strips(widest: int, streaming: bool) -> tuple[int, int]:
+        strip = _strip(inner, min(WIDEST_STRIP, widest), lanes, streaming)
+        return strip, layout.rows // inner * strips_in(inner, strip, lanes, streaming)
+
+    if across and (n == 1 or not along):  # rows of one element are both
+        if any(inner < vectors * lanes and n <= most for vectors, most in PACKED):
+            strip = max(math.ceil(inner / lanes), min(WIDEST_STRIP, PACKED_BYTES // (n * line)))
+            return "packed_columns", strip, layout.rows // inner
+        widest = STRIP_BYTES // (min(n, BLOCK) * line)
+        if layout.rows * n >= PARALLEL_FROM:
+            widest = min(widest, layout.rows // (4 * numba.config.NUMBA_NUM_THREADS * lanes))
+        return "columns", *strips(widest, streams)
+    if along and 1 <= n <= SHORT * lanes:
+        return "short_rows", *strips(SHORT_BYTES // (n * line), False)
+    if along:
+        return "rows" if n <= CHUNK else "long_rows", 0, layout.rows
+    return "gathered", 0, layout.rows
+
+
+def _plan_of_given(spec: Spec, layout: Layout, along: bool, across: bool, streams: bool) -> tuple[str, int, int]:
+    """The same for rows whose states are given. There are no bits to be like others'."""
+    lanes, chunks = lanes_of(spec.number), -(-layout.n // CHUNK)
     if not across or (layout.n > 1 and along):
         return ("given_rows" if along else "given_gathered"), 0, layout.rows * chunks
     inner = layout.row_dims[-1][0]
@@ -141,24 +145,32 @@ def _strip(inner: int, widest: int, lanes: int, streaming: bool) -> int:
     return math.ceil(vectors / math.ceil(vectors / max(1, widest)))
 
 
-def _may_stream(op: Op, layout: Layout, size: int) -> bool:
-    """Whether results are so many that they are written past the caches, and lie at whole multiples of their size."""
-    steps = (y_step for _, _, y_step, _ in (*layout.row_dims, *layout.reduced_dims))
-    return not op.reduces and layout.rows * layout.n * size >= STREAM_FROM and all(step % size == 0 for step in steps)
+def _streamed(spec: Spec, layout: Layout) -> int | None:
+    """Which operand may be written past the caches: the one result an element, if it is large enough.
+
+    It lies at whole multiples of its numbers' size.
+    """
+    if len(spec.results) != 1:
+        return None
+    (y,) = spec.results
+    size, strides = spec.sizes[y], (dim[1 + y] for dim in (*layout.row_dims, *layout.reduced_dims))
+    large = layout.rows * layout.n * size >= STREAM_FROM
+    return y if large and all(stride % size == 0 for stride in strides) else None
 
 
 def launcher_for(op: Op, layout: Layout) -> Callable[..., None]:
     """A function that computes calls with that layout, as `devices` describes it."""
-    if not layout.rows or not (layout.n or op.reduces):
-        return lambda x, y, w, scale, states=0: None
+    if not layout.rows or not (layout.n or op.rows):
+        return lambda addresses, scale: None
 
-    size = stored(layout.y).bytes
-    may_stream = _may_stream(op, layout, size)
+    spec = Spec(op, layout.operands, False, False)
+    y, inputs = _streamed(spec, layout), spec.elements
+    size = 1 if y is None else spec.sizes[y]
     unscaled: list[Plan | None] = [None, None]  # the second one for results that are streamed
     scaled: dict[tuple[bool, bool], Plan] = {}
 
-    def start(x: int, y: int, w: int, scale: float | None, states: int = 0) -> None:
-        streams = may_stream and x != y and y % size == 0
+    def launch(addresses: tuple[int, ...], scale: float | None) -> None:
+        streams = y is not None and addresses[y] % size == 0 and all(addresses[i] != addresses[y] for i in inputs)
         sign, factor, p = 1.0, 1.0, unscaled[streams]
         if scale is not None:
             sign, factor = sign_and_factor(scale)
@@ -167,25 +179,25 @@ def launcher_for(op: Op, layout: Layout) -> Callable[..., None]:
         elif p is None:
             p = unscaled[streams] = plan(op, layout, False, False, streams)
         if p.elements < PARALLEL_FROM or (p.elements < PARALLEL_FROM_ON_WORKQUEUE and layer() == "workqueue"):
-            p.serial(x, y, w, states, sign, factor, p.words, 0, p.tasks)
+            p.serial(addresses, sign, factor, p.words, 0, p.tasks)
             return
         with threads_for_call() as threads:
             if threads == 1 or (p.tasks == 1 and not p.splits(threads)):
-                p.serial(x, y, w, states, sign, factor, p.words, 0, p.tasks)
+                p.serial(addresses, sign, factor, p.words, 0, p.tasks)
             elif p.splits(threads):
-                p.split(x, y, w, states, sign, factor, p.words, p.rows, p.chunks, threads)
+                p.split(addresses, sign, factor, p.words, p.rows, p.chunks, threads)
             else:
-                p.threaded(x, y, w, states, sign, factor, p.words, p.tasks, min(threads, p.tasks))
+                p.threaded(addresses, sign, factor, p.words, p.tasks, min(threads, p.tasks))
 
-    return start
+    return launch
 
 
 def warm(op: Op, x: str, y: str, masked: bool, scaled: bool) -> list[Callable[[], Callable]]:
     """Functions that compile, or load, one kernel each: all that may serve calls with those formats."""
     layer()  # TBB's threads are to be started by a thread that lasts, not by one that builds
-    spec = Spec(op, x, y, masked, scaled, False, False)
+    spec = Spec(op, operands_for(op, x, y, masked), scaled, False)
     kernels = [(regime, spec) for regime in REGIMES]
-    if not op.reduces:
+    if len(spec.results) == 1:
         kernels += [(regime, spec._replace(streaming=True)) for regime in REGIMES if regime in STREAMED]
     return [
         *(functools.partial(serial_kernel, *kernel) for kernel in kernels),

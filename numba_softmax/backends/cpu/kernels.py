@@ -7,23 +7,24 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numba import config, float64, int64, njit, prange
+from numba import config, float64, int64, njit, prange, types
 
 from ... import kernel_code
 from ...building import built
 from ...lanewise import NEEDS_COMPILER
 from ..spec import Spec
+from .basics import jit, release
 from .cache import KernelCache
-from .columns import make_columns
-from .given import make_given_columns, make_given_rows, make_states
-from .rows import make_long_rows, make_rows, make_split_rows
-from .small import make_packed_columns, make_short_rows
-from .tiles import jit
+from .regimes.columns import make_columns
+from .regimes.given_columns import make_given_columns
+from .regimes.given_rows import make_given_rows
+from .regimes.long_rows import make_long_rows, make_split_rows
+from .regimes.packed_columns import make_packed_columns
+from .regimes.rows import make_rows
+from .regimes.short_rows import make_short_rows
+from .regimes.states import make_states
 
 kernel_code.register()
-
-_COMMON = (int64, int64, int64, int64, float64, float64, int64)  # x, y, w, states, sign, factor, layout
-
 
 REGIMES: dict[str, Callable[[Spec], Callable]] = {
     "rows": make_rows,
@@ -50,12 +51,14 @@ SPLIT = {"long_rows", "gathered"}
 """Regimes whose rows threads may share."""
 
 
-def _compiled(function: Callable, name: str, signature: tuple[Any, ...], parallel: bool = False) -> Callable:
+def _compiled(function: Callable, name: str, spec: Spec, integers: int, parallel: bool = False) -> Callable:
+    """The kernel: addresses of the operands, sign, factor, the table of the layout, and so many more integers."""
     if config.DISABLE_JIT:
         raise RuntimeError(NEEDS_COMPILER)
     dispatcher = njit(function, error_model="numpy", nogil=True, parallel=parallel)
     dispatcher._cache = KernelCache(name)
-    dispatcher.compile(signature)
+    addresses = types.UniTuple(int64, len(spec.operands))
+    dispatcher.compile((addresses, float64, float64, int64, *(int64,) * integers))
     return dispatcher
 
 
@@ -69,38 +72,40 @@ def _name(*parts: Any) -> str:
 
 @built
 def serial_kernel(regime: str, spec: Spec) -> Callable:
-    """``f(x, y, w, states, sign, factor, layout, first, last)``: those tasks, in the calling thread."""
-    return _compiled(_body(regime, spec), _name("serial", regime, spec), (*_COMMON, int64, int64))
+    """``f(addresses, sign, factor, layout, first, last)``: those tasks, in the calling thread."""
+    return _compiled(_body(regime, spec), _name("serial", regime, spec), spec, 2)
 
 
 @built
 def threaded_kernel(regime: str, spec: Spec) -> Callable:
-    """``f(x, y, w, states, sign, factor, layout, tasks, parts)``: the tasks in so many parts, shared out to threads."""
+    """``f(addresses, sign, factor, layout, tasks, shares)``: the tasks in so many shares, one a thread."""
     body = jit(_body(regime, spec))
 
-    def threaded(x, y, w, states, sign, factor, layout, tasks, parts):
-        for part in prange(parts):
-            body(x, y, w, states, sign, factor, layout, tasks * part // parts, tasks * (part + 1) // parts)
+    def threaded(addresses, sign, factor, layout, tasks, shares):
+        for share in prange(shares):
+            body(addresses, sign, factor, layout, tasks * share // shares, tasks * (share + 1) // shares)
 
-    return _compiled(threaded, _name("threaded", regime, spec), (*_COMMON, int64, int64), parallel=True)
+    return _compiled(threaded, _name("threaded", regime, spec), spec, 2, parallel=True)
 
 
 @built
 def split_kernel(regime: str, spec: Spec) -> Callable:
-    """``f(x, y, w, states, sign, factor, layout, rows, chunks, parts)``: chunks of rows shared out to threads."""
-    fold_chunks, merge_chunks, write_chunks = make_split_rows(spec, regime == "gathered")
-    reduces = spec.op.reduces
+    """``f(addresses, sign, factor, layout, rows, chunks, shares)``: chunks of rows shared out to threads."""
+    fold_chunks, merge_chunks, write_chunks, numbers = make_split_rows(spec, regime == "gathered")
+    writes = spec.op.elements is not None
 
-    def split(x, y, w, states, sign, factor, layout, rows, chunks, parts):
+    def split(addresses, sign, factor, layout, rows, chunks, shares):
         tasks = rows * chunks
-        parts_of_rows = np.empty((tasks, 3))
-        for part in prange(parts):
-            first, last = tasks * part // parts, tasks * (part + 1) // parts
-            fold_chunks(x, w, sign, factor, layout, parts_of_rows, first, last)
-        merge_chunks(y, sign, factor, layout, parts_of_rows)
-        if not reduces:
-            for part in prange(parts):
-                first, last = tasks * part // parts, tasks * (part + 1) // parts
-                write_chunks(x, y, w, sign, factor, layout, parts_of_rows, first, last)
+        states = np.empty(tasks * numbers)
+        at = int64(states.ctypes.data)
+        for share in prange(shares):
+            first, last = tasks * share // shares, tasks * (share + 1) // shares
+            fold_chunks(addresses, sign, factor, layout, at, first, last)
+        merge_chunks(addresses, sign, factor, layout, at)
+        if writes:
+            for share in prange(shares):
+                first, last = tasks * share // shares, tasks * (share + 1) // shares
+                write_chunks(addresses, sign, factor, layout, at, first, last)
+        release(states)
 
-    return _compiled(split, _name("split", regime, spec), (*_COMMON, int64, int64, int64), parallel=True)
+    return _compiled(split, _name("split", regime, spec), spec, 3, parallel=True)

@@ -1,29 +1,31 @@
 """The layout of a problem as kernels read it: a table of int64 words in memory.
 
 Words: the number of rows, the length of a row, the number of row dimensions and
-of reduced dimensions, the vectors in a strip; then four words a dimension, row
-dimensions first: its size and the steps, in bytes, of x, of the result and of
-the mask.
+of reduced dimensions, the vectors in a strip; then for each dimension, row
+dimensions first, its size and the strides of the operands, in bytes.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
-from numba import int64, types, uint8
+from numba import float64, int64, types, uint8
 
 from ... import kernel_code
 from ...call.layout import Layout
 from ...lanewise import lanewise
-from ...simd import Stored, load, store
-from .tiles import inlined, jit
+from ...simd import Stored, like, load, store
+from ..spec import Spec
+from .basics import BLOCK, inlined, jit, own_format
 
 kernel_code.register()
 
 ROWS, N, ROW_DIMS, REDUCED_DIMS, STRIP = range(5)
-TABLE, DIM = 5, 4
-"""Words before the dimensions, and of each of those."""
+TABLE = 5
+"""Words before the dimensions."""
 
 _INT64, _BYTE = Stored("int64"), Stored("uint8")
 
@@ -35,112 +37,189 @@ def layout_words(layout: Layout, strip: int) -> np.ndarray:
     return np.array(header + dims, dtype=np.int64)
 
 
-def words_of_one_row(n, x_step, y_step):
-    """The table for a row of that length, its elements and results so many bytes apart; for jitted code too."""
-    return (1, n, 1, 1, 0, 1, 0, 0, 0, n, x_step, y_step, 0)
+def words_of_one_row(n, x_stride, y_stride):
+    """The table for a row of that length, elements and results so many bytes apart; for jitted code too."""
+    return (1, n, 1, 1, 0, 1, 0, 0, n, x_stride, y_stride)
 
 
 @lanewise
 def word(layout, i):
+    """A word of the table."""
     return load(int64, _INT64, layout + 8 * i)
 
 
-@inlined
-def offsets(layout, first_dim, dims, index):
-    """Where the element of that number in C order over some dimensions lies: in x, result and mask."""
-    x, y, w = 0, 0, 0
-    at = TABLE + DIM * (first_dim + dims - 1)
-    for _ in range(dims - 1):
-        size = word(layout, at)
-        rest = index // size
-        i = index - rest * size
-        x += i * word(layout, at + 1)
-        y += i * word(layout, at + 2)
-        w += i * word(layout, at + 3)
-        index = rest
-        at -= DIM
-    x += index * word(layout, at + 1)  # no division for the outermost dimension, mostly the only one
-    y += index * word(layout, at + 2)
-    w += index * word(layout, at + 3)
-    return x, y, w
+class Places(NamedTuple):
+    """Jitted functions: where the numbers of all operands lie; see `make_places`."""
+
+    row_at: Callable  # (addresses, layout, row) -> the addresses of a row's first numbers
+    run_at: Callable  # (layout, position) -> offsets and strides of the elements from a position on, and how many
+    last_row_dim: Callable  # (layout) -> the size of the last row dimension
+    row_strides: Callable  # (layout) -> the strides from row to row in it
+    element_strides: Callable  # (layout) -> the strides from element to element, in the last reduced dimension
 
 
-@inlined
-def row_offsets(layout, row):
-    return offsets(layout, 0, word(layout, ROW_DIMS), row)
-
-
-@inlined
-def run_at(layout, position):
-    """The run of equally spaced elements of a row that starts at `position`.
-
-    Returns the three offsets, the three steps and the run's length.
-    """
-    rows, dims = word(layout, ROW_DIMS), word(layout, REDUCED_DIMS)
-    last = TABLE + DIM * (rows + dims - 1)
-    size = word(layout, last)
-    steps = word(layout, last + 1), word(layout, last + 2), word(layout, last + 3)
-    return offsets(layout, rows, dims, position), steps, size - position % size
-
-
-@lanewise
-def last_row_dim(layout):
-    """The size of the last row dimension."""
-    return word(layout, TABLE + DIM * (word(layout, ROW_DIMS) - 1))
-
-
-@lanewise
-def last_row_steps(layout):
-    """The steps from row to row in the last row dimension."""
-    at = TABLE + DIM * (word(layout, ROW_DIMS) - 1)
-    return word(layout, at + 1), word(layout, at + 2), word(layout, at + 3)
-
-
-def make_store_numbers(y_format: Stored, row_numbers: int) -> Callable:
-    """A `lanewise` function that writes the first numbers of a row, as many as there is room for."""
-    size = y_format.bytes
+@functools.cache
+def make_places(count: int) -> Places:
+    """The functions for so many operands."""
+    dim = 1 + count
 
     @lanewise
-    def store_numbers(y, layout, numbers):
-        for k in range(row_numbers):
-            store(y_format, y + word(layout, ROWS) * (k * size), numbers[k])
+    def zeros(layout):
+        return (like(layout, 0),) * count
 
-    return store_numbers
+    @lanewise
+    def advanced(offsets, i, layout, at):
+        """The offsets, `i` strides of a dimension further."""
+        return tuple(offset + i * word(layout, at + 1 + k) for k, offset in enumerate(offsets))
+
+    @lanewise
+    def strides_at(layout, at):
+        return tuple(word(layout, at + 1 + k) for k in range(count))
+
+    @lanewise
+    def sums(addresses, offsets):
+        return tuple(address + offset for address, offset in zip(addresses, offsets, strict=True))
+
+    @inlined
+    def offsets_of(layout, first_dim, dims, index):
+        """Where the element of that number in C order over some dimensions lies."""
+        offsets = zeros(layout)
+        at = TABLE + dim * (first_dim + dims - 1)
+        for _ in range(dims - 1):
+            size = word(layout, at)
+            rest = index // size
+            offsets = advanced(offsets, index - rest * size, layout, at)
+            index = rest
+            at -= dim
+        return advanced(offsets, index, layout, at)  # no division for the outermost dimension, mostly the only one
+
+    @inlined
+    def row_at(addresses, layout, row):
+        return sums(addresses, offsets_of(layout, 0, word(layout, ROW_DIMS), row))
+
+    @inlined
+    def run_at(layout, position):
+        rows, dims = word(layout, ROW_DIMS), word(layout, REDUCED_DIMS)
+        last = TABLE + dim * (rows + dims - 1)
+        size = word(layout, last)
+        return offsets_of(layout, rows, dims, position), strides_at(layout, last), size - position % size
+
+    @lanewise
+    def last_row_dim(layout):
+        return word(layout, TABLE + dim * (word(layout, ROW_DIMS) - 1))
+
+    @lanewise
+    def row_strides(layout):
+        return strides_at(layout, TABLE + dim * (word(layout, ROW_DIMS) - 1))
+
+    @lanewise
+    def element_strides(layout):
+        return strides_at(layout, TABLE + dim * (word(layout, ROW_DIMS) + word(layout, REDUCED_DIMS) - 1))
+
+    return Places(row_at, run_at, last_row_dim, row_strides, element_strides)
 
 
-def make_gather(x_format: Stored, number: types.Type, masked: bool) -> Callable:
-    """A jitted function that brings a block of a row together in scratch memory, in the compute type."""
-    own = Stored(number.name)
-    size = own.bytes
+def make_beyond(spec: Spec, formats: tuple[Stored, ...]) -> Callable:
+    """A `lanewise` function: the addresses `j` elements further, of elements in these formats side by side."""
+    sizes = tuple(f.bytes if o.per == "element" else 0 for o, f in zip(spec.operands, formats, strict=True))
 
-    @jit
-    def gather(x, w, layout, start, count, x_block, w_block):
-        done = 0
-        while done < count:
-            (x_at, _, w_at), (x_step, _, w_step), run = run_at(layout, start + done)
-            run = min(run, count - done)
-            for i in range(run):
-                store(own, x_block + (done + i) * size, load(number, x_format, x + x_at + i * x_step))
-                if masked:
-                    store(_BYTE, w_block + done + i, load(uint8, _BYTE, w + w_at + i * w_step))
-            done += run
+    @lanewise
+    def beyond(at, j):
+        return tuple(address + j * size if size else address for address, size in zip(at, sizes, strict=True))
 
-    return gather
+    return beyond
 
 
-def make_scatter(y_format: Stored) -> Callable:
-    """A jitted function that spreads a block of results out to where they belong."""
-    raw, size = Stored(f"int{y_format.bits}"), y_format.bytes
-    integer = types.Integer.from_bitwidth(y_format.bits)
+class RowNumbers(NamedTuple):
+    """`lanewise` access to the operands with numbers for rows; see `make_row_numbers`."""
 
-    @jit
-    def scatter(y_block, y, layout, start, count):
-        done = 0
-        while done < count:
-            (_, y_at, _), (_, y_step, _), run = run_at(layout, start + done)
-            run = min(run, count - done)
-            for i in range(run):
-                store(raw, y + y_at + i * y_step, load(integer, raw, y_block + (done + i) * size))
-            done += run
+    load: Callable  # (at, layout) -> the numbers of the operands that are read, a tuple for each, in float64
+    store: Callable  # (at, layout, results) -> nothing: it writes the numbers of those that are written
 
-    return scatter
+
+def make_row_numbers(spec: Spec) -> RowNumbers:
+    """The functions for one row, at the addresses of its first numbers."""
+
+    def places(at, layout, i):
+        """The addresses of an operand's numbers: they lie as many numbers apart as there are rows."""
+        plane = word(layout, ROWS) * spec.sizes[i]
+        return [at[i] + plane * k if k else at[i] for k in range(spec.operands[i].count)]
+
+    @lanewise
+    def load_row(at, layout):
+        return tuple(
+            tuple(load(float64, spec.formats[i], place) for place in places(at, layout, i)) for i in spec.row_inputs
+        )
+
+    @lanewise
+    def store_row(at, layout, results):
+        for i, numbers in zip(spec.row_results, results, strict=True):
+            for place, number in zip(places(at, layout, i), numbers, strict=False):
+                store(spec.formats[i], place, number)
+
+    return RowNumbers(load_row, store_row)
+
+
+class Gathered(NamedTuple):
+    """A block of a row in scratch memory, in which its elements are brought together; see `make_gather`."""
+
+    formats: tuple[Stored, ...]  # how the operands lie there
+    nbytes: int
+    gather: Callable  # (at, layout, start, count, room) -> nothing: brings elements and mask there
+    scatter: Callable  # (at, layout, start, count, room) -> nothing: takes results from there to where they belong
+    block_at: Callable  # (at, room) -> the addresses of the block there; row operands stay where they are
+
+
+def make_gather(spec: Spec) -> Gathered:
+    """The functions: in scratch memory, inputs lie in the type to compute in."""
+    own, places = own_format(spec.number), make_places(len(spec.operands))
+    run_at = places.run_at
+    formats = tuple(own if i in spec.elements else f for i, f in enumerate(spec.formats))
+    offsets, nbytes = [], 0
+    for o, f in zip(spec.operands, formats, strict=True):
+        offsets.append(nbytes)
+        nbytes += BLOCK * f.bytes if o.per == "element" else 0
+    inputs = [i for i in (*spec.elements, spec.mask) if i is not None]
+
+    @lanewise
+    def block_at(at, room):
+        return tuple(
+            room + offset if o.per == "element" else address
+            for o, offset, address in zip(spec.operands, offsets, at, strict=True)
+        )
+
+    def moved(at, offsets, strides, i):
+        return [address + offset + i * stride for address, offset, stride in zip(at, offsets, strides, strict=True)]
+
+    @lanewise
+    def gather_one(at, offsets, strides, i, room, j):
+        addresses = moved(at, offsets, strides, i)
+        for k in inputs:
+            raw = k == spec.mask
+            v = load(uint8 if raw else spec.number, _BYTE if raw else spec.formats[k], addresses[k])
+            store(_BYTE if raw else own, room + block_offsets[k] + j * formats[k].bytes, v)
+
+    @lanewise
+    def scatter_one(at, offsets, strides, i, room, j):
+        addresses = moved(at, offsets, strides, i)
+        for k in spec.results:
+            bits = formats[k].bits
+            raw, integer = Stored(f"int{bits}"), types.Integer.from_bitwidth(bits)
+            store(raw, addresses[k], load(integer, raw, room + block_offsets[k] + j * formats[k].bytes))
+
+    block_offsets = tuple(offsets)
+
+    def make_each(one):
+        @jit
+        def each(at, layout, start, count, room):
+            done = 0
+            while done < count:
+                begin, strides, run = run_at(layout, start + done)
+                run = min(run, count - done)
+                for i in range(run):
+                    one(at, begin, strides, i, room, done + i)
+                done += run
+
+        return each
+
+    return Gathered(formats, nbytes, make_each(gather_one), make_each(scatter_one), block_at)
