@@ -203,6 +203,12 @@ def to_stored(fold: Fold, state: Sequence[Any]) -> tuple[Any, ...]:
     return tuple(only([numbers[name] for name in stored_order(fold)]))
 
 
+def in_order(fold: Fold, stored: Sequence[Any]) -> tuple[Any, ...]:
+    """The numbers of a stored state in the fold's order; None for second parts that it does not have."""
+    numbers = dict(zip(stored_order(fold), stored, strict=False))
+    return tuple(numbers.get(name) for name in fold.state)
+
+
 def from_stored(fold: Fold, number: Any, two_parts: bool, numbers: Sequence[Any]) -> tuple[Any, ...]:
     """A state in the type to compute in, from its stored numbers."""
 
@@ -210,8 +216,7 @@ def from_stored(fold: Fold, number: Any, two_parts: bool, numbers: Sequence[Any]
         hi, lo = in_two_parts(number, pair)
         return hi, lo if two_parts else None
 
-    stored = dict(zip(stored_order(fold), numbers, strict=False))
-    return each_pair(fold.state, of, [stored.get(name) for name in fold.state])
+    return each_pair(fold.state, of, in_order(fold, numbers))
 
 
 # ------------------------------------------------------------------------ numbers by their names
@@ -263,6 +268,4 @@ def widened(names: Names, sums: Sequence[Any]) -> tuple[Any, ...]:
 
 def without_up(fold: Fold, sums: Sequence[Any], down: float) -> tuple[Any, ...]:
     """The first sums times a power of two; counts stay as they are."""
-    return tuple(
-        v if v is None or name in fold.counts else v * down for name, v in zip(fold.sums, sums, strict=False)
-    )
+    return tuple(v if v is None or name in fold.counts else v * down for name, v in zip(fold.sums, sums, strict=False))

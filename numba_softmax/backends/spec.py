@@ -143,7 +143,9 @@ def along_rows(layout: Layout) -> bool:
         return False
     _, *strides = layout.reduced_dims[0]
     return all(
-        stride == stored(o.format).bytes for o, stride in zip(layout.operands, strides, strict=True) if o.per == "element"
+        stride == stored(o.format).bytes
+        for o, stride in zip(layout.operands, strides, strict=True)
+        if o.per == "element"
     )
 
 
@@ -179,7 +181,9 @@ class Finisher(NamedTuple):
 
     numbers: int
     prepare: Callable  # (share, state, row) -> these numbers; `share` makes softmax of weights
-    results: Callable  # (v, others, prepared, scale, down) -> a tuple of results from weights or, of elements, from these
+    results: (
+        Callable  # (v, others, prepared, scale, down) -> a tuple of results from weights or, of elements, from these
+    )
     selects: bool  # whether masked elements need another result than the one that no weight makes
 
 

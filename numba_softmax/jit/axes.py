@@ -7,21 +7,9 @@ from collections.abc import Callable
 from typing import Literal
 
 from ..backends.cpu import STRIP_BYTES, WIDEST_STRIP
-from ..backends.cpu.layout import (
-    DIM,
-    REDUCED_DIMS,
-    ROW_DIMS,
-    ROWS,
-    STRIP,
-    TABLE,
-    N,
-    last_row_dim,
-    row_offsets,
-    run_at,
-    word,
-)
-from ..backends.cpu.tiles import BLOCK, VECTOR_BYTES, inlined, jit, lanes_of
-from ..backends.spec import Spec, stored
+from ..backends.cpu.basics import BLOCK, VECTOR_BYTES, inlined, jit, lanes_of
+from ..backends.cpu.layout import REDUCED_DIMS, ROW_DIMS, ROWS, STRIP, TABLE, N, make_places, word
+from ..backends.spec import Spec
 from ..expmath import INF
 from ..lanewise import lanewise
 from ..simd import Stored, store
@@ -30,24 +18,15 @@ from .kernels import body_of, contiguous_row
 _INT64 = Stored("int64")
 
 
-def words_for(ndim: int) -> tuple[int, ...]:
+def words_for(ndim: int, operands: int = 2) -> tuple[int, ...]:
     """An empty table for arrays of so many dimensions; each kind of dimension is there at least once."""
-    return (0,) * (TABLE + DIM * (ndim + 1))
+    return (0,) * (TABLE + (1 + operands) * (ndim + 1))
 
 
 @lanewise
 def put(layout, i, number):
     """Write a word of a layout."""
     store(_INT64, layout + 8 * i, number)
-
-
-@lanewise
-def put_dim(layout, at, size, x_step, y_step, w_step):
-    """Write the words of a dimension, from word `at` on."""
-    put(layout, at, size)
-    put(layout, at + 1, x_step)
-    put(layout, at + 2, y_step)
-    put(layout, at + 3, w_step)
 
 
 @jit
@@ -68,47 +47,62 @@ def are_axes(axes, ndim):
     return reduced == len(axes)
 
 
-@jit
-def put_layout(layout, shape, x_steps, y_steps, w_steps, axes):
-    """Write the table for rows along some axes.
+@functools.cache
+def make_put_layout(operands: int) -> Callable:
+    """``f(layout, shape, strides, axes)``: writes the table for rows along some axes, for so many operands.
 
-    Reduced dimensions that follow one another in memory become one, as in
+    `strides` is a tuple of theirs. Reduced dimensions that follow one another in memory become one, as in
     `numba_softmax.call.layout`.
     """
-    ndim, rows, n = len(shape), 1, 1
-    at = TABLE
-    for d in range(ndim):
-        if not is_among(d, axes, ndim):
-            put_dim(layout, at, shape[d], x_steps[d], y_steps[d], w_steps[d])
-            rows *= shape[d]
-            at += DIM
-    if at == TABLE:
-        put_dim(layout, at, 1, 0, 0, 0)
-        at += DIM
-    first = at
-    for d in range(ndim):
-        size = shape[d]
-        if is_among(d, axes, ndim):
-            n *= size
-            if size == 1:
-                continue
-            if (
-                at > first
-                and word(layout, at - 3) == size * x_steps[d]
-                and word(layout, at - 2) == size * y_steps[d]
-                and word(layout, at - 1) == size * w_steps[d]
-            ):
-                at -= DIM
-                size *= word(layout, at)
-            put_dim(layout, at, size, x_steps[d], y_steps[d], w_steps[d])
-            at += DIM
-    if at == first:
-        put_dim(layout, at, 1, 0, 0, 0)
-        at += DIM
-    put(layout, ROWS, rows)
-    put(layout, N, n)
-    put(layout, ROW_DIMS, (first - TABLE) // DIM)
-    put(layout, REDUCED_DIMS, (at - first) // DIM)
+    dim = 1 + operands
+
+    @jit
+    def put_dim(layout, at, size, strides, d):
+        put(layout, at, size)
+        for k in range(operands):
+            put(layout, at + 1 + k, strides[k][d] if d >= 0 else 0)
+
+    @jit
+    def continues(layout, at, size, strides, d):
+        """Whether the dimension before is as if this one went on."""
+        same = True
+        for k in range(operands):
+            same &= word(layout, at - operands + k) == size * strides[k][d]
+        return same
+
+    @jit
+    def put_layout(layout, shape, strides, axes):
+        ndim, rows, n = len(shape), 1, 1
+        at = TABLE
+        for d in range(ndim):
+            if not is_among(d, axes, ndim):
+                put_dim(layout, at, shape[d], strides, d)
+                rows *= shape[d]
+                at += dim
+        if at == TABLE:
+            put_dim(layout, at, 1, strides, -1)
+            at += dim
+        first = at
+        for d in range(ndim):
+            size = shape[d]
+            if is_among(d, axes, ndim):
+                n *= size
+                if size == 1:
+                    continue
+                if at > first and continues(layout, at, size, strides, d):
+                    at -= dim
+                    size *= word(layout, at)
+                put_dim(layout, at, size, strides, d)
+                at += dim
+        if at == first:
+            put_dim(layout, at, 1, strides, -1)
+            at += dim
+        put(layout, ROWS, rows)
+        put(layout, N, n)
+        put(layout, ROW_DIMS, (first - TABLE) // dim)
+        put(layout, REDUCED_DIMS, (at - first) // dim)
+
+    return put_layout
 
 
 Arrangement = Literal["along", "across", "any"]
@@ -121,14 +115,15 @@ def make_rows_along_axes(spec: Spec, arrangement: Arrangement) -> Callable:
     if arrangement == "across":
         return _make_rows_across(spec)
     row, gathered = contiguous_row(spec), body_of("gathered", spec) if arrangement == "any" else None
-    x_size, y_size, reduces = stored(spec.x).bytes, stored(spec.y).bytes, spec.op.reduces
+    places, (x_size, y_size), reduces = make_places(2), spec.sizes, spec.op.reduces
+    row_at, element_strides = places.row_at, places.element_strides
 
     @jit
     def contiguous_rows(x, y, layout):
         n = word(layout, N)
         for i in range(word(layout, ROWS)):
-            x_at, y_at, _ = row_offsets(layout, i)
-            row(x + x_at, y + y_at, n)
+            xi, yi = row_at((x, y), layout, i)
+            row(xi, yi, n)
 
     if arrangement == "along":
         return contiguous_rows
@@ -137,22 +132,22 @@ def make_rows_along_axes(spec: Spec, arrangement: Arrangement) -> Callable:
     def is_contiguous(layout):
         if word(layout, N) <= 1:
             return True
-        _, (x_step, y_step, _), _ = run_at(layout, 0)
-        return word(layout, REDUCED_DIMS) == 1 and x_step == x_size and (reduces or y_step == y_size)
+        x_stride, y_stride = element_strides(layout)
+        return word(layout, REDUCED_DIMS) == 1 and x_stride == x_size and (reduces or y_stride == y_size)
 
     @jit
-    def any_steps(x, y, layout):
+    def any_strides(x, y, layout):
         if is_contiguous(layout):
             contiguous_rows(x, y, layout)
         else:
             gathered(x, y, layout, 0, word(layout, ROWS))
 
-    return any_steps
+    return any_strides
 
 
 def _make_rows_across(spec: Spec) -> Callable:
-    columns, lanes, y_format = body_of("columns", spec), lanes_of(spec.number), stored(spec.y)
-    y_size = y_format.bytes
+    columns, lanes, last_row_dim = body_of("columns", spec), lanes_of(spec.number), make_places(2).last_row_dim
+    y_format, y_size = spec.formats[1], spec.sizes[1]
 
     @jit
     def rows_across(x, y, layout):

@@ -8,27 +8,27 @@ from collections.abc import Callable
 import numpy as np
 from llvmlite import ir
 
-from ..backends.cpu.kernels import REGIMES
-from ..backends.cpu.layout import words_of_one_row
-from ..backends.cpu.rows import CHUNK, GROUP_BYTES, make_group
-from ..backends.cpu.tiles import (
+from ..backends.cpu.basics import (
     AHEAD,
     BLOCK,
+    CHUNK,
     VECTOR_BYTES,
     aligned_address,
     inlined,
     jit,
-    make_tiles,
     own_format,
     release,
-    weights_for,
 )
-from ..backends.spec import Spec, stored
+from ..backends.cpu.blocks import make_blocks, weights_for
+from ..backends.cpu.group import make_group
+from ..backends.cpu.kernels import REGIMES
+from ..backends.cpu.layout import words_of_one_row
+from ..backends.cpu.regimes.rows import make_row_functions
+from ..backends.spec import Spec, make_finisher, operands_for
 from ..lanewise import Value, lanewise
 from ..ops import OPS
 from ..pairs import inverse
 from ..simd import store, widen
-from ..weights import block_state
 
 STACK = 1 << 13
 """Bytes of weights that have room on the stack. From the heap it takes as long as the softmax of 100 elements."""
@@ -70,14 +70,14 @@ def body_of(regime: str, spec: Spec) -> Callable:
 
     @jit
     def compute(x, y, layout, first, last):
-        body(x, y, 0, 0, 1.0, 1.0, layout, first, last)
+        body((x, y), 1.0, 1.0, layout, first, last)
 
     return compute
 
 
 def spec_of(name: str, x: str, y: str) -> Spec:
     """What an op's kernels are compiled for; formats are dtype names."""
-    return Spec(OPS[name], x, y, masked=False, scaled=False, wide=False)
+    return Spec(OPS[name], operands_for(OPS[name], x, y, False), False, False)
 
 
 @functools.cache
@@ -95,15 +95,15 @@ def strided_row(spec: Spec) -> Callable:
 @functools.cache
 def contiguous_row(spec: Spec) -> Callable:
     """``f(x, y, n)``: a row whose elements, and results, lie side by side."""
-    block, chunk, uses_weights = _block(spec), _chunk(spec), spec.op.uses_weights
+    block, chunk, nbytes = _block(spec), _chunk(spec), make_group(spec).nbytes
     long_rows, words = body_of("long_rows", spec), inlined(words_of_one_row)
-    x_size, y_size, size = stored(spec.x).bytes, stored(spec.y).bytes, own_format(spec.number).bytes
+    (x_size, y_size), size = spec.sizes, own_format(spec.number).bytes
 
     @jit
     def long_row(x, y, n):
         long_rows(x, y, words_on_stack(words(n, x_size, y_size)), 0, 1)
 
-    if not uses_weights:
+    if not spec.of_softmax:
 
         @jit
         def row(x, y, n):
@@ -116,7 +116,7 @@ def contiguous_row(spec: Spec) -> Callable:
 
     @jit
     def from_heap(x, y, n):
-        scratch = np.empty(VECTOR_BYTES + GROUP_BYTES + -(-n * size // VECTOR_BYTES) * VECTOR_BYTES, np.uint8)
+        scratch = np.empty(VECTOR_BYTES + nbytes + -(-n * size // VECTOR_BYTES) * VECTOR_BYTES, np.uint8)
         room = aligned_address(scratch)
         if n <= BLOCK:
             block(x, y, room, n)
@@ -143,53 +143,51 @@ def _block(spec: Spec) -> Callable:
     group's table, and vectors with one row's sums in them, would take longer
     than all else.
     """
-    op, number, two_parts = spec.op, spec.number, spec.two_parts
-    uses_weights, reduces, prepare, finish_row = op.uses_weights, op.reduces, op.prepare, op.finish_row
-    block_maximum, block_sums, finish_block, _, _ = make_tiles(spec, stored(spec.x))
-    y_format, x_size = stored(spec.y), stored(spec.x).bytes
-    unit_of = weights_for(spec).unit_of
+    op = spec.op
+    block_maximum, block_sums, finish_block, _, _ = make_blocks(spec, spec.formats)
+    prepare, unit_of, x_size = make_finisher(spec).prepare, weights_for(spec).unit_of, spec.sizes[0]
+    y_format, reduces = spec.formats[1], op.rows is not None
+
+    def state_of(m, sums):
+        return op.fold.block_state(widen(m), sums, unit_of(m, None))
+
+    @lanewise
+    def prepared(m, sums):
+        share = inverse(*sums[:2]) if spec.of_softmax else None
+        return prepare(share, state_of(m, sums), ())
+
+    @lanewise
+    def number_of(m, sums):
+        return op.rows(state_of(m, sums), (), None)[0][0]
 
     @jit
     def block(x, y, weights, n):
-        m = block_maximum(x, 0, n, None)
-        total, lost, less = block_sums(x, 0, weights, n, m, None, max(AHEAD, n * x_size))
-        total = widen(total), (widen(lost) if two_parts else None)
-        if uses_weights:
-            hi, lo = prepare(number, inverse(*total))
-            finish_block(weights, 0, y, n, (hi, lo, m), None)
+        at = x, y
+        m = block_maximum(at, n, None)
+        sums = block_sums(at, weights, n, m, None, max(AHEAD, n * x_size))
+        if reduces:
+            store(y_format, y, number_of(m, sums))
         else:
-            state = block_state(widen(m), total, widen(less), unit_of(m, None))
-            if reduces:
-                store(y_format, y, finish_row(state, None)[0])
-            else:
-                finish_block(x, 0, y, n, prepare(number, state), None)
+            finish_block(weights, at, n, prepared(m, sums), None)
 
     return block
 
 
 def _chunk(spec: Spec) -> Callable:
     """``f(x, y, room, n)``: a row of several blocks, whose weights are kept; as `rows` does it, without other rows."""
-    block_maximum, block_sums, finish_block, _, _ = make_tiles(spec, stored(spec.x))
     group = make_group(spec)
-    clear, keep_sums, maximum_at, finish_blocks, prepared_at = (
-        group.clear, group.keep_sums, group.maximum_at, group.finish_blocks, group.prepared_at
-    )  # fmt: skip
-    x_size, y_size, size = stored(spec.x).bytes, stored(spec.y).bytes, own_format(spec.number).bytes
+    clear, prepare_blocks = group.clear, group.prepare_blocks
+    _, fold_row, _, write_row, weigh_again = make_row_functions(spec)
+    ahead = BLOCK * spec.sizes[0]
 
     @jit
     def chunk(x, y, room, n):
+        at = x, y
+        layout = words_on_stack((0, n))
         clear(room)
-        for i in range(-(-n // BLOCK)):
-            start = i * BLOCK
-            xb, weights, count = x + start * x_size, room + GROUP_BYTES + start * size, min(BLOCK, n - start)
-            m = block_maximum(xb, 0, count, None)
-            keep_sums(room, i, m, block_sums(xb, 0, weights, count, m, None, BLOCK * x_size))
-        finish_blocks(room, None)
-        for i in range(-(-n // BLOCK)):
-            start = i * BLOCK
-            weights, count, prepared = room + GROUP_BYTES + start * size, min(BLOCK, n - start), prepared_at(room, i)
-            if prepared[2] != maximum_at(room, i):  # to be weighed against another maximum than its own
-                block_sums(x + start * x_size, 0, weights, count, prepared[2], None, BLOCK * x_size)
-            finish_block(weights, 0, y + start * y_size, count, prepared, None)
+        fold_row(at, layout, room, 0, None, ahead)
+        prepare_blocks(room, None)
+        weigh_again(at, layout, room, None, ahead)
+        write_row(at, layout, room, 0, None)
 
     return chunk

@@ -11,8 +11,8 @@ from numba import float32, float64, int64, njit, types
 from numba.core.errors import TypingError
 from numba.extending import intrinsic, overload
 
-from ..backends.cpu.tiles import inlined, jit, release
-from ..backends.spec import Spec, stored
+from ..backends.cpu.basics import inlined, jit, release
+from ..backends.spec import Spec
 from ..lanewise import NEEDS_COMPILER
 from ..simd import Stored, load, store
 from .kernels import contiguous_row, spec_of, strided_row, words_on_stack
@@ -88,7 +88,7 @@ def would_change(x, x_step, x_size, y, y_step, y_size, n):
 def row_at_address(spec: Spec, contiguous: bool) -> Callable:
     """``f(x, x_step, y, y_step, n)``: `contiguous` rows, or rows of any steps."""
     of_neighbours, strided = contiguous_row(spec), None if contiguous else strided_row(spec)
-    x_size, y_size, reduces = stored(spec.x).bytes, stored(spec.y).bytes, spec.op.reduces
+    (x_size, y_size), reduces = spec.sizes, spec.op.reduces
 
     if contiguous:
 
@@ -115,7 +115,7 @@ def make_writer(spec: Spec, contiguous: bool, contiguous_out: bool) -> Callable:
     like can cost two atomic additions, and a short row no more than ten of them.
     """
     row, row_of_copy = row_at_address(spec, contiguous), row_at_address(spec, contiguous_out)
-    x_size, y_size = stored(spec.x).bytes, stored(spec.y).bytes
+    x_size, y_size = spec.sizes
     raw, integer = Stored(f"int{8 * x_size}"), types.Integer.from_bitwidth(8 * x_size)
 
     @jit
@@ -180,7 +180,7 @@ def _gives_a_number() -> Callable:
         check_numbers("x", x)
         number = float_of(x)
         row = row_at_address(spec_of("logsumexp", x.dtype.name, number.name), x.layout == "C")
-        y_format = stored(number.name)
+        y_format = Stored(number.name)
 
         def compute(x):
             y = words_on_stack((0,))

@@ -26,10 +26,10 @@ from numba.core.errors import TypingError
 from numba.cpython.unsafe.tuple import tuple_setitem
 from numpy.exceptions import AxisError
 
-from ..backends.cpu.tiles import jit
+from ..backends.cpu.basics import jit
 from ..expmath import INF
 from ..simd import Stored, store
-from .axes import Arrangement, are_axes, is_among, make_rows_along_axes, put_layout, words_for
+from .axes import Arrangement, are_axes, is_among, make_put_layout, make_rows_along_axes, words_for
 from .kernels import spec_of, words_on_stack
 from .rows import address_of, check_numbers, float_of, overload_on_cpu
 from .weighted import make_weighted_rows
@@ -131,7 +131,7 @@ def _elementwise(name: str) -> Callable:
         ndim, number = x.ndim, float_of(x)
         _, axes_of, arrangement = _axes(x, axis)
         compute_rows = make_rows_along_axes(spec_of(name, x.dtype.name, number.name), arrangement)
-        words, no_steps = words_for(ndim), (0,) * ndim
+        words, put_layout = words_for(ndim), make_put_layout(2)
 
         def compute(x, axis=None):
             axes = axes_of(axis)
@@ -140,7 +140,7 @@ def _elementwise(name: str) -> Callable:
             y = np.empty(x.shape, number)
             if x.size:
                 layout = words_on_stack(words)
-                put_layout(layout, x.shape, x.strides, y.strides, no_steps, axes)
+                put_layout(layout, x.shape, (x.strides, y.strides), axes)
                 compute_rows(address_of(x), address_of(y), layout)
             return y
 
@@ -226,7 +226,7 @@ def _unweighted(a: types.Array, axis: Any, with_axes: bool, with_sign: bool) -> 
     spec = spec_of("logsumexp", a.dtype.name, number.name)
     compute_rows, size = make_rows_along_axes(spec, arrangement), number.bitwidth // 8
     shape_of, steps_of, shaped = _reduced(ndim, ndim if with_axes else ndim - count, with_axes)
-    words, no_steps = words_for(ndim), (0,) * ndim
+    words, put_layout = words_for(ndim), make_put_layout(2)
 
     def compute(a, axis=None, b=None, keepdims=False, return_sign=False):
         axes = axes_of(axis)
@@ -236,7 +236,7 @@ def _unweighted(a: types.Array, axis: Any, with_axes: bool, with_sign: bool) -> 
         steps, rows = steps_of(a.shape, axes, size)
         y = np.empty(rows, number)
         layout = words_on_stack(words)
-        put_layout(layout, a.shape, a.strides, steps, no_steps, axes)
+        put_layout(layout, a.shape, (a.strides, steps), axes)
         compute_rows(address_of(a), address_of(y), layout)
         if with_sign:
             return shaped(y, shape), shaped(_signs_of_sums(y), shape)
@@ -289,7 +289,7 @@ def _weighted(a: types.Array, axis: Any, b: Any, with_axes: bool, with_sign: boo
     number = float32 if in_float32 else float64
     weighted_rows = make_weighted_rows(a.dtype.name, b_format)
     shape_of, steps_of, shaped = _reduced(ndim, ndim if with_axes else ndim - count, with_axes)
-    words = words_for(ndim)
+    words, put_layout = words_for(ndim, 3), make_put_layout(3)
 
     def compute(a, axis=None, b=None, keepdims=False, return_sign=False):
         axes = axes_of(axis)
@@ -299,7 +299,7 @@ def _weighted(a: types.Array, axis: Any, b: Any, with_axes: bool, with_sign: boo
         steps, rows = steps_of(a.shape, axes, 8)
         y, signs = np.empty(rows), np.empty(rows)
         layout = words_on_stack(words)
-        put_layout(layout, a.shape, a.strides, steps, weight_steps(b, a.shape), axes)
+        put_layout(layout, a.shape, (a.strides, steps, weight_steps(b, a.shape)), axes)
         place = words_on_stack((0,))
         weighted_rows(address_of(a), address_of(y), weights_at(b, place), address_of(signs), layout)
         if with_sign:

@@ -25,8 +25,8 @@ from collections.abc import Callable
 import numpy as np
 from numba import float64
 
-from ..backends.cpu.layout import ROWS, N, row_offsets, run_at, word
-from ..backends.cpu.tiles import VECTOR_BYTES, jit, release
+from ..backends.cpu.basics import VECTOR_BYTES, jit, release
+from ..backends.cpu.layout import ROWS, N, make_places, word
 from ..backends.spec import stored
 from ..expmath import INF, LOG2_E
 from ..lanewise import Vec, lanewise
@@ -179,10 +179,10 @@ def log_of_term(top, frame):
 def make_weighted_rows(x: str, b: str) -> Callable:
     """``f(x, y, b, sign, layout)``: logarithms of absolute sums of ``b exp(x)``, and the signs of those, in float64.
 
-    Weights take the mask's place in the layout. An element of weight 0 counts
-    for nothing, whatever it is.
+    The layout is of `x`, `y` and `b`. An element of weight 0 counts for nothing, whatever it is.
     """
     x_format, b_format = stored(x), stored(b)
+    row_at, run_at, *_ = make_places(3)
 
     @jit
     def gather(x, b, layout, start, a, w):
@@ -193,10 +193,10 @@ def make_weighted_rows(x: str, b: str) -> Callable:
         start = small(start)
         count, done = min(_BATCH, word(layout, N) - start), 0
         while done < count:
-            (x_at, _, b_at), (x_step, _, b_step), run = run_at(layout, start + done)
+            (x_at, _, b_at), (x_stride, _, b_stride), run = run_at(layout, start + done)
             for i in range(min(run, count - done)):
-                put_number(a, done + i, load(float64, x_format, x + x_at + i * x_step))
-                put_number(w, done + i, load(float64, b_format, b + b_at + i * b_step))
+                put_number(a, done + i, load(float64, x_format, x + x_at + i * x_stride))
+                put_number(w, done + i, load(float64, b_format, b + b_at + i * b_stride))
             done += run
         whole = count + -count % _LANES
         for i in range(count, whole):
@@ -209,10 +209,10 @@ def make_weighted_rows(x: str, b: str) -> Callable:
         a = weights_on_stack(n)
         w = a + _BATCH * _SIZE
         for i in range(word(layout, ROWS)):
-            x_at, y_at, b_at = row_offsets(layout, i)
+            xi, yi, bi = row_at((x, y, b), layout, i)
             top, others, count = (zero, zero - INF), zero, 0
             for start in range(0, n, _BATCH):
-                count = gather(x + x_at, b + b_at, layout, start, a, w)
+                count = gather(xi, bi, layout, start, a, w)
                 for j in range(0, count, VECTOR_BYTES):
                     v, weight, other = finite(load(_VEC, _OWN, a + j), load(_VEC, _OWN, w + j))
                     top, others = larger(top, v, weight), others + other
@@ -220,7 +220,7 @@ def make_weighted_rows(x: str, b: str) -> Callable:
             sums = zero, zero, zero, zero, zero, zero
             for start in range(0, n, _BATCH):
                 if n > _BATCH:
-                    count = gather(x + x_at, b + b_at, layout, start, a, w)
+                    count = gather(xi, bi, layout, start, a, w)
                 for j in range(0, count, VECTOR_BYTES):
                     v, weight, _ = finite(load(_VEC, _OWN, a + j), load(_VEC, _OWN, w + j))
                     sums = add_term(sums, v, weight, frame)
@@ -229,10 +229,10 @@ def make_weighted_rows(x: str, b: str) -> Callable:
                 terms = np.empty(2 * (n + _LANES))
                 exact_a, exact_w = address_of(terms), address_of(terms) + (n + _LANES) * _SIZE
                 for start in range(0, n, _BATCH):
-                    gather(x + x_at, b + b_at, layout, start, exact_a + start * _SIZE, exact_w + start * _SIZE)
+                    gather(xi, bi, layout, start, exact_a + start * _SIZE, exact_w + start * _SIZE)
                 result, positive = in_words(exact_a, exact_w, n)
                 release(terms)
-            store(_OWN, y + y_at, result)
-            store(_OWN, sign + y_at, positive)
+            store(_OWN, yi, result)
+            store(_OWN, sign + (yi - y), positive)
 
     return weighted_rows

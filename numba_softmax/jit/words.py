@@ -20,8 +20,8 @@ import math
 import numpy as np
 from numba import float64, int64
 
+from ..backends.cpu.basics import jit, release
 from ..backends.cpu.layout import word
-from ..backends.cpu.tiles import jit, release
 from ..expmath import INF
 from ..lanewise import lanewise
 from ..pairs import two_sum

@@ -145,7 +145,7 @@ def make_strips(spec: Spec, early: bool) -> Strips:
     memory = make_memory(spec)
     get, get_state, put_state = memory.get, memory.get_state, memory.put_state
     sum_column, sum_in_halves = _make_sums(spec, early)
-    of_softmax, unit_of, lanes = spec.of_softmax, weights_for(spec).unit_of, lanes_of(spec.number)
+    of_softmax, unit_of = spec.of_softmax, weights_for(spec).unit_of
     nbytes, blocks_at, state_bytes, row_at, sums_bytes = (
         kept.nbytes, kept.blocks_at, kept.state_bytes, kept.row_at, kept.sums_bytes
     )  # fmt: skip
@@ -211,7 +211,7 @@ def make_strips(spec: Spec, early: bool) -> Strips:
 
 
 def _make_sums(spec: Spec, early: bool) -> tuple[Callable, Callable]:
-    """Jitted functions: the sums of a block in the rows of one vector, for each `j` modulo lanes; and these together."""
+    """Jitted functions: the sums of a block in the rows of a vector, for each `j` modulo lanes; and these together."""
     fold, number, lanes, memory = spec.op.fold, spec.number, lanes_of(spec.number), make_memory(spec)
     vec, (frame_of, weigh, _), sums_each = Vec(number, lanes), weights_for(spec), kept_for(spec).sums_each
     get, weigh_in_place, of_softmax, writes = memory.get, memory.weigh_in_place, spec.of_softmax, bool(spec.results)
@@ -332,9 +332,7 @@ def _make_finish(spec: Spec) -> tuple[Callable, ...]:
 
     @lanewise
     def finish_vector(at, apart, kept, scale):
-        prepared = tuple(
-            memory.get(kept + (kept_at.finisher_at + VECTOR_BYTES * k)) for k in range(finisher.numbers)
-        )
+        prepared = tuple(memory.get(kept + (kept_at.finisher_at + VECTOR_BYTES * k)) for k in range(finisher.numbers))
         return finisher.results(memory.get(at), memory.get_others(at, apart), prepared, scale, None)
 
     @lanewise

@@ -114,7 +114,14 @@ def _make_strip(spec: Spec) -> Callable:
 def _make_load(spec: Spec) -> Callable:
     """A jitted function: brings a block of a strip to the tiles, and finds the maximum of each row."""
     edges, memory, lanes, kept_bytes = make_edges(spec), make_memory(spec), lanes_of(spec.number), kept_for(spec).nbytes
-    moved, read, vec, x, get, put = edges.moved, edges.read, Vec(spec.number, lanes), spec.elements[0], memory.get, memory.put
+    moved, read, vec, x, get, put = (
+        edges.moved,
+        edges.read,
+        Vec(spec.number, lanes),
+        spec.elements[0],
+        memory.get,
+        memory.put,
+    )
 
     @lanewise
     def prefetch_ahead(at, strides):

@@ -28,7 +28,7 @@ from ...spec import Spec, make_finisher, make_scale
 from ..basics import BLOCK, CHUNK, FLOAT64, VECTOR_BYTES, aligned_address, inlined, jit, release
 from ..blocks import make_blocks, weights_for
 from ..group import make_group
-from ..layout import N, ROWS, make_beyond, make_gather, make_places, make_row_numbers, word
+from ..layout import ROWS, N, make_beyond, make_gather, make_places, make_row_numbers, word
 
 kernel_code.register()
 

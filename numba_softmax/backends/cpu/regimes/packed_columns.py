@@ -197,7 +197,12 @@ def _make_maxima(spec: Spec) -> Callable:
 
 def _make_finish(spec: Spec) -> Callable:
     """A jitted function: puts the results an element in the tiles, and numbers of rows in their lines."""
-    strips, lines, lanes, kept_bytes = make_strips(spec, False), _make_lines(spec), lanes_of(spec.number), kept_for(spec).nbytes
+    strips, lines, lanes, kept_bytes = (
+        make_strips(spec, False),
+        _make_lines(spec),
+        lanes_of(spec.number),
+        kept_for(spec).nbytes,
+    )
     prepare_rows, finish_column, numbers_of_rows = strips.prepare_rows, strips.finish_column, strips.numbers_of_rows
     get, put, reduces, writes = lines.get, lines.put, spec.op.rows is not None, spec.op.elements is not None
 

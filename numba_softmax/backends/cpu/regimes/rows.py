@@ -105,7 +105,12 @@ def make_rows(spec: Spec) -> Callable:
     group, scale_of, row_at = make_group(spec), make_scale(spec), make_places(len(spec.operands)).row_at
     weights_bytes, fold_row, fold_and_write_row, write_row, weigh_again = make_row_functions(spec)
     clear, prepare_rows, prepare_blocks = group.clear, group.prepare_rows, group.prepare_blocks
-    reduce_rows, store_row, reduce_blocks, nbytes = group.reduce_rows, group.store_row, group.reduce_blocks, group.nbytes
+    reduce_rows, store_row, reduce_blocks, nbytes = (
+        group.reduce_rows,
+        group.store_row,
+        group.reduce_blocks,
+        group.nbytes,
+    )
     reduces, writes, of_softmax = spec.op.rows is not None, spec.op.elements is not None, spec.of_softmax
     x_size, streaming = spec.sizes[spec.elements[0]], spec.streaming
 
@@ -141,7 +146,9 @@ def make_rows(spec: Spec) -> Callable:
             for row in range(begin, end):
                 at = row_at(addresses, layout, row)
                 if writes and begin > first:
-                    fold_and_write_row(row_at(addresses, layout, row - members), at, layout, room, row - begin, scale, ahead)
+                    fold_and_write_row(
+                        row_at(addresses, layout, row - members), at, layout, room, row - begin, scale, ahead
+                    )
                 else:
                     fold_row(at, layout, room, row - begin, scale, ahead)
             if writes and begin > first:  # the last group may have fewer rows than the one before

@@ -1,4 +1,4 @@
-"""The kernel for short contiguous rows: 16 of them (8 in float64) are transposed in registers, to have lanes across rows.
+"""The kernel for short contiguous rows: 16 of them (8 in float64) are transposed in registers, so that lanes run across.
 
     memory    row 0    [ a0 a1 a2 ... ]            tile    element 0   [ a0 b0 c0 ... ]
               row 1    [ b0 b1 b2 ... ]                    element 1   [ a1 b1 c1 ... ]
@@ -92,7 +92,9 @@ def _make_load(spec: Spec) -> Callable:
         for c in range(0, width, lanes):
             m, there = splat(vec, -INF), tile + c // lanes * VECTOR_BYTES
             for j in range(0, n, lanes):
-                m = load_square(at, strides, j, c, width - c, min(lanes, n - j), there + j * step, step, apart, scale, m)
+                m = load_square(
+                    at, strides, j, c, width - c, min(lanes, n - j), there + j * step, step, apart, scale, m
+                )
             put(room + c // lanes * kept_bytes, m)
 
     return load_rows
