@@ -41,7 +41,8 @@ ALLOWED = {
     ),
     "call": (set(), set()),
     "call.row_states": (
-        {"ops", "folds", "call.adapters", "call.arguments", "call.layout", "call.plan", "call.request"},
+        {"ops", "folds", "call.adapters", "call.arguments", "call.layout", "call.memory", "call.overlap"}
+        | {"call.plan", "call.request"},
         NUMPY,
     ),
     "call.whole_arrays": (

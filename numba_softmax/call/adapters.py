@@ -7,7 +7,6 @@ a `HostCall`, or `backends.cuda.streams.GpuCall`.
 from __future__ import annotations
 
 import functools
-import operator
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -19,10 +18,7 @@ from .arguments import as_operand
 from .devices import in_host_memory, lies_on_gpu
 from .host_libraries import library_of
 from .layout import Form
-from .memory import address_of, extent, stand_in
-
-ADDRESS, FORM, FORM_AND_WRITEABLE = (operator.itemgetter(part) for part in (0, slice(1, 4), slice(1, 5)))
-"""Parts of a view: the first ones of the tuple that it is."""
+from .memory import ADDRESS, address_of, extent, stand_in
 
 
 class Adapter(Protocol):

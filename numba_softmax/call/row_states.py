@@ -14,9 +14,10 @@ import numpy as np
 
 from ..folds import stored_numbers
 from ..ops import STATE_OPS, Op, finishing, folding, identity, merging, reading
-from .adapters import FORM, FORM_AND_WRITEABLE, Adapter, adapter_for, user_arrays, view_of_input, views_of_inputs
+from .adapters import Adapter, adapter_for, user_arrays, view_of_input, views_of_inputs
 from .arguments import as_output_dtype
 from .layout import order_of_rows
+from .memory import FORM, FORM_AND_WRITEABLE
 from .overlap import needs_copies
 from .plan import plan_launch
 from .request import as_tuple, check_written

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 
 from ..ops import OPS
-from .adapters import FORM_AND_WRITEABLE, Adapter, HostCall, gpu_call, user_arrays, views_of_inputs
+from .adapters import Adapter, HostCall, gpu_call, user_arrays, views_of_inputs
 from .arguments import as_axes, as_input, as_mask, as_output_dtype, as_scale
 from .devices import choose_backend, in_host_memory
 from .host_libraries import is_foreign
-from .memory import address_of
+from .memory import FORM_AND_WRITEABLE, address_of
 from .overlap import needs_copies, needs_temporary
 from .plan import PLAIN, Operation, plan_call, plan_views
 from .request import as_tuple, axes_and_results

@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ...call.adapters import ADDRESS
-from ...call.memory import extent
+from ...call.memory import ADDRESS, extent
 from . import driver
 from .driver import Queue
 from .libraries import View, library_of
