@@ -16,42 +16,21 @@ LIMITS = {"float16": 0.51, "bfloat16": 0.51, "float32": 2.0, "float64": 4.0}
 
 
 def naive(name, x, axis=-1, *, where=None, scale=None, keepdims=False):
-    """The exact result of a public function, nearly."""
-    (result,) = reference(
-        OPS[name], lambda x, keep: (of_rows(name, x, keep),), x, axis, where=where, scale=scale, keepdims=keepdims
-    )
-    return result
-
-
-def reference(op, definition, x, axis=-1, *, others=(), where=None, scale=None, keepdims=False):
-    """An op's results: rounded as np.longdouble, which ought to have 64 bits or more.
-
-    `definition(x, keep, *others)` gives them for matrices, of scaled elements, of whether these count, and of further
-    inputs; numbers a row come, and go, as a column.
-    """
+    """The exact result, nearly: rounded as np.longdouble, which ought to have 64 bits or more."""
     x = np.asarray(x).astype(np.longdouble)
     axes = tuple(range(x.ndim)) if axis is None else normalize_axis_tuple(axis, x.ndim)
-    last, split = tuple(range(-len(axes), 0)), x.ndim - len(axes)
-    row_shape = tuple(n for i, n in enumerate(x.shape) if i not in axes)
-    shape = row_shape + tuple(x.shape[i] for i in axes)
-    rows, n = math.prod(row_shape), math.prod(shape[split:])
-
-    def as_rows(array, per="element"):
-        array = np.asarray(array)
-        if per == "element":
-            return np.moveaxis(np.broadcast_to(array, x.shape), axes, last).reshape(rows, n)
-        kept = tuple(1 if i in axes else n for i, n in enumerate(x.shape))
-        return np.broadcast_to(array, row_shape if array.ndim <= split else kept).reshape(rows, 1)
-
+    keep = np.broadcast_to(True if where is None else where, x.shape)
     with np.errstate(all="ignore"):
-        read = [as_rows(array, o.per).astype(np.longdouble) for o, array in zip(op.inputs[1:], others, strict=True)]
-        results = definition(as_rows(_scaled(x, scale)), as_rows(True if where is None else where), *read)
-    return tuple(
-        np.moveaxis(y.reshape(shape), last, axes)
-        if o.per == "element"
-        else np.expand_dims(y.reshape(row_shape), axes if keepdims else ())
-        for o, y in zip(op.results, results, strict=True)
-    )
+        x = _scaled(x, scale)
+        last = tuple(range(-len(axes), 0))
+        moved = np.moveaxis(x, axes, last)
+        split = x.ndim - len(axes)
+        rows = math.prod(moved.shape[:split]), math.prod(moved.shape[split:])
+        y = _of_rows(name, moved.reshape(rows), np.moveaxis(keep, axes, last).reshape(rows))
+    if not OPS[name].reduces:
+        return np.moveaxis(y.reshape(moved.shape), last, axes)
+    y = y.reshape(moved.shape[:split])
+    return np.expand_dims(y, axes) if keepdims else y
 
 
 def _scaled(x, scale):
@@ -63,10 +42,10 @@ def _scaled(x, scale):
     return x * np.longdouble(scale)
 
 
-def of_rows(name, x, keep):
-    """The results for the rows of a matrix."""
+def _of_rows(name, x, keep):
+    """The results of the rows of a matrix."""
     if x.shape[1] == 0:
-        return np.full((len(x), 1), -np.inf) if OPS[name].reduces else x
+        return np.full(len(x), -np.inf) if OPS[name].reduces else x
     x = np.where(keep, x, -np.inf)
     m = x.max(axis=1, keepdims=True)
     d = x - np.where(np.isfinite(m), m, 0.0)
@@ -75,7 +54,7 @@ def of_rows(name, x, keep):
     np.put_along_axis(others, x.argmax(axis=1, keepdims=True), 0.0, axis=1)  # log1p adds the maximum's own 1
     rest = others.sum(axis=1, keepdims=True)
     if name == "logsumexp":
-        return np.where(np.isfinite(m), m + np.log1p(rest), m)
+        return np.where(np.isfinite(m), m + np.log1p(rest), m)[:, 0]
     y = e / (1 + rest) if name == "softmax" else d - np.log1p(rest)
     return np.where(keep, np.where(np.isfinite(m), y, np.nan), OPS[name].masked)
 

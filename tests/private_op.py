@@ -1,6 +1,8 @@
 """An op that the package does not know: ``p (v - t)`` for each element, and the sum of ``p v`` of each row, with the
 row's softmax `p`, a second array of elements `v` and a number `t` a row."""
 
+import numpy as np
+
 from numba_softmax import kernel_code, online
 from numba_softmax.expmath import float_format, rounded
 from numba_softmax.folds import ALL
@@ -65,3 +67,14 @@ TILT = Op(
     ),
     rows=lanewise(lambda state, row, scale: ((state[3] * online.share(state[:3])[0],),)),
 )
+
+
+def tilt(x, v, t, axes, *, where=None, scale=None):
+    """The results in float64, by definition."""
+    x, v, t = (np.asarray(a).astype(np.float64) for a in (x, v, t))
+    keep = np.broadcast_to(True if where is None else where, x.shape)
+    x = np.where(keep, x * (1.0 if scale is None else scale), -np.inf)
+    p = np.exp(x - x.max(axes, keepdims=True))
+    p /= p.sum(axes, keepdims=True)
+    v = np.where(keep, v, 0.0)
+    return np.where(keep, p * (v - np.expand_dims(t, axes)), -1.0), (p * v).sum(axes)

@@ -8,8 +8,10 @@ import pytest
 from gpu_fakes import Current, fake_torch
 from hypothesis import given
 from hypothesis import strategies as st
-from naive import FLOATS, of_rows, reference, same_bits
+from naive import FLOATS, same_bits
+from numpy.lib.array_utils import normalize_axis_tuple
 from private_op import TILT
+from private_op import tilt as by_definition
 
 from numba_softmax import mapped
 from numba_softmax.api import call
@@ -27,22 +29,21 @@ def tilt(x, v, t, axis=-1, **options):
     return call(Request(TILT, x, axis, others=(v, t), **options))
 
 
-def definition(x, keep, v, t):
-    p = of_rows("softmax", x, keep)
-    return np.where(keep, p * (v - t), MASKED), np.where(keep, p * v, 0).sum(axis=1, keepdims=True)
-
-
-def assert_right(results, x, v, t, axis=-1, **options):
+def assert_right(results, x, v, t, axis=-1, keepdims=False, **options):
     """Both results, to some roundings of the largest numbers that they are made of."""
-    exact = reference(TILT, definition, x, axis, others=(v, t), **options)
-    size = float(np.abs(np.asarray(v, float)).max() + np.abs(np.asarray(t, float)).max())
-    assert len(results) == 2
-    for result, right in zip(results, exact, strict=True):
+    ndim, t = np.ndim(x), np.asarray(t)
+    axes = tuple(range(ndim)) if axis is None else normalize_axis_tuple(axis, ndim)
+    kept = tuple(1 if i in axes else n for i, n in enumerate(np.shape(x)))
+    rows = tuple(n for i, n in enumerate(np.shape(x)) if i not in axes)
+    t = np.broadcast_to(t, rows if t.ndim <= len(rows) else kept).reshape(rows)
+    y, mean = by_definition(x, np.broadcast_to(v, np.shape(x)), t, axes, **options)
+    size = float(np.abs(np.asarray(v, float)).max() + np.abs(t.astype(float)).max())
+    for result, right in zip(results, (y, mean.reshape(kept) if keepdims else mean), strict=True):
         result = np.asarray(result)
         # in float64, a sum without a second part is divided with 46 good bits
         bound = 4 * size * 2.0 ** -{"float16": 10, "bfloat16": 7, "float32": 23, "float64": 45}[result.dtype.name]
         assert result.shape == right.shape
-        np.testing.assert_allclose(result.astype(float), right.astype(float), rtol=0, atol=bound)
+        np.testing.assert_allclose(result.astype(float), right, rtol=0, atol=bound)
 
 
 def arrays(shape, axis=-1, dtype="float32", seed=0):
@@ -152,6 +153,7 @@ def test_rows_of_nothing_and_no_rows():
         y, mean = tilt(*arrays(shape))
         assert y.shape == shape
         assert mean.shape == shape[:1]
+        assert np.isnan(mean).all()  # as nothing over nothing
 
 
 # ----------------------------------------------------------------------------- out and overlap
@@ -307,6 +309,16 @@ def test_states_of_any_split_make_the_results_of_whole_rows(dtype, axis):
             y = states.finish(TILT, block_of(x_laid_out, (axis,), where, x.dtype, (v, t)), None)
             mean = states.read(TILT, x.dtype, (t,))
             assert_right((y, mean), x, v, t, axis, where=where, scale=scale)
+
+
+def test_states_of_float32_hold_all_numbers_where_rows_are_computed_in_float64():
+    x, v, t = arrays((5, 300))
+    for numbers, scale in ((v.astype("f8"), None), (v, 1e-31)):
+        states = RowStates(TILT, (5,), x.dtype, scale, adapter_for(x, "x"))
+        for part in (slice(0, 100), slice(100, 300)):
+            states.fold(block_of(x[:, part], (1,), None, x.dtype, (numbers[:, part],)))
+        y = states.finish(TILT, block_of(x, (1,), None, x.dtype, (numbers, t)), None)
+        assert_right((y, states.read(TILT, x.dtype, (t,))), x, v, t, scale=scale)
 
 
 def test_states_merge():

@@ -84,6 +84,11 @@ class Spec(NamedTuple):
         return tuple(i for i in self._where(lambda o: o.per == "row" and o.read) if i != self.state)
 
     @property
+    def row_reads(self) -> tuple[int, ...]:
+        """All operands that are read a row, that state first."""
+        return (*(() if self.state is None else (self.state,)), *self.row_inputs)
+
+    @property
     def row_results(self) -> tuple[int, ...]:
         """Which operands are written a row."""
         return self._where(lambda o: o.per == "row" and o.written)

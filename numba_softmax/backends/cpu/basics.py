@@ -31,9 +31,11 @@ AHEAD = 8192
 
 BOOL, FLOAT64 = Stored("bool"), Stored("float64")
 
+# `forceinline` is said each time: else a function has it from the one that is being compiled when it is first called.
 jit = functools.partial(
-    njit, error_model="numpy", nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True, fastmath=False
-)
+    njit, error_model="numpy", nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True, fastmath=False,
+    forceinline=False,
+)  # fmt: skip
 inlined = functools.partial(jit, forceinline=True)
 
 

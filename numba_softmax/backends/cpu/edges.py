@@ -116,7 +116,7 @@ def make_edges(spec: Spec) -> Edges:
                 numbers_at(i, at[i] + c * strides[i] + rows * (k * sizes[i]), strides[i], begin, end)
                 for k in range(spec.operands[i].count)
             )
-            for i in (*(() if spec.state is None else (spec.state,)), *spec.row_inputs)
+            for i in spec.row_reads
         )
 
     @lanewise

@@ -133,7 +133,7 @@ def make_beyond(spec: Spec, formats: tuple[Stored, ...]) -> Callable:
 class RowNumbers(NamedTuple):
     """`lanewise` access to the operands with numbers for rows; see `make_row_numbers`."""
 
-    load: Callable  # (at, layout) -> the numbers of those that are read, a tuple for each, in float64; first a state's
+    load: Callable  # (at, layout) -> the numbers of the operands that are read, a tuple for each, in float64
     store: Callable  # (at, layout, results) -> nothing: it writes the numbers of those that are written
 
 
@@ -145,11 +145,11 @@ def make_row_numbers(spec: Spec) -> RowNumbers:
         plane = word(layout, ROWS) * spec.sizes[i]
         return [at[i] + plane * k if k else at[i] for k in range(spec.operands[i].count)]
 
-    read = (*(() if spec.state is None else (spec.state,)), *spec.row_inputs)
-
     @lanewise
     def load_row(at, layout):
-        return tuple(tuple(load(float64, spec.formats[i], place) for place in places(at, layout, i)) for i in read)
+        return tuple(
+            tuple(load(float64, spec.formats[i], place) for place in places(at, layout, i)) for i in spec.row_reads
+        )
 
     @lanewise
     def store_row(at, layout, results):

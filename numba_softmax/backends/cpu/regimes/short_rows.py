@@ -1,4 +1,4 @@
-"""The kernel for short contiguous rows: 16 of them (8 in float64) are transposed in registers, so that lanes run across.
+"""The kernel for short contiguous rows, 16 of them at once (8 in float64): they are transposed to have lanes across.
 
     memory    row 0    [ a0 a1 a2 ... ]            tile    element 0   [ a0 b0 c0 ... ]
               row 1    [ b0 b1 b2 ... ]                    element 1   [ a1 b1 c1 ... ]
