@@ -50,6 +50,7 @@ def identity(op: Op) -> Op:
     return Op(_name("identity", op), (MADE,), fold, rows=_give_state(fold), takes_scale=False)
 
 
+@functools.cache
 def moving(op: Op) -> Op:
     """The op that copies states to where they lie in another order."""
     fold = lasting(op.fold)
