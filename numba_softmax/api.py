@@ -117,7 +117,7 @@ def softmax(
     """
     if type(x) is np.ndarray and device is None and stream is None:
         return call_numpy(("softmax", axis, False, None), x, where, scale, dtype, out)
-    return _call("softmax", x, axis, where, scale, False, dtype, out, device, stream)
+    return call((OPS["softmax"], x, axis, where, scale, False, dtype, out, device, stream, ()))
 
 
 def log_softmax(
@@ -164,7 +164,7 @@ def log_softmax(
     """
     if type(x) is np.ndarray and device is None and stream is None:
         return call_numpy(("log_softmax", axis, False, None), x, where, scale, dtype, out)
-    return _call("log_softmax", x, axis, where, scale, False, dtype, out, device, stream)
+    return call((OPS["log_softmax"], x, axis, where, scale, False, dtype, out, device, stream, ()))
 
 
 def logsumexp(
@@ -217,7 +217,7 @@ def logsumexp(
     """
     if type(x) is np.ndarray and device is None and stream is None:
         return call_numpy(("logsumexp", axis, bool(keepdims), None), x, where, scale, dtype, out)
-    return _call("logsumexp", x, axis, where, scale, bool(keepdims), dtype, out, device, stream)
+    return call((OPS["logsumexp"], x, axis, where, scale, bool(keepdims), dtype, out, device, stream, ()))
 
 
 def warmup(
@@ -295,8 +295,8 @@ def warmup(
 # ------------------------------------------------------------------------ choice
 
 
-def _call(*request: Any) -> Any:
-    """The result of the request with these fields: see `Request`.
+def call(request: tuple) -> Any:
+    """The result of a `Request`, or of a plain tuple of its fields.
 
     Arrays of NumPy's go to `call_numpy` at once, unless they are to be computed with elsewhere: it takes less time.
     """

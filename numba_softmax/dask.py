@@ -29,19 +29,16 @@ except ImportError as error:
 
 from .call import whole_arrays
 from .call.adapters import adapter_for
-from .call.arguments import as_mask
-from .call.devices import in_host_memory
-from .call.layout import state_numbers
-from .call.request import Request, checked
-from .call.row_states import FLOAT64, RowStates, block_of, state_dtype
-from .ops import OPS
+from .call.request import Request
+from .call.row_states import FLOAT64, RowStates, block_of
+from .dask_arguments import Argument, Axes, Index, Inputs, Work, work_of
+from .folds import stored_numbers
+from .ops import OPS, Op, folding
 
 __all__ = ["log_normalize", "normalize", "online_state"]
 
 BRANCHES = 8
 """States that a task merges. The last bits depend on it, so Dask's own setting is not asked."""
-
-Axes = tuple[int, ...]
 
 
 def online_state(
@@ -94,8 +91,8 @@ def online_state(
     >>> m.compute(), (1 + rest).compute().round(4)
     (array([3.]), array([1.553]))
     """
-    work = _work_of(Request("logsumexp", x, axis, where, scale, dtype=dtype))  # which is read of a state
-    return _states(work, x, _as_mask(where, x))
+    request = Request(OPS["logsumexp"], x, axis, where, scale, dtype=dtype)  # which is read of a state
+    return _states(*work_of(request))
 
 
 def normalize(
@@ -136,7 +133,7 @@ def normalize(
     >>> numba_softmax.dask.normalize(x[:, 2:], state).compute().round(4)
     array([[0.2369, 0.6439]])
     """
-    return _normalized(Request("softmax", x, axis, where, scale, dtype=dtype), state)
+    return _normalized(Request(OPS["softmax"], x, axis, where, scale, dtype=dtype), state)
 
 
 def log_normalize(
@@ -172,146 +169,128 @@ def log_normalize(
     >>> numba_softmax.dask.log_normalize(x, numba_softmax.dask.online_state(x)).compute()
     array([-4.24835426e-18, -4.00000000e+01])
     """
-    return _normalized(Request("log_softmax", x, axis, where, scale, dtype=dtype), state)
+    return _normalized(Request(OPS["log_softmax"], x, axis, where, scale, dtype=dtype), state)
 
 
-def call(request: Request) -> da.Array:
-    """The result of a request on a Dask array."""
+def call(request: Request) -> Any:
+    """The result of a request on a Dask array; several in a tuple."""
     for argument in ("out", "device", "stream"):
         if getattr(request, argument) is not None:
             raise TypeError(
                 f"{argument} is not for Dask arrays, which are computed later, where their chunks lie: leave it out"
             )
-    x, work, op = request.x, _work_of(request), OPS[request.name]
-    mask, axes, y_dtype = _as_mask(request.where, x), work.axes, work.y_dtype
+    work, inputs = work_of(request)
+    x, axes, per = inputs.x, work.axes, [o.per for o in work.op.results]
     if all(x.numblocks[i] == 1 for i in axes):
-        kept = work.keepdims or not op.reduces
-        return _blockwise(
-            functools.partial(_call, work=work), [i for i in range(x.ndim) if kept or i not in axes], x, mask,
-            token=op.name, dtype=y_dtype, adjust_chunks=dict.fromkeys(axes if op.reduces and kept else (), 1),
-        )  # fmt: skip
-    state = _states(work, x, mask)
-    if not op.reduces:
-        return _finished(work, x, mask, state)
-    rows = [i for i in range(x.ndim) if i not in axes]
-    y = da.blockwise(
-        functools.partial(_read, work=work), rows, state, (x.ndim, *rows), token=op.name, dtype=y_dtype,
-        align_arrays=False, meta=meta_from_array(x._meta, ndim=len(rows), dtype=y_dtype),
-    )  # fmt: skip
-    return da.expand_dims(y, axes) if work.keepdims else y
+        row = _Result(inputs.every, axes) if work.keepdims else _Result(inputs.rows(axes))
+        results = [row if p == "row" else _Result(inputs.every) for p in per]
+        return _one_or_all(_arrays(_call, work, inputs, results))
+    state = _states(work, inputs)
+    of_elements = iter(_finished(work, inputs, state) if "element" in per else ())
+    of_rows = iter(_read_all(work, inputs, state) if "row" in per else ())
+    return _one_or_all([next(of_rows if p == "row" else of_elements) for p in per])
 
 
-# ---------------------------------------------------------------------- arguments
-
-
-class _Work(NamedTuple):
-    """The arguments of a call, checked; they go with its tasks."""
-
-    name: str
-    axes: Axes
-    keepdims: bool
-    scale: float | None
-    state_dtype: np.dtype
-    y_dtype: np.dtype
-
-
-def _work_of(request: Request) -> _Work:
-    """The work of a request on an array that can be computed with."""
-    x = request.x
-    if not isinstance(x, da.Array):
-        raise TypeError(f"x is a {type(x).__name__}: it must be a Dask array")
-    if isinstance(x._meta, np.ma.MaskedArray):
-        raise TypeError("x has chunks of masked arrays, whose masks would be ignored: use where=")
-    unknown = [i for i, size in enumerate(x.shape) if size != size]
-    if unknown:
-        raise ValueError(f"x has chunks of unknown size along axis {unknown[0]}: call x.compute_chunk_sizes() first")
-    axes, _, scale, y_dtype = checked(request, x, None)
-    return _Work(request.name, axes, request.keepdims, scale, state_dtype(x.dtype, y_dtype), y_dtype)
-
-
-def _as_mask(where: Any, x: da.Array) -> da.Array | None:
-    """`where` as a Dask array of the chunks of `x`, but for axes along which it is broadcast."""
-    if where is None:
-        return None
-    if not isinstance(where, da.Array):
-        where = _in_chunks(where, x)
-    if where.dtype.kind != "b" or isinstance(where._meta, np.ma.MaskedArray):
-        kind = "masked arrays" if where.dtype.kind == "b" else where.dtype
-        raise TypeError(f"where has chunks of {kind}: they must be boolean, for instance `mask != 0`")
-    if isinstance(where._meta, np.ndarray) != isinstance(x._meta, np.ndarray):
-        raise TypeError(f"where has chunks of {type(where._meta)}, but x of {type(x._meta)}: both must lie together")
-    chunks = x.chunks[max(0, x.ndim - where.ndim) :]
-    if where.ndim > x.ndim or any(m not in ((1,), c) for m, c in zip(where.chunks, chunks, strict=True)):
-        raise ValueError(
-            f"where has chunks {where.chunks}, but x has {x.chunks}: they must be the same, or 1 along axes that are "
-            "broadcast; rechunk one of them"
-        )
-    return where
-
-
-def _in_chunks(where: Any, x: da.Array) -> da.Array:
-    """A mask of another library in the chunks of `x`."""
-    on_gpu = hasattr(where, "__cuda_array_interface__")
-    where = where if on_gpu else in_host_memory(where, "where")
-    as_mask(np.broadcast_to(False, where.shape) if on_gpu else where, x.shape)  # refuses what is no mask of x
-    chunks = x.chunks[x.ndim - where.ndim :]
-    return da.from_array(where, tuple((1,) if n == 1 else c for n, c in zip(where.shape, chunks, strict=True)))
+def _one_or_all(arrays: list[da.Array]) -> Any:
+    return arrays[0] if len(arrays) == 1 else tuple(arrays)
 
 
 def _normalized(request: Request, state: Any) -> da.Array:
     """The results of elements whose rows' states are given."""
-    x, work = request.x, _work_of(request)
+    work, inputs = work_of(request)
     if not isinstance(state, da.Array):
         raise TypeError(f"state is a {type(state).__name__}: it must be a Dask array, from online_state")
-    rows = (c for i, c in enumerate(x.chunks) if i not in work.axes)
-    expected = ((state_numbers(work.state_dtype.name),), *rows)
+    expected = ((_count(work),), *(inputs.x.chunks[i] for i in inputs.rows(work.axes)))
     if state.chunks != expected or state.dtype != FLOAT64:
         raise ValueError(
             f"state has chunks {state.chunks} and dtype {state.dtype}, but x needs {expected} and float64: "
             "make it by online_state, from an array of the same dtype and rows, with the same axis and dtype="
         )
-    return _finished(work, x, _as_mask(request.where, x), state)
+    return _one_or_all(_finished(work, inputs, state))
 
 
 # -------------------------------------------------------------------------- graphs
 
 
-def _blockwise(
-    task: Callable, index: list[int], x: da.Array, mask: da.Array | None, state: tuple = (None, None), **options: Any
-) -> da.Array:
-    """A task for each chunk of `x`, with the chunk of the states and of the mask that belong to it, or None.
+class _Result(NamedTuple):
+    """The axes of `x` that a result has, and those of them that have size 1 there."""
 
-    The result has the axes `index`; `state` are the states and their axes.
-    """
-    every = list(range(x.ndim))
-    of_mask = (None, None) if mask is None else (mask, every[x.ndim - mask.ndim :])
-    meta = meta_from_array(x._meta, ndim=len(index), dtype=options["dtype"])
-    return da.blockwise(task, index, x, every, *state, *of_mask, align_arrays=False, meta=meta, **options)
+    axes: Index
+    ones: Axes = ()
 
 
-def _states(work: _Work, x: da.Array, mask: da.Array | None) -> da.Array:
+def _arrays(
+    task: Callable, work: Work, inputs: Inputs, results: list[_Result], state: Argument = (None, None)
+) -> list[da.Array]:
+    """The results that a task makes of each chunk of `x`, with what belongs to the chunk of state, mask and others."""
+    pairs = (inputs.x, inputs.every), state, inputs.mask, *inputs.others
+    return _made(functools.partial(task, work=work), work, inputs, results, list(itertools.chain(*pairs)))
+
+
+def _made(task: Callable, work: Work, inputs: Inputs, results: list[_Result], arguments: list[Any]) -> list[da.Array]:
+    """The results of a task; of one that makes several, each is taken out of the tuple by a task of its own."""
+
+    def blockwise(function: Callable, token: str, result: _Result, *arguments: Any) -> da.Array:
+        meta = meta_from_array(inputs.x._meta, ndim=len(result.axes), dtype=work.y_dtype)
+        return da.blockwise(
+            function, result.axes, *arguments, token=token, dtype=work.y_dtype, align_arrays=False, meta=meta,
+            adjust_chunks=dict.fromkeys(result.ones, 1),
+        )  # fmt: skip
+
+    name, index = work.op.name, max((result.axes for result in results), key=len)
+    if len(results) == 1:
+        return [blockwise(task, name, results[0], *arguments)]
+    together = da.blockwise(
+        task, index, *arguments, token=name, dtype=object, align_arrays=False, meta=np.empty((0,) * len(index), object)
+    )
+    return [
+        blockwise(functools.partial(_take, k=k), f"{name}-{k}", result, together, index)
+        for k, result in enumerate(results)
+    ]
+
+
+def _states(work: Work, inputs: Inputs) -> da.Array:
     """The states of the rows: numbers first, then the rows' axes.
 
     Tasks get of the work what states depend on, so that different functions of the same rows share these tasks.
     """
-    axes, scale, dtype = work.axes, work.scale, work.state_dtype
-    states = _blockwise(
-        functools.partial(_fold, axes=axes, scale=scale, dtype=dtype), [x.ndim, *range(x.ndim)], x, mask,
-        token="softmax-fold", dtype=FLOAT64, new_axes={x.ndim: state_numbers(dtype.name)},
-        adjust_chunks=dict.fromkeys(axes, 1),
+    x, axes, softmax = inputs.x, work.axes, OPS["softmax"]
+    op = softmax if folding(work.op) == folding(softmax) else work.op
+    options: dict[str, Any] = {"op": op, "scale": work.scale, "dtype": work.state_dtype}
+    others = (pair for o, pair in zip(op.inputs[1:], inputs.others, strict=True) if o.per == "element")
+    states = da.blockwise(
+        functools.partial(_fold, axes=axes, **options), (x.ndim, *inputs.every), x, inputs.every, *inputs.mask,
+        *itertools.chain(*others), token=f"{op.name}-fold", dtype=FLOAT64, new_axes={x.ndim: _count(work)},
+        adjust_chunks=dict.fromkeys(axes, 1), align_arrays=False,
+        meta=meta_from_array(x._meta, ndim=1 + x.ndim, dtype=FLOAT64),
     )  # fmt: skip
-    merge = functools.partial(_merge, scale=scale, dtype=dtype)
+    merge = functools.partial(_merge, **options)
     return da.reduction(
         states, chunk=_alone, combine=merge, aggregate=merge, axis=tuple(i + 1 for i in axes), keepdims=False,
-        dtype=FLOAT64, split_every=BRANCHES, name="softmax-merge",
+        dtype=FLOAT64, split_every=BRANCHES, name=f"{op.name}-merge",
         meta=meta_from_array(x._meta, ndim=1 + x.ndim - len(axes), dtype=FLOAT64),
     )  # fmt: skip
 
 
-def _finished(work: _Work, x: da.Array, mask: da.Array | None, state: da.Array) -> da.Array:
-    """The results of all chunks, from themselves and the states."""
-    task, index = functools.partial(_finish, work=work), [x.ndim, *(i for i in range(x.ndim) if i not in work.axes)]
-    return _blockwise(task, list(range(x.ndim)), x, mask, (state, index), token=work.name, dtype=work.y_dtype)
+def _count(work: Work) -> int:
+    """The numbers of a state."""
+    return stored_numbers(work.op.fold, work.state_dtype.name)
+
+
+def _finished(work: Work, inputs: Inputs, state: da.Array) -> list[da.Array]:
+    """The results of all elements, from themselves and the states."""
+    results = [_Result(inputs.every) for o in work.op.results if o.per == "element"]
+    return _arrays(_finish, work, inputs, results, (state, (inputs.x.ndim, *inputs.rows(work.axes))))
+
+
+def _read_all(work: Work, inputs: Inputs, state: da.Array) -> list[da.Array]:
+    """The results of all rows, from the states."""
+    rows = inputs.rows(work.axes)
+    results = [_Result(rows) for o in work.op.results if o.per == "row"]
+    of_rows = (pair for o, pair in zip(work.op.inputs[1:], inputs.others, strict=True) if o.per == "row")
+    arguments = [state, (inputs.x.ndim, *rows), *itertools.chain(*of_rows)]
+    made = _made(functools.partial(_read, work=work), work, inputs, results, arguments)
+    return [da.expand_dims(y, work.axes) for y in made] if work.keepdims else made
 
 
 # --------------------------------------------------------------------------- tasks
@@ -328,34 +307,35 @@ def _one_thread() -> Iterator[None]:
         numba.set_num_threads(before)
 
 
-def _call(x: Any, _: None, mask: Any, *, work: _Work) -> Any:
+def _call(x: Any, _: None, mask: Any, *others: Any, work: Work) -> Any:
     """The results of a chunk of whole rows."""
     request = Request(
-        work.name, _only(x), work.axes, _only(mask), work.scale, keepdims=work.keepdims, dtype=work.y_dtype
-    )
+        work.op, _only(x), work.axes, _only(mask), work.scale, keepdims=work.keepdims, dtype=work.y_dtype,
+        others=tuple(map(_only, others)),
+    )  # fmt: skip
     with _one_thread():
         return whole_arrays.call(request)
 
 
-def _fold(x: Any, _: None, mask: Any, *, axes: Axes, scale: float | None, dtype: np.dtype) -> Any:
+def _fold(x: Any, mask: Any, *others: Any, axes: Axes, op: Op, scale: float | None, dtype: np.dtype) -> Any:
     """The states of a chunk, with an axis of 1 for each that is gone."""
     with _one_thread():
-        block = block_of(x, axes, mask, dtype)
+        block = block_of(x, axes, mask, dtype, others)
         rows = tuple(n for i, n in enumerate(x.shape) if i not in axes)
-        states = RowStates(rows, dtype, scale, block.adapter)
+        states = RowStates(op, rows, dtype, scale, block.adapter)
         states.fold(block)
         return states.to_array().reshape(states.count, *(1 if i in axes else n for i, n in enumerate(x.shape)))
 
 
-def _merge(states: Any, axis: Axes, keepdims: bool, *, scale: float | None, dtype: np.dtype) -> Any:
+def _merge(states: Any, axis: Axes, keepdims: bool, *, op: Op, scale: float | None, dtype: np.dtype) -> Any:
     """States merged along axes, in their order; the first axis is that of their numbers."""
     shape = states.shape
     with _one_thread():
         rows = tuple(n for i, n in enumerate(shape) if i not in axis)[1:]
-        merged = RowStates(rows, dtype, scale, adapter_for(states, "the states"))
+        merged = RowStates(op, rows, dtype, scale, adapter_for(states, "the states"))
         for at in itertools.product(*(range(shape[i]) for i in axis)):
             part = states[tuple(at[axis.index(i)] if i in axis else slice(None) for i in range(len(shape)))]
-            merged.merge(RowStates.from_array(part, dtype, scale))
+            merged.merge(RowStates.from_array(op, part, dtype, scale))
         numbers = merged.to_array()
     return numbers.reshape(tuple(1 if i in axis else n for i, n in enumerate(shape))) if keepdims else numbers
 
@@ -365,19 +345,25 @@ def _alone(states: Any, axis: Axes, keepdims: bool) -> Any:
     return states
 
 
-def _finish(x: Any, state: Any, mask: Any, *, work: _Work) -> Any:
+def _finish(x: Any, state: Any, mask: Any, *others: Any, work: Work) -> Any:
     """The results of a chunk."""
     with _one_thread():
-        block = block_of(x, work.axes, mask, work.state_dtype)
-        result, _ = block.adapter.empty_like(work.y_dtype)
-        states = RowStates.from_array(_only(state), work.state_dtype, work.scale)
-        return states.finish(OPS[work.name], block, result)
+        block = block_of(x, work.axes, mask, work.state_dtype, others)
+        results = [block.adapter.empty_like(work.y_dtype)[0] for o in work.op.results if o.per == "element"]
+        states = RowStates.from_array(work.op, _only(state), work.state_dtype, work.scale)
+        return states.finish(work.op, block, _one_or_all(results))
 
 
-def _read(state: Any, *, work: _Work) -> Any:
-    """An op's number of each row."""
+def _read(state: Any, *others: Any, work: Work) -> Any:
+    """An op's results of each row."""
     with _one_thread():
-        return RowStates.from_array(_only(state), work.state_dtype, work.scale).read(OPS[work.name], work.y_dtype)
+        states = RowStates.from_array(work.op, _only(state), work.state_dtype, work.scale)
+        return states.read(work.op, work.y_dtype, others)
+
+
+def _take(results: Any, *, k: int) -> Any:
+    """One of the results of a chunk."""
+    return _only(results)[k]
 
 
 def _only(block: Any) -> Any:

@@ -195,6 +195,11 @@ def stored_numbers(fold: Fold, x: str) -> int:
     return sum(present(fold.state, x.removeprefix(">") == "float64"))
 
 
+def stored_order(fold: Fold) -> tuple[str, ...]:
+    """The names of a stored state's numbers: second parts, which not all states have, come last."""
+    return tuple(sorted(fold.state, key=lambda name: name.endswith("_lo")))
+
+
 def to_stored(fold: Fold, state: Sequence[Any]) -> tuple[Any, ...]:
     """The numbers of a state as it is stored, in float64, where one is enough for what float32 needs two for."""
 
@@ -202,7 +207,14 @@ def to_stored(fold: Fold, state: Sequence[Any]) -> tuple[Any, ...]:
         v, lo = pair
         return (widen(v) + widen(lo), None) if lo is not None and element(v.type) == float32 else pair
 
-    return tuple(only(each_pair(fold.state, one, state)))
+    numbers = dict(zip(fold.state, each_pair(fold.state, one, state), strict=True))
+    return tuple(only([numbers[name] for name in stored_order(fold)]))
+
+
+def in_order(fold: Fold, stored: Sequence[Any]) -> tuple[Any, ...]:
+    """The numbers of a stored state in the fold's order; None for second parts that it does not have."""
+    numbers = dict(zip(stored_order(fold), stored, strict=False))
+    return tuple(numbers.get(name) for name in fold.state)
 
 
 def from_stored(fold: Fold, number: Any, two_parts: bool, numbers: Sequence[Any]) -> tuple[Any, ...]:
@@ -212,7 +224,7 @@ def from_stored(fold: Fold, number: Any, two_parts: bool, numbers: Sequence[Any]
         hi, lo = in_two_parts(number, pair)
         return hi, lo if two_parts else None
 
-    return each_pair(fold.state, of, restored(fold.state, len(numbers) == len(fold.state), numbers))
+    return each_pair(fold.state, of, in_order(fold, numbers))
 
 
 # ------------------------------------------------------------------------ numbers by their names

@@ -17,14 +17,14 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from .call import whole_arrays
-from .call.adapters import adapter_for
-from .call.arguments import as_input, as_mask, check_out
+from .call.adapters import HostCall, adapter_for
+from .call.arguments import as_input, as_mask, as_operand
 from .call.devices import in_host_memory
 from .call.layout import order_in_memory
-from .call.overlap import needs_temporary
-from .call.request import Request, checked
-from .call.row_states import RowStates, block_of, state_dtype
-from .ops import OPS
+from .call.overlap import check_apart, needs_temporary
+from .call.request import Request, as_tuple, checked
+from .call.row_states import Block, RowStates, block_of, state_dtype
+from .ops import Op, Operand
 
 SLAB = 32 << 20
 """Bytes of the elements, or of the results if those are wider, that are computed at once, and less than twice as many:
@@ -48,75 +48,135 @@ def call(request: Request) -> Any:
     x = as_input(request.x)
     if x.nbytes <= SLAB or request.device not in (None, "cpu") or request.stream is not None:
         return whole_arrays.call(request._replace(x=x))
-    where, out = request.where, request.out
-    mask = None if where is None else as_mask(in_host_memory(where, "where"), x.shape)
-    y = None if out is None else in_host_memory(out, "out", for_results=True)
-    axes, shape, scale, dtype = checked(request, x, y)
-    if y is not None:
-        check_out(y.shape, y.dtype, y.flags.writeable, shape)
-    reduces = OPS[request.name].reduces
-    if y is None or needs_temporary(x, y, mask, reduces):
-        result = np.empty(shape, dtype) if reduces else np.empty_like(x, dtype, subok=False)
-    else:
-        result = y
-    compute(Work(request.name, x, axes, mask, scale), result)
-    if y is None:
-        return result if shape else result[()]
-    if result is not y:
-        y[...] = result
+    op, out = request.op, request.out
+    written = None if out is None else [HostCall(x, "x").out(array) for array in as_tuple(out, op)]
+    axes, forms, scale, dtype = checked(request, x, written)
+    work = work_of(request, x, axes, scale)
+
+    def new(operand: Operand, shape: tuple[int, ...]) -> np.ndarray:
+        return np.empty(shape, dtype) if operand.per == "row" else np.empty_like(x, dtype, subok=False)
+
+    if written is None:
+        results = [new(o, shape) for o, shape in forms]
+        compute(work, results)
+        return _one_or_all([y if y.shape else y[()] for y in results])
+    given = [view.array for view in written]
+    check_apart(given)
+    results = [
+        new(o, shape) if needs_temporary(y, o.per == "element", *work.arrays) else y
+        for (o, shape), y in zip(forms, given, strict=True)
+    ]
+    compute(work, results)
+    for y, result in zip(given, results, strict=True):
+        if result is not y:
+            y[...] = result
     return out
 
 
-class Work(NamedTuple):
-    """An op on an array, with arguments that have been checked."""
+def _one_or_all(arrays: Sequence[np.ndarray]) -> Any:
+    return arrays[0] if len(arrays) == 1 else tuple(arrays)
 
-    name: str
+
+class Work(NamedTuple):
+    """An op on an array, with arguments that have been checked.
+
+    Mask and further inputs have the shape of `x`, those for rows with its axes of size 1.
+    """
+
+    op: Op
     x: np.ndarray
     axes: tuple[int, ...]
-    mask: np.ndarray | None  # of the shape of `x`
-    scale: float | None
+    mask: np.ndarray | None = None
+    scale: float | None = None
+    others: tuple[np.ndarray, ...] = ()
+
+    @property
+    def arrays(self) -> list[np.ndarray]:
+        """All that is read."""
+        return [self.x, *self.others, *(() if self.mask is None else (self.mask,))]
 
     def part(self, cut: Cut) -> Work:
         """The same on a part of the array."""
+        mask = None if self.mask is None else self._piece(self.mask, "element", cut)
+        return self._replace(
+            x=self._piece(self.x, "element", cut), mask=mask, others=self.pieces(self.op.inputs[1:], self.others, cut)
+        )
+
+    def pieces(self, operands: Sequence[Operand], arrays: Sequence[np.ndarray], cut: Cut) -> tuple[np.ndarray, ...]:
+        """What of arrays for these operands belongs to a part."""
+        return tuple(self._piece(array, o.per, cut) for o, array in zip(operands, arrays, strict=True))
+
+    def _piece(self, array: np.ndarray, per: str, cut: Cut) -> np.ndarray:
+        if per == "row":
+            cut = tuple(slice(None) if i in self.axes else piece for i, piece in enumerate(cut))
         at: Any = (*cut, ...)  # an array without axes stays one
-        return self._replace(x=self.x[at], mask=None if self.mask is None else self.mask[at])
+        return array[at]
+
+    def block(self, dtype: np.dtype) -> Block:
+        """The array as a block for states of that dtype."""
+        return block_of(self.x, self.axes, self.mask, dtype, self.others)
 
 
-def compute(work: Work, out: np.ndarray, advance: Callable[[int], Any] = lambda _: None) -> None:
+def work_of(request: Request, x: np.ndarray, axes: tuple[int, ...], scale: float | None) -> Work:
+    """The work of a request on an array in memory."""
+    op, where = request.op, request.where
+    mask = None if where is None else as_mask(in_host_memory(where, "where"), x.shape)
+    others = (
+        as_operand(in_host_memory(array, o.name), o, x.shape, axes)
+        for o, array in zip(op.inputs[1:], request.others, strict=True)
+    )
+    return Work(op, x, axes, mask, scale, tuple(_with_axes(array, axes, x.ndim) for array in others))
+
+
+def compute(work: Work, results: Sequence[np.ndarray], advance: Callable[[int], Any] = lambda _: None) -> None:
     """Compute, and tell `advance` of the bytes that have been read."""
-    slabs = slabs_of(work.x, work.axes, out.dtype)
-    keepdims, axes = out.ndim == work.x.ndim, work.axes
-    work, results = work._replace(x=work.x.view(np.ndarray)), out.view(np.ndarray)
+    op, axes, ndim = work.op, work.axes, work.x.ndim
+    slabs = slabs_of(work.x, axes, results[0].dtype)
+    work = work._replace(x=work.x.view(np.ndarray))
+    results = [_with_axes(y.view(np.ndarray), axes, ndim) for y in results]
     for rows in slabs.rows():
-        to: Any = rows if keepdims else tuple(piece for i, piece in enumerate(rows) if i not in axes)
-        here, y = work.part(rows), results[(*to, ...)]
+        here, there = work.part(rows), work.pieces(op.results, results, rows)
         if slabs.in_parts:
-            _in_two_streams(here, y, slabs, advance)
+            _in_two_streams(here, there, slabs, advance)
         else:
-            whole_arrays.call_numpy((work.name, axes, keepdims, None), here.x, here.mask, here.scale, None, y)
+            out = _one_or_all(there)
+            whole_arrays.call(Request(op, here.x, axes, here.mask, here.scale, True, out=out, others=here.others))
             advance(here.x.nbytes)
 
 
-def bytes_to_read(name: str, x: np.ndarray, axes: tuple[int, ...], y_dtype: np.dtype) -> int:
+def _with_axes(array: np.ndarray, axes: tuple[int, ...], ndim: int) -> np.ndarray:
+    """Numbers a row, with the axes of size 1 if they lack them."""
+    return np.expand_dims(array, axes) if array.ndim < ndim else array
+
+
+def bytes_to_read(op: Op, x: np.ndarray, axes: tuple[int, ...], y_dtype: np.dtype) -> int:
     """The bytes of elements that `compute` reads: those of the file, or twice as many."""
-    return x.nbytes * (2 if slabs_of(x, axes, y_dtype).in_parts and not OPS[name].reduces else 1)
+    return x.nbytes * (2 if slabs_of(x, axes, y_dtype).in_parts and op.elements is not None else 1)
 
 
-def _in_two_streams(work: Work, y: np.ndarray, slabs: Slabs, advance: Callable[[int], Any]) -> None:
+def _in_two_streams(work: Work, results: Sequence[np.ndarray], slabs: Slabs, advance: Callable[[int], Any]) -> None:
     """The results of rows that are in several slabs each."""
-    x, op, dtype = work.x, OPS[work.name], state_dtype(work.x.dtype, y.dtype)
-    rows = tuple(n for i, n in enumerate(x.shape) if i not in work.axes)
-    states = RowStates(rows, dtype, work.scale, adapter_for(x, "x"))
+    op, x, axes = work.op, work.x, work.axes
+    y_dtype = results[0].dtype
+    dtype = state_dtype(x.dtype, y_dtype)
+    rows = tuple(n for i, n in enumerate(x.shape) if i not in axes)
+    states = RowStates(op, rows, dtype, work.scale, adapter_for(x, "x"))
     for cut in slabs.parts():
         part = work.part(cut)
-        states.fold(block_of(part.x, part.axes, part.mask, dtype))
+        states.fold(part.block(dtype))
         advance(part.x.nbytes)
-    if op.reduces:
-        y[...] = np.reshape(states.read(op, y.dtype), y.shape)
+    of_rows = [y for o, y in zip(op.results, results, strict=True) if o.per == "row"]
+    if of_rows:
+        inputs = zip(op.inputs[1:], work.others, strict=True)
+        numbers = states.read(op, y_dtype, [np.squeeze(array, axes) for o, array in inputs if o.per == "row"])
+        for y, number in zip(of_rows, numbers if len(of_rows) > 1 else (numbers,), strict=True):
+            y[...] = np.reshape(number, y.shape)
+    if op.elements is None:
         return
     for cut in slabs.parts(-1):
-        part = work.part(cut)
-        states.finish(op, block_of(part.x, part.axes, part.mask, dtype), y[cut])
+        part, there = work.part(cut), work.pieces(op.results, results, cut)
+        of_elements = [y for o, y in zip(op.results, there, strict=True) if o.per == "element"]
+        states.finish(op, part.block(dtype), _one_or_all(of_elements))
         advance(part.x.nbytes)
 
 

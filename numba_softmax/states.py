@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
-from .call.adapters import adapter_for, mask_view
+from .call.adapters import adapter_for
 from .call.arguments import as_axes, as_elements, as_float, as_scale, as_shape, check_maxima
 from .call.host_libraries import is_foreign
 from .call.row_states import FLOAT64, Block, RowStates
-from .ops import OPS, STATE_OPS
+from .ops import OPS
 
 
 class OnlineSoftmax:
@@ -90,7 +90,7 @@ class OnlineSoftmax:
         adapter = adapter_for(like, "like")
         if adapter.backend_name is None and not (isinstance(like, np.ndarray) or is_foreign(like)):
             raise TypeError(f"like is a {type(like).__name__}: it must be an array, in host memory or on a GPU")
-        self._rows = RowStates(as_shape(shape), as_float(dtype), as_scale(scale), adapter)
+        self._rows = RowStates(OPS["softmax"], as_shape(shape), as_float(dtype), as_scale(scale), adapter)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -190,12 +190,12 @@ class OnlineSoftmax:
         Under a negative scale it is the minimum, whose multiple is the largest; inf of no elements. Scales up to 1
         cost a subnormal maximum its last bit.
         """
-        return self._rows.read(STATE_OPS["m"], self.dtype)
+        return self._rows.number(0, self.dtype)
 
     @property
     def l(self) -> Any:  # noqa: E743
         """The sum of ``exp(scale * (x - m))`` of each row, in float64; 0 of no elements."""
-        return self._rows.read(STATE_OPS["l"], FLOAT64)
+        return self._rows.sums()
 
     @property
     def lse(self) -> Any:
@@ -379,7 +379,7 @@ class OnlineSoftmax:
                 f"block has shape {tuple(x.shape)}, with rows of shape {rows} along axis {axis}, "
                 f"but the state has rows of shape {self.shape}"
             )
-        return Block(adapter, axes, mask_view(adapter, where))
+        return Block(adapter, axes, where)
 
     def _check_device(self, device: str, name: str) -> None:
         if device != self._rows.device:

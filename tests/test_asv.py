@@ -94,7 +94,8 @@ def test_cases_are_of_the_regimes_that_they_name(monkeypatch):
     from benchmarks import common
 
     from numba_softmax.backends import cpu
-    from numba_softmax.call.layout import Form, layout_of
+    from numba_softmax.backends.spec import operands_for
+    from numba_softmax.call.layout import layout_of
     from numba_softmax.ops import OPS
 
     words = {"short rows": "short_rows", "rows": "rows", "long rows": "long_rows", "one row": "long_rows"}
@@ -104,7 +105,8 @@ def test_cases_are_of_the_regimes_that_they_name(monkeypatch):
         monkeypatch.setattr(common, "smallest", smallest)
         x, y = common.arrays_of("softmax", label, "float32")
         axis = case.axis % x.ndim
-        layout = layout_of((axis,), Form.of(x), Form.of(y), None)
+        operands = operands_for(OPS["softmax"], x.dtype.name, y.dtype.name, False)
+        layout = layout_of(operands, x.shape, (axis,), [x.strides, y.strides])
         regime = cpu.plan(OPS["softmax"], layout, False, False, False).kernel[0]
         assert regime == words[label.split(",")[0].removesuffix(" in cache")], (label, smallest)
         seen.add(regime)

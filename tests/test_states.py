@@ -14,9 +14,10 @@ from test_edges import CASES, N, laid_out, row_of
 
 import numba_softmax as ns
 from numba_softmax.backends import cpu
+from numba_softmax.backends.spec import operands_for
 from numba_softmax.call.arguments import as_axes
-from numba_softmax.call.layout import Form, layout_of
-from numba_softmax.ops import OPS
+from numba_softmax.call.layout import layout_of, strides_in_c_order, strides_with_reduced
+from numba_softmax.ops import OPS, finishing
 
 each_dtype = pytest.mark.parametrize("dtype", FLOATS)
 INF = np.inf
@@ -199,9 +200,10 @@ def test_blocks_of_any_layout(one_thread, dtype, shape, axis, regime):
     if dtype == "float32":
         masks.append(np.random.default_rng(1).random(shape) < 0.7)
     axes = as_axes(axis, x.ndim)
-    layout = layout_of(axes, Form.of(x), Form.of(x), None, "given")
-    assert cpu.plan(OPS["softmax"], layout, False, False, False).kernel[0] == regime
-    rows = tuple(size for i, size in enumerate(shape) if i not in axes)
+    rows, op = tuple(size for i, size in enumerate(shape) if i not in axes), finishing(OPS["softmax"])
+    of_states = strides_with_reduced(strides_in_c_order(rows, 8), axes, x.ndim)
+    layout = layout_of(operands_for(op, dtype, dtype, False), shape, axes, [x.strides, x.strides, of_states])
+    assert cpu.plan(op, layout, False, False, False).kernel[0] == regime
     for where in masks:
         assert_right_of(ns.OnlineSoftmax(rows, dtype).update(x, axis, where), x, axis, where)
 

@@ -291,10 +291,10 @@ def queued(monkeypatch):
     with machine(monkeypatch) as gpu:
         gpu.streams = []
 
-        def starter(op, layout):
-            return lambda x, y, w, scale, queue, *states: gpu.streams.append(tuple(queue))
+        def launcher_for(op, layout):
+            return lambda addresses, scale, queue: gpu.streams.append(tuple(queue))
 
-        monkeypatch.setattr(cuda, "starter", starter)
+        monkeypatch.setattr(cuda, "launcher_for", launcher_for)
         yield gpu
 
 

@@ -14,7 +14,8 @@ from test_states import INF, assert_right_of, each_dtype, normal, numbers, split
 
 import numba_softmax as ns
 from numba_softmax.backends import cpu
-from numba_softmax.call.layout import Form, layout_of, strides_with_reduced
+from numba_softmax.backends.spec import operands_for
+from numba_softmax.call.layout import layout_of, strides_with_reduced
 from numba_softmax.call.memory import address_of
 from numba_softmax.ops import OPS, STATE_OPS
 
@@ -151,7 +152,8 @@ def test_folds_in_float64_write_no_more_than_states_of_float32_have(one_thread, 
     x = for_scale(normal(shape), 1e38)[:, ::step]
     states = np.full((3, shape[1 - axis]), 7.0)
     steps = strides_with_reduced((8,), (axis,), 2)
-    layout = layout_of((axis,), Form.of(x), Form(states.shape, states.dtype, steps), None)
-    cpu.starter(STATE_OPS["fold"], layout)(address_of(x), address_of(states), 0, 1e38)
+    op = STATE_OPS["fold"]
+    layout = layout_of(operands_for(op, "float32", "float64", False), x.shape, (axis,), [x.strides, steps])
+    cpu.launcher_for(op, layout)((address_of(x), address_of(states)), 1e38)
     np.testing.assert_array_equal(states[0], x.max(axis=axis))
     assert (states[2] == 7).all()

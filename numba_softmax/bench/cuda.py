@@ -20,8 +20,8 @@ from tqdm import tqdm
 from .. import api
 from ..backends.cuda import driver
 from ..backends.cuda.streams import GpuCall
-from ..call.devices import backend_named
-from ..call.layout import FLOATS, bound, layout_of
+from ..call.layout import FLOATS
+from ..call.plan import plan_launch
 from ..ops import OPS
 from . import cuda_arrays, cuda_clock
 from .cases import COPY, OURS, SHARE, Case, Data, by_torch, error_of_rows, masked_and_scaled, some_rows
@@ -334,7 +334,5 @@ def _launch(setup: Setup) -> dict[str, Any]:
 def _launch_of_ours(data: Data, queue: driver.Queue) -> Callable[[], Any]:
     """Our call without its checks and its look-up of the plan: the backend's launch alone."""
     x, y = (GpuCall(array, None).x for array in (data.x, data.y))
-    op = OPS[TINY.op]
-    operands = [bound(o, x.dtype) for o in op.operands if o.kind == "number"]
-    launch = backend_named("cuda").launcher_for(op, layout_of(operands, x.shape, (1,), [x.strides, y.strides]))
-    return partial(launch, (x.address, y.address), None, queue)
+    plan = plan_launch(OPS[TINY.op], "cuda", (1,), False, x[1:4], y[1:4])
+    return partial(plan.launch, (x.address, y.address), None, queue)

@@ -7,23 +7,24 @@ a `HostCall`, or `backends.cuda.streams.GpuCall`.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from ..building import built
-from .arguments import as_mask
+from ..ops import Op, Operand
+from .arguments import as_operand
 from .devices import in_host_memory, lies_on_gpu
 from .host_libraries import library_of
 from .layout import Form
-from .memory import address_of, extent, stand_in
+from .memory import ADDRESS, address_of, extent, stand_in
 
 
 class Adapter(Protocol):
     """A call on an array `x`.
 
-    A view says what there is to know of an array: its ``address``, ``shape``,
+    A view says what there is to know of an array: it is a tuple that begins with the ``address``, ``shape``,
     ``dtype``, ``strides`` in bytes, and whether it is ``writeable``.
     """
 
@@ -50,10 +51,8 @@ class Adapter(Protocol):
     def empty_like(self, dtype: np.dtype) -> tuple[Any, Any]:
         """A new array of the shape of `x` with its order of axes in memory, and its view."""
 
-    def run(
-        self, launch: Callable, y: Any, mask: Any, scale: float | None, copies: bool, states: Any = None, /
-    ) -> None:
-        """Launch on these views; with `copies`, on copies of `x` and of the mask, which the result would overwrite."""
+    def run(self, launch: Callable, views: Sequence[Any], scale: float | None, copies: Collection[int], /) -> None:
+        """Launch on the operands at these views; those that `copies` names are copied first, and read there."""
 
     def as_user_array(self, array: Any) -> Any:
         """A new array as the user gets it."""
@@ -72,17 +71,38 @@ def gpu_call() -> Any:
     return GpuCall
 
 
-def mask_view(adapter: Adapter, where: Any) -> Any:
-    """The view of a mask, broadcast to the shape of `x`; None without one."""
-    if where is None:
-        return None
-    mask, shape = adapter.view(where, "where"), tuple(adapter.x.shape)
-    return mask._replace(shape=shape, strides=_broadcast_strides(Form.of(mask), shape))
+def views_of_inputs(adapter: Adapter, op: Op, axes: tuple[int, ...], where: Any, others: Iterable[Any]) -> list[Any]:
+    """The views of what an op reads, in the order of its operands: `x`, mask and further inputs, broadcast."""
+    views, rest = [adapter.x], iter(others)
+    for o in op.operands[1:]:
+        if o.kind == "mask":
+            if where is not None:
+                views.append(view_of_input(adapter, o, where, adapter.x.shape, axes))
+        elif o.read and o.kind == "number":
+            views.append(view_of_input(adapter, o, next(rest), adapter.x.shape, axes))
+    return views
+
+
+def view_of_input(adapter: Adapter, operand: Operand, array: Any, shape: tuple[int, ...], axes: tuple[int, ...]) -> Any:
+    """The view of a mask or further input, broadcast to the shape of the elements, or to that of their rows."""
+    view = adapter.view(array, operand.name)
+    shape, strides = _broadcast(operand, Form.of(view), shape, axes)
+    return view._replace(shape=shape, strides=strides)
+
+
+def user_arrays(adapter: Adapter, arrays: Sequence[Any]) -> Any:
+    """New arrays as the user gets them: one, or several in a tuple."""
+    if len(arrays) == 1:
+        return adapter.as_user_array(arrays[0])
+    return tuple(map(adapter.as_user_array, arrays))
 
 
 @functools.lru_cache(maxsize=1024)
-def _broadcast_strides(mask: Form, shape: tuple[int, ...]) -> tuple[int, ...]:
-    return as_mask(stand_in(1, *mask), shape).strides
+def _broadcast(
+    operand: Operand, form: Form, x_shape: tuple[int, ...], axes: tuple[int, ...]
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    array = as_operand(stand_in(1, *form), operand, tuple(x_shape), axes)
+    return array.shape, array.strides
 
 
 class View(NamedTuple):
@@ -123,19 +143,11 @@ class HostCall:
         array = self._library.empty_like(self.x.array, dtype)
         return array, _view(array)
 
-    def run(
-        self,
-        launch: Callable,
-        y: View,
-        mask: View | None,
-        scale: float | None,
-        copies: bool,
-        states: View | None = None,
-    ) -> None:
-        """Launch on these views, or on copies of `x` and of the mask."""
-        read = [_copied(view) if copies and view is not None else view for view in (self.x, mask)]
-        x, w = (0 if view is None else view.address for view in read)
-        launch(x, y.address, w, scale, *(() if states is None else (states.address,)))
+    def run(self, launch: Callable, views: Sequence[View], scale: float | None, copies: Collection[int] = ()) -> None:
+        """Launch on the operands at these views, or at copies of them."""
+        if copies:
+            views = [_copied(view) if i in copies else view for i, view in enumerate(views)]
+        launch(tuple(map(ADDRESS, views)), scale)
 
     def as_user_array(self, array: np.ndarray) -> Any:
         """A new array as one of the library of `x`."""

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_tuple
 
+from ..ops.declare import Operand
 from .layout import FLOATS, INPUTS, format_name
 
 _NUMBERS, _LISTS, _DEPTH = {int, float, bool}, {list, tuple}, 64
@@ -91,10 +92,10 @@ def check_maxima(m: np.ndarray, dtype: np.dtype) -> None:
         raise ValueError(f"m has numbers that {dtype} cannot hold: maxima are elements, which are {dtype} here")
 
 
-def check_input_dtype(dtype: np.dtype) -> None:
+def check_input_dtype(dtype: np.dtype, name: str = "x") -> None:
     """Refuse what is not a number that can be computed with."""
     if format_name(dtype) is None:
-        raise TypeError(f"x has dtype {dtype}: it must be real numbers, one of {', '.join(INPUTS)}")
+        raise TypeError(f"{name} has dtype {dtype}: it must be real numbers, one of {', '.join(INPUTS)}")
 
 
 def as_axes(axis: Any, ndim: int) -> tuple[int, ...]:
@@ -191,27 +192,48 @@ def check_kind_of_out(out: Any) -> None:
         raise TypeError(f"out must be a NumPy array, not {type(out).__name__}")
 
 
-def check_out(out_shape: tuple[int, ...], dtype: np.dtype, writeable: bool, shape: tuple[int, ...]) -> None:
+def check_out(
+    out_shape: tuple[int, ...], dtype: np.dtype, writeable: bool, shape: tuple[int, ...], name: str = "out"
+) -> None:
     """Refuse arrays that results of `shape` cannot be written to."""
     if out_shape != shape:
-        raise ValueError(f"out has shape {tuple(out_shape)}, but the result has shape {tuple(shape)}")
+        raise ValueError(f"{name} has shape {tuple(out_shape)}, but the result has shape {tuple(shape)}")
     if not _is_float(dtype):
-        raise TypeError(f"out has dtype {dtype}: it must be one of {', '.join(FLOATS)}")
+        raise TypeError(f"{name} has dtype {dtype}: it must be one of {', '.join(FLOATS)}")
     if not writeable:
-        raise ValueError("out is read-only: pass an array that can be written to")
+        raise ValueError(f"{name} is read-only: pass an array that can be written to")
 
 
 def as_mask(mask: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """`where` as an array of NumPy's, broadcast to the shape of `x`."""
     if mask.dtype.kind != "b":
         raise TypeError(f"where has dtype {mask.dtype}: it must be boolean, for instance `mask != 0`")
-    if mask.shape == shape:
-        return mask
+    return mask if mask.shape == shape else _broadcast(mask, "where", shape, "elements")
+
+
+def as_operand(array: np.ndarray, operand: Operand, shape: tuple[int, ...], axes: tuple[int, ...]) -> np.ndarray:
+    """What an op reads, broadcast to the shape of `x`; for rows, to theirs, with the axes of size 1 or without."""
+    if operand.kind == "mask":
+        return as_mask(array, shape)
+    check_input_dtype(array.dtype, operand.name)
+    if operand.per == "element":
+        return _broadcast(array, operand.name, shape, "elements")
+    kept, rows = shapes_of_rows(axes, shape)
+    return _broadcast(array, operand.name, rows if array.ndim <= len(rows) else kept, "rows")
+
+
+def shapes_of_rows(axes: tuple[int, ...], shape: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The shape of numbers a row: with the axes of a row's elements, which have size 1 then, and without them."""
+    kept = tuple(1 if i in axes else size for i, size in enumerate(shape))
+    return kept, tuple(size for i, size in enumerate(shape) if i not in axes)
+
+
+def _broadcast(array: np.ndarray, name: str, shape: tuple[int, ...], those_of: str) -> np.ndarray:
     try:
-        return np.broadcast_to(mask, shape)
+        return np.broadcast_to(array, shape)
     except ValueError:
         raise ValueError(
-            f"where has shape {mask.shape}, which does not broadcast to that of the elements, {shape}"
+            f"{name} has shape {array.shape}, which does not broadcast to that of the {those_of}, {shape}"
         ) from None
 
 

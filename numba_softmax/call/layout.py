@@ -130,8 +130,3 @@ def strides_with_reduced(strides: tuple[int, ...], axes: tuple[int, ...], ndim: 
         return tuple(0 if i in axes else stride for i, stride in enumerate(strides))
     kept = iter(strides)
     return tuple(0 if i in axes else next(kept) for i in range(ndim))
-
-
-def state_numbers(x: str) -> int:
-    """To go: `folds.stored_numbers` has it."""
-    return 3 if x.removeprefix(">") == "float64" else 2

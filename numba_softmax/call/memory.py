@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import operator
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,10 @@ def _choose_address() -> Any:
 
 address_of = _choose_address()
 """The address of an array's first element, as an integer."""
+
+
+ADDRESS, FORM, FORM_AND_WRITEABLE = (operator.itemgetter(part) for part in (0, slice(1, 4), slice(1, 5)))
+"""Parts of an adapter's view of an array: its address; shape, dtype and strides; these and whether it is writeable."""
 
 
 def extent(shape: tuple[int, ...], strides: tuple[int, ...], size: int) -> tuple[int, int]:

@@ -1,16 +1,19 @@
-"""Overlap of results with elements and mask that are still to be read when results are written.
+"""Overlap of what an op writes with what is still to be read when it is written.
 
-The distances from elements to results at which they could meet follow from their forms, and are kept with a call's
-plan. So memory is looked at only at those, or where there is a mask.
+The distances between arrays at which they could meet follow from their forms, and are kept with a call's plan. So
+memory is looked at only at those.
 """
 
 from __future__ import annotations
 
 import functools
-from typing import Any
+import itertools
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..ops.declare import Operand
 from .layout import Form
 from .memory import address_of, extent, stand_in
 
@@ -23,41 +26,78 @@ def overlap_distances(x: Form, y: Form) -> range:
     return range(x_first - y_end + 1, x_end - y_first)
 
 
-def needs_temporary(x: np.ndarray, out: np.ndarray, where: np.ndarray | None, reduces: bool) -> bool:
-    """True if writing to `out` could change elements or mask that are still to be read."""
-    if out is x and out.flags.forc and where is None:
+def needs_temporary(y: np.ndarray, per_element: bool, *read: np.ndarray) -> bool:
+    """True if writing to `y`, an element or a row, could change what is still to be read; or if `y` overlaps itself."""
+    if per_element and len(read) == 1 and y is read[0] and y.flags.forc:
         return False
-    if _may_overlap_itself(out.shape, out.dtype, out.strides):
-        return True
-    if where is not None and _share_memory(where, out):
-        return True
-    if not _share_memory(x, out):
-        return False
-    same_elements = (
-        out.strides == x.strides and out.dtype.itemsize == x.dtype.itemsize and address_of(out) == address_of(x)
-    )
-    return reduces or not same_elements
+    return _may_overlap_itself(y.shape, y.dtype, y.strides) or any(_spoils(y, array, per_element) for array in read)
 
 
-def needs_copies(x: Any, y: Any, mask: Any, reduces: bool, distances: range) -> bool:
-    """The same for an adapter's views; `distances` are the `overlap_distances` of elements and results.
+class Meeting(NamedTuple):
+    """Two operands of which the second one is written."""
 
-    Results that overlap themselves are refused.
+    first: int
+    second: int
+    distances: range  # between them, at which they may overlap
+    same: bool  # whether at a distance of 0 each result lies on the element that it is made of
+
+
+def meetings_of(operands: Sequence[Operand], forms: Sequence[Form]) -> tuple[Meeting, ...]:
+    """All pairs of operands that could meet; states cannot, which nobody else has."""
+    meetings = []
+    for j, y in enumerate(operands):
+        for i, o in enumerate(operands):
+            if y.written and i != j and (i < j or not o.written) and "state" not in (y.kind, o.kind):
+                same = o.per == y.per == "element" and not o.written and _lie_alike(forms[i], forms[j])
+                same = same and not _may_overlap_itself(*forms[j])
+                meetings.append(Meeting(i, j, overlap_distances(forms[i], forms[j]), same))
+    return tuple(meetings)
+
+
+def needs_copies(operands: tuple[Operand, ...], meetings: tuple[Meeting, ...], views: Sequence[Any]) -> tuple[int, ...]:
+    """Which of an adapter's views, one for each operand, have to be copied before results are written.
+
+    Results that overlap themselves, or each other, are refused.
     """
-    distance = y.address - x.address
-    if distance not in distances and mask is None:
-        return False
-    of_mask = None if mask is None else (mask.address - x.address, mask.shape, mask.dtype, mask.strides)
-    of_x, of_y = (0, x.shape, x.dtype, x.strides), (distance, y.shape, y.dtype, y.strides)
-    return _needs_copies(of_x, of_y, of_mask, reduces)
+    for first, second, distances, same in meetings:
+        distance = views[second].address - views[first].address
+        if distance in distances and not (same and distance == 0):
+            start = views[first].address
+            return _needs_copies(operands, tuple([(view.address - start, *view[1:4]) for view in views]))
+    return ()
 
 
 @functools.lru_cache(maxsize=1024)
-def _needs_copies(x: tuple, y: tuple, mask: tuple | None, reduces: bool) -> bool:
-    """The same for arrays by their distances from `x` and their forms."""
-    if _may_overlap_itself(*y[1:]):
+def _needs_copies(operands: tuple[Operand, ...], places: tuple[tuple, ...]) -> tuple[int, ...]:
+    """The same for arrays by their distances from some address, and their forms."""
+    arrays = {i: _somewhere(*places[i]) for i, o in enumerate(operands) if o.kind != "state"}
+    written = [i for i in arrays if operands[i].written]
+    check_apart([arrays[i] for i in written])
+    if any(_may_overlap_itself(*places[i][1:]) for i in written):
         raise ValueError("out has elements that lie in the same memory: pass an array in which each has its own")
-    return needs_temporary(_somewhere(*x), _somewhere(*y), None if mask is None else _somewhere(*mask), reduces)
+
+    def spoil(y: int, read: int) -> bool:
+        return _spoils(arrays[y], arrays[read], operands[y].per == operands[read].per == "element")
+
+    return tuple(i for i in arrays if operands[i].read and any(spoil(y, i) for y in written))
+
+
+def check_apart(results: Sequence[np.ndarray]) -> None:
+    """Refuse results that share memory."""
+    if any(_share_memory(a, b) for a, b in itertools.combinations(results, 2)):
+        raise ValueError("out has arrays that lie in the same memory: pass one of its own for each result")
+
+
+def _spoils(y: np.ndarray, read: np.ndarray, may_lie_on: bool) -> bool:
+    """True if writing `y` could change `read` too early; where results may lie on elements, each may on its own."""
+    if not _share_memory(read, y):
+        return False
+    return not (may_lie_on and _lie_alike(read, y) and address_of(read) == address_of(y))
+
+
+def _lie_alike(a: Form | np.ndarray, b: Form | np.ndarray) -> bool:
+    """True if elements of two arrays lie each on its own in the other one, once the first ones do."""
+    return a.strides == b.strides and a.dtype.itemsize == b.dtype.itemsize
 
 
 def _somewhere(distance: int, shape: tuple[int, ...], dtype: np.dtype, strides: tuple[int, ...]) -> np.ndarray:

@@ -3,20 +3,80 @@
 from __future__ import annotations
 
 import functools
+import itertools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..ops import OPS
+from ..ops import OPS, Op, Operand
 from .arguments import as_output_dtype, check_input_dtype, check_out
 from .devices import backend_named
 from .layout import BOOL, Form, bound, layout_of, strides_in_c_order, strides_with_reduced
-from .overlap import overlap_distances
-from .request import Operation, axes_and_shape
+from .overlap import Meeting, meetings_of, overlap_distances
+from .request import axes_and_results, check_written
+
+
+class Plan(NamedTuple):
+    """All that is known of a launch before memory is looked at."""
+
+    launch: Callable  # computes it, as `devices` describes
+    operands: tuple[Operand, ...]
+    meetings: tuple[Meeting, ...]  # at which operands may overlap
+
+
+@functools.lru_cache(maxsize=4096)
+def plan_launch(op: Op, backend_name: str | None, axes: tuple[int, ...], masked: bool, *forms: tuple) -> Plan:
+    """The plan of an op on operands of these forms: shape, dtype and strides of each.
+
+    All those of elements have one shape, to which the axes belong; those of rows have it without the axes, or with
+    size 1 there. The first axis of states is that of their numbers.
+    """
+    operands, of_rows = [], []
+    for o, form in zip(
+        (o for o in op.operands if masked or o.kind != "mask"), itertools.starmap(Form, forms), strict=True
+    ):
+        is_state = o.kind == "state"
+        operands.append(o._replace(count=form.shape[0]) if is_state else bound(o, form.dtype))
+        of_rows.append(Form(form.shape[1:], form.dtype, form.strides[1:]) if is_state else form)
+    shape = next(
+        (form.shape for o, form in zip(operands, of_rows, strict=True) if o.per == "element"), of_rows[0].shape
+    )
+    strides = [
+        form.strides if o.per == "element" else strides_with_reduced(form.strides, axes, len(shape))
+        for o, form in zip(operands, of_rows, strict=True)
+    ]
+    launch = backend_named(backend_name).launcher_for(op, layout_of(operands, shape, axes, strides))
+    return Plan(launch, tuple(operands), meetings_of(operands, of_rows))
+
+
+@functools.lru_cache(maxsize=4096)
+def plan_views(op: Op, backend_name: str | None, axis: Any, keepdims: bool, masked: bool, *views: tuple) -> Plan:
+    """The plan of a call on arrays, in the order of the operands: `plan_launch`, once they are found to be right.
+
+    Of each array it takes shape, dtype, strides, and whether it can be written to.
+    """
+    check_input_dtype(views[0][1])
+    axes, results = axes_and_results(op, axis, keepdims, views[0][0])
+    read = sum(o.read and (masked or o.kind != "mask") for o in op.operands)
+    check_written(views[read:], results)
+    return plan_launch(op, backend_name, axes, masked, *(view[:3] for view in views))
+
+
+# ----------------------------------------------------------- arrays of NumPy's, one result
+
+Operation = tuple[str, Any, bool, str | None]
+"""An op along an axis: its name, the axis, `keepdims`, and the name of the backend for `devices.backend_named`.
+
+A plain tuple, since one is made in each call: a class with names takes 0.2 us more, a tenth of a small call.
+"""
+
+PLAIN = frozenset(name for name, op in OPS.items() if len(op.operands) == 3)
+"""The ops of elements, a mask and one result."""
 
 
 class CallPlan(NamedTuple):
-    """All that is known of a call before memory is looked at."""
+    """All that is known of a call of a plain op on arrays of NumPy's before memory is looked at."""
 
     launch: Any  # computes it, as `devices` describes; None if the result has to be laid out first
     shape: tuple[int, ...]  # of the result
@@ -39,9 +99,10 @@ def plan_call(
     be; any other is for NumPy to lay out. (All is flat since that makes the lookup
     0.1 us faster than with `Form`, one twentieth of a small call.)
     """
-    op, x = OPS[operation[0]], Form(x_shape, x_dtype, x_strides)
+    name, axis, keepdims, backend_name = operation
+    op, x = OPS[name], Form(x_shape, x_dtype, x_strides)
     check_input_dtype(x_dtype)
-    axes, shape = axes_and_shape(operation, x_shape)
+    axes, ((_, shape),) = axes_and_results(op, axis, keepdims, x_shape)
     if not result:
         y = Form(shape, x.dtype, strides_in_c_order(shape, x.dtype.itemsize))
         if as_output_dtype(None, x.dtype, None) != x.dtype or not (op.reduces or x.strides == y.strides):
@@ -50,12 +111,6 @@ def plan_call(
         *y_form, writeable = result
         y = Form(*y_form)
         check_out(y.shape, y.dtype, writeable, shape)
-    distances = overlap_distances(x, y)
-    y_strides = strides_with_reduced(y.strides, axes, len(x.shape)) if op.reduces else y.strides
-    of_x, mask, of_y = op.operands
-    operands, strides = [bound(of_x, x.dtype), bound(of_y, y.dtype)], [x.strides, y_strides]
-    if w_strides is not None:
-        operands.insert(1, bound(mask, BOOL))
-        strides.insert(1, w_strides)
-    layout = layout_of(operands, x.shape, axes, strides)
-    return CallPlan(backend_named(operation[3]).launcher_for(op, layout), shape, distances)
+    mask = () if w_strides is None else (Form(x_shape, BOOL, w_strides),)
+    plan = plan_launch(op, backend_name, axes, bool(mask), x, *mask, y)
+    return CallPlan(plan.launch, shape, overlap_distances(x, y))

@@ -3,53 +3,71 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..ops import OPS
-from .arguments import as_axes, as_output_dtype, as_scale, check_input_dtype
+from ..ops import Op, Operand
+from .arguments import as_axes, as_output_dtype, as_scale, check_input_dtype, check_out, shapes_of_rows
+
+Shape = tuple[int, ...]
 
 
 class Request(NamedTuple):
     """The arguments of a public function, as they were given."""
 
-    name: str  # of the function, and of its op
+    op: Op
     x: Any
     axis: Any = -1
     where: Any = None
     scale: Any = None
     keepdims: bool = False
     dtype: Any = None
-    out: Any = None
+    out: Any = None  # of an op with several results, a tuple
     device: Any = None
     stream: Any = None
+    others: tuple[Any, ...] = ()  # the op's inputs after `x`
 
 
-def checked(request: Request, x: Any, y: Any) -> tuple[tuple[int, ...], tuple[int, ...], float | None, np.dtype]:
-    """The axes from 0, the shape of the result, the scale or None, and the dtype of the result.
+Results = tuple[tuple[Operand, Shape], ...]
+"""The results of a call: their operands and shapes."""
 
-    `x` and `y` have the shape and dtype of elements and results; `y` is None for a new result.
+
+def checked(
+    request: Request, x: Any, written: Sequence[Any] | None
+) -> tuple[tuple[int, ...], Results, float | None, np.dtype]:
+    """The axes from 0, the results, the scale or None, and the dtype of the results.
+
+    Of `x` shape and dtype matter. `written` are views of arrays for the results; None stands for new ones.
     """
     check_input_dtype(x.dtype)
-    axes = as_axes(request.axis, len(x.shape))
-    _, shape = axes_and_shape((request.name, axes, request.keepdims, None), x.shape)
-    return axes, shape, as_scale(request.scale), as_output_dtype(request.dtype, x.dtype, y)
-
-
-Operation = tuple[str, Any, bool, str | None]
-"""An op along an axis: its name, the axis, `keepdims`, and the name of the backend for `devices.backend_named`.
-
-A plain tuple, since one is made in each call: a class with names takes 0.2 us more, a tenth of a small call.
-"""
+    axes, results = axes_and_results(request.op, as_axes(request.axis, len(x.shape)), request.keepdims, tuple(x.shape))
+    scale = as_scale(request.scale)
+    if written is not None:
+        check_written([view[1:5] for view in written], results)
+    return axes, results, scale, as_output_dtype(request.dtype, x.dtype, written[0] if written else None)
 
 
 @functools.lru_cache(maxsize=4096)
-def axes_and_shape(operation: Operation, shape: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """The axes by their numbers from 0, and the shape of the result."""
-    name, axis, keepdims, _ = operation
+def axes_and_results(op: Op, axis: Any, keepdims: bool, shape: Shape) -> tuple[tuple[int, ...], Results]:
+    """The axes by their numbers from 0, and the results for elements of that shape."""
     axes = as_axes(axis, len(shape))
-    if not OPS[name].reduces:
-        return axes, shape
-    kept = tuple(1 if i in axes else size for i, size in enumerate(shape))
-    return axes, kept if keepdims else tuple(size for i, size in enumerate(shape) if i not in axes)
+    kept, rows = shapes_of_rows(axes, shape)
+    of_rows = kept if keepdims else rows
+    return axes, tuple((o, of_rows if o.per == "row" else shape) for o in op.results)
+
+
+def as_tuple(out: Any, op: Op) -> tuple[Any, ...]:
+    """The arrays for results, of which the caller gives one, or a tuple of as many as the op has."""
+    return out if isinstance(out, tuple) and len(op.results) > 1 else (out,)
+
+
+def check_written(arrays: Sequence[tuple], results: Sequence[tuple[Operand, Shape]]) -> None:
+    """Refuse arrays that the results cannot be written to: by shape, dtype, strides, and whether they are writeable."""
+    if len(arrays) != len(results):
+        raise TypeError(f"out has {len(arrays)} arrays: it must be a tuple of {len(results)}, one for each result")
+    for i, ((y_shape, dtype, _, writeable), (_, shape)) in enumerate(zip(arrays, results, strict=True)):
+        check_out(y_shape, dtype, writeable, shape, "out" if len(results) == 1 else f"out[{i}]")
+        if dtype != arrays[0][1]:
+            raise TypeError(f"out has arrays of {arrays[0][1]} and {dtype}: give all results one dtype")

@@ -1,52 +1,47 @@
 """States of rows that outlive a call: blocks folded into them, states merged, results made; in any memory.
 
-The states of all rows are one float64 array, as `layout.States` describes it. All that is done with
-them is done by kernels, planned once for all calls of a kind.
+The states of all rows are one float64 array, of which the first axis is that of a state's numbers. All that is done
+with them is done by kernels, planned once for all calls of a kind.
 """
 
 from __future__ import annotations
 
-import copy
 import functools
-import math
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..ops import STATE_OPS, Op
-from .adapters import Adapter, adapter_for, mask_view
-from .arguments import as_output_dtype, check_out
-from .devices import backend_named
-from .layout import (
-    Form,
-    format_name,
-    layout_of,
-    layout_of_dims,
-    order_of_rows,
-    state_numbers,
-    strides_in_c_order,
-    strides_with_reduced,
-)  # fmt: skip
-from .overlap import needs_copies, overlap_distances
+from ..folds import stored_numbers
+from ..ops import STATE_OPS, Op, finishing, folding, identity, merging, moving, reading
+from .adapters import Adapter, adapter_for, user_arrays, view_of_input, views_of_inputs
+from .arguments import as_output_dtype
+from .layout import order_of_rows
+from .memory import FORM, FORM_AND_WRITEABLE
+from .overlap import needs_copies
+from .plan import plan_launch
+from .request import as_tuple, check_written
 
 FLOAT64 = np.dtype(np.float64)
 
-Strides = tuple[int, ...]
-
 
 class Block(NamedTuple):
-    """Elements of rows."""
+    """Elements of rows, and what else an op reads."""
 
     adapter: Adapter  # its `x` are the elements
     axes: tuple[int, ...]  # those of a row
-    mask: Any  # a view with the elements' shape, or None
+    where: Any = None
+    others: Sequence[Any] = ()  # the op's inputs after `x`: those for elements come first
+
+    def views(self, op: Op) -> list[Any]:
+        """The views of what an op reads, in the order of its operands."""
+        return views_of_inputs(self.adapter, op, self.axes, self.where, self.others)
 
 
-def block_of(x: Any, axes: tuple[int, ...], where: Any, dtype: np.dtype) -> Block:
+def block_of(x: Any, axes: tuple[int, ...], where: Any, dtype: np.dtype, others: Sequence[Any] = ()) -> Block:
     """A block for states of that dtype. A conversion to it loses nothing."""
-    adapter = adapter_for(x if x.dtype.newbyteorder("=") == dtype else x.astype(dtype), "x")
-    return Block(adapter, axes, mask_view(adapter, where))
+    x = x if x.dtype.newbyteorder("=") == dtype else x.astype(dtype)
+    return Block(adapter_for(x, "x"), axes, where, others)
 
 
 def state_dtype(x_dtype: np.dtype, y_dtype: np.dtype) -> np.dtype:
@@ -57,57 +52,72 @@ def state_dtype(x_dtype: np.dtype, y_dtype: np.dtype) -> np.dtype:
 class RowStates:
     """The states of rows of a shape and a dtype, of no elements yet; in the memory of the adapter's array.
 
-    They are those of the elements times the scale, which is as `as_scale` gives it.
+    They are made by the fold of the op, and good for all ops that share it. They are
+    those of the elements times the scale, which is as `as_scale` gives it.
     """
 
-    def __init__(self, shape: tuple[int, ...], dtype: np.dtype, scale: float | None, adapter: Adapter) -> None:
-        self.shape, self.dtype, self.scale, self.device = shape, dtype, scale, adapter.device
-        self.count = state_numbers(dtype.name)
-        self.numbers, y = self._empty(adapter, shape)
-        self._run(adapter, STATE_OPS["identity"], (0,) * len(shape), y, None)
+    def __init__(self, op: Op, shape: tuple[int, ...], dtype: np.dtype, scale: float | None, adapter: Adapter) -> None:
+        self.op, self.shape, self.dtype, self.scale, self.device = op, shape, dtype, scale, adapter.device
+        self.count = stored_numbers(op.fold, dtype.name)
+        self.numbers, made = self._empty(adapter, shape)
+        _run(identity(op), adapter, [made], None)
 
     def fold(self, block: Block) -> None:
         """Fold a block into the states."""
-        adapter, mask = block.adapter, block.mask
-        w_strides = None if mask is None else mask.strides
-        plan = _plan_fold(adapter.backend_name, block.axes, Form.of(adapter.x), w_strides)
+        op, adapter = folding(self.op), block.adapter
+        views = block.views(op)
         if 0 not in adapter.x.shape:
-            of_block, y = self._empty(adapter, plan.shape)
-            adapter.run(plan.launch, y, mask, self.scale, False)
-            self._merge(of_block, plan.strides)
+            elements = views if block.where is None else views[:-1]
+            made = self._laid_out_as(adapter, block.axes, tuple([view.strides for view in elements]))
+            _run(op, adapter, [*views, made], self.scale, block.axes, block.where is not None)
+            self._merge(adapter, made)
 
     def merge(self, other: RowStates) -> None:
         """Merge states of the same rows."""
-        self._merge(other.numbers, self._strides)
+        adapter = adapter_for(other.numbers, "the other state")
+        self._merge(adapter, adapter.x)
 
     def finish(self, op: Op, block: Block, out: Any) -> Any:
-        """The results of a block."""
-        adapter, axes, mask = block
-        x, result = adapter.x, out
+        """The op's results for the elements of a block."""
+        op, adapter = finishing(op), block.adapter
+        views, results = block.views(op), op.results
         if out is None:
-            result, y = adapter.empty_like(self.dtype)
+            new = [adapter.empty_like(self.dtype) for _ in results]
+            written = [view for _, view in new]
         else:
-            y = adapter.out(out)
-            check_out(tuple(y.shape), y.dtype, y.writeable, tuple(x.shape))
-        w_strides = None if mask is None else mask.strides
-        plan = _plan_finish(op, adapter.backend_name, axes, Form.of(x), w_strides, Form.of(y))
-        copies = needs_copies(x, y, mask, False, plan.distances)
-        states = adapter.view(self._in_order(plan.order), "the state")
-        adapter.run(plan.launch, y, mask, self.scale, copies, states)
-        return adapter.as_user_array(result) if out is None else out
+            written = [adapter.out(array) for array in as_tuple(out, op)]
+            shape = tuple(adapter.x.shape)
+            check_written(list(map(FORM_AND_WRITEABLE, written)), [(o, shape) for o in results])
+        states = self._in_order(adapter, block.axes, (adapter.x.strides, *[view.strides for view in written]))
+        views += [*written, states]
+        _run(op, adapter, views, self.scale, block.axes, block.where is not None)
+        return user_arrays(adapter, [array for array, _ in new]) if out is None else out
 
-    def read(self, op: Op, dtype: np.dtype) -> Any:
-        """The op's number of each row."""
+    def read(self, op: Op, dtype: np.dtype, others: Sequence[Any] = ()) -> Any:
+        """The op's results for rows; `others` are its inputs for rows."""
+        return self._read(reading(op), dtype, others)
+
+    def sums(self) -> Any:
+        """The sum of each row's exponentials."""
+        return self._read(STATE_OPS["l"], FLOAT64, ())
+
+    def _read(self, op: Op, dtype: np.dtype, others: Sequence[Any]) -> Any:
+        adapter, rest = adapter_for(self.numbers, "the state"), iter(others)
+        views, results = [adapter.x], []
+        for o in op.operands[1:]:
+            if o.written:
+                result, view = adapter.empty(self.shape, dtype)
+                results.append(result)
+            else:
+                view = view_of_input(adapter, o, next(rest), self.shape, ())
+            views.append(view)
+        _run(op, adapter, views, self.scale if op.takes_scale else None)  # else one more kernel would be compiled
+        return user_arrays(adapter, results)
+
+    def number(self, k: int, dtype: np.dtype = FLOAT64) -> Any:
+        """Number `k` of each state (0: m, 1: rest); the maximum as elements have it."""
         adapter = adapter_for(self.numbers, "the state")
         result, y = adapter.empty(self.shape, dtype)
-        scale = self.scale if op.takes_scale else None  # else one more kernel would be compiled
-        self._run(adapter, op, self._strides, y, scale)
-        return adapter.as_user_array(result)
-
-    def number(self, k: int) -> Any:
-        """Number `k` of each state (0: m, 1: rest, 2: rest_lo); the maximum as elements have it."""
-        adapter = adapter_for(self.numbers, "the state")
-        result, y = adapter.empty(self.shape, FLOAT64)
         self._write_number(adapter, k, y)
         return adapter.as_user_array(result)
 
@@ -116,115 +126,77 @@ class RowStates:
         adapter = adapter_for(self.numbers, "the state")
         result, y = self._empty(adapter, self.shape)
         for k in range(self.count):
-            self._write_number(adapter, k, self._number_view(y, k))
+            self._write_number(adapter, k, _number_of(y, k))
         return result
 
     @classmethod
-    def from_array(cls, numbers: Any, dtype: np.dtype, scale: float | None) -> RowStates:
+    def from_array(cls, op: Op, numbers: Any, dtype: np.dtype, scale: float | None) -> RowStates:
         """States with the numbers that `to_array` gave."""
-        states = cls(tuple(numbers.shape[1:]), dtype, scale, adapter_for(numbers, "the state"))
+        states = cls(op, tuple(numbers.shape[1:]), dtype, scale, adapter_for(numbers, "the state"))
         for k in range(states.count):
             states.set_number(k, adapter_for(numbers[k], "the state"))
         return states
 
     def set_number(self, k: int, adapter: Adapter) -> None:
         """Set number `k` of each state to what `number` gave: the adapter's array."""
-        y = self._number_view(adapter.view(self.numbers, "the state"), k)
-        scale = self.scale if k == 0 else None
-        self._run(adapter, STATE_OPS["copy"], tuple(adapter.x.strides), y, scale)
+        y = _number_of(adapter.view(self.numbers, "the state"), k)
+        _run(STATE_OPS["copy"], adapter, [adapter.x, y], self.scale if k == 0 else None)
 
     def _write_number(self, adapter: Adapter, k: int, y: Any) -> None:
         """Write number `k` of each state to `y`; the adapter's array are the states."""
-        if k == 0 and self.scale is not None:
-            self._run(adapter, STATE_OPS["m"], self._strides, y, self.scale)
-        else:
-            of_number = copy.copy(adapter)
-            of_number.x = self._number_view(adapter.x, k)
-            self._run(of_number, STATE_OPS["copy"], self._strides, y, None)
+        name, scale = ("copy", None) if k or self.scale is None else ("m", self.scale)
+        _run(STATE_OPS[name], adapter, [_number_of(adapter.x, k), y], scale)
 
-    def _number_view(self, view: Any, k: int) -> Any:
-        """The view of an array of states, moved to their number `k`."""
-        return view._replace(address=view.address + k * math.prod(self.shape) * FLOAT64.itemsize)
+    def _merge(self, adapter: Adapter, states: Any) -> None:
+        """Merge states at a view of that adapter's."""
+        _run(merging(self.op), adapter, [states, adapter.view(self.numbers, "the state")], self.scale)
 
-    def _merge(self, states: Any, strides: Strides) -> None:
-        adapter = adapter_for(states, "the other state")
-        y = adapter.view(self.numbers, "the state")
-        self._run(adapter, STATE_OPS["merge"], strides, y, self.scale)
+    def _in_order(self, adapter: Adapter, axes: tuple[int, ...], strides: tuple[tuple[int, ...], ...]) -> Any:
+        """The view of the states, moved to the order in memory of elements with these strides.
 
-    def _in_order(self, order: tuple[int, ...]) -> Any:
-        """The states, with the rows' axes in that order."""
-        strides = _strides_in_order(self.shape, order)
-        if strides == self._strides:
-            return self.numbers
-        adapter = adapter_for(self.numbers, "the state")
-        moved, y = self._empty(adapter, self.shape)
-        form = Form(self.shape, FLOAT64, strides)
-        launch = _launcher_for_states(STATE_OPS["fold"], adapter.backend_name, self.dtype, self._strides, form)
-        adapter.run(launch, y, None, None, False)
+        In another order, fewer of the layout's dimensions would be one: columns take up to five times as long then.
+        """
+        states = adapter.view(self.numbers, "the state")
+        if _order_of_rows(axes, strides) == tuple(range(len(self.shape))):
+            return states
+        moved = self._laid_out_as(adapter, axes, strides)
+        _run(moving(self.op), adapter, [states, moved], None)
         return moved
 
-    @property
-    def _strides(self) -> Strides:
-        return strides_in_c_order(self.shape, FLOAT64.itemsize)
+    def _laid_out_as(self, adapter: Adapter, axes: tuple[int, ...], strides: tuple[tuple[int, ...], ...]) -> Any:
+        """The view of new states, with the rows in the order in memory of elements with these strides."""
+        order = _order_of_rows(axes, strides)
+        _, view = self._empty(adapter, tuple([self.shape[i] for i in order]))
+        if order == tuple(range(len(order))):
+            return view
+        steps = {axis: view.strides[1 + k] for k, axis in enumerate(order)}
+        strides = view.strides[0], *(steps[i] for i in range(len(order)))
+        return view._replace(shape=(self.count, *self.shape), strides=strides)
 
     def _empty(self, adapter: Adapter, shape: tuple[int, ...]) -> tuple[Any, Any]:
         return adapter.empty((self.count, *shape), FLOAT64)
 
-    def _run(self, adapter: Adapter, op: Op, x_strides: Strides, y: Any, scale: float | None) -> None:
-        """Write an op's numbers of the states that are the adapter's array, with strides along the rows' axes."""
-        form = Form(self.shape, y.dtype, strides_in_c_order(self.shape, y.dtype.itemsize))
-        launch = _launcher_for_states(op, adapter.backend_name, self.dtype, x_strides, form)
-        adapter.run(launch, y, None, scale, False)
+
+def _number_of(states: Any, k: int) -> Any:
+    """The view of number `k` of each state."""
+    plane, *strides = states.strides
+    return states._replace(address=states.address + k * plane, shape=states.shape[1:], strides=tuple(strides))
 
 
-def _strides_in_order(shape: tuple[int, ...], order: tuple[int, ...]) -> Strides:
-    """The strides along the rows' axes of numbers that lie without gaps with the axes in that order."""
-    strides = dict(zip(order, strides_in_c_order(tuple(shape[i] for i in order), FLOAT64.itemsize), strict=True))
-    return tuple(strides[i] for i in range(len(shape)))
-
-
-# ------------------------------------------------------------------------- plans
-
-
-class _FoldPlan(NamedTuple):
-    """The plan of all blocks of a form that are folded."""
-
-    launch: Callable
-    shape: tuple[int, ...]  # of the block's own states, in the order in which they lie in memory
-    strides: Strides  # of these along the rows' axes
+def _run(
+    op: Op,
+    adapter: Adapter,
+    views: Sequence[Any],
+    scale: float | None,
+    axes: tuple[int, ...] = (),
+    masked: bool = False,
+) -> None:
+    """Launch an op; without elements, on rows alone."""
+    plan = plan_launch(op, adapter.backend_name, axes, masked, *map(FORM, views))
+    adapter.run(plan.launch, views, scale, needs_copies(plan.operands, plan.meetings, views))
 
 
 @functools.lru_cache(maxsize=1024)
-def _plan_fold(backend_name: str | None, axes: tuple[int, ...], x: Form, w_strides: Strides | None) -> _FoldPlan:
-    row_axes = [i for i in range(len(x.shape)) if i not in axes]
-    rows = tuple(x.shape[i] for i in row_axes)
-    order = order_of_rows([(x.strides[i], 0) for i in row_axes])
-    y_strides = _strides_in_order(rows, order)
-    y = Form(rows, FLOAT64, strides_with_reduced(y_strides, axes, len(x.shape)))
-    launch = backend_named(backend_name).starter(STATE_OPS["fold"], layout_of(axes, x, y, w_strides))
-    return _FoldPlan(launch, tuple(rows[i] for i in order), y_strides)
-
-
-class _FinishPlan(NamedTuple):
-    """The plan of all blocks of a form that are finished."""
-
-    launch: Callable
-    order: tuple[int, ...]  # of the rows' axes, in which it needs the states
-    distances: range  # from the block to the result, at which they may overlap
-
-
-@functools.lru_cache(maxsize=1024)
-def _plan_finish(
-    op: Op, backend_name: str | None, axes: tuple[int, ...], x: Form, w_strides: Strides | None, y: Form
-) -> _FinishPlan:
-    order = order_of_rows([(x.strides[i], y.strides[i]) for i in range(len(x.shape)) if i not in axes])
-    launch = backend_named(backend_name).starter(op, layout_of(axes, x, y, w_strides, "given"))
-    return _FinishPlan(launch, order, overlap_distances(x, y))
-
-
-@functools.lru_cache(maxsize=1024)
-def _launcher_for_states(op: Op, backend_name: str | None, dtype: np.dtype, x_strides: Strides, y: Form) -> Callable:
-    """The launcher of an op on states of rows of that dtype."""
-    dims = [(*dim, 0) for dim in zip(y.shape, x_strides, y.strides, strict=True)]
-    formats = str(format_name(dtype)), str(format_name(y.dtype))
-    return backend_named(backend_name).starter(op, layout_of_dims(*formats, False, dims, [(1, 0, 0, 0)], "x"))
+def _order_of_rows(axes: tuple[int, ...], strides: tuple[tuple[int, ...], ...]) -> tuple[int, ...]:
+    """The order in which a layout has the rows' axes."""
+    return order_of_rows([steps for i, steps in enumerate(zip(*strides, strict=True)) if i not in axes])

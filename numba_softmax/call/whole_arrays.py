@@ -7,26 +7,25 @@ from typing import Any
 import numpy as np
 
 from ..ops import OPS
-from .adapters import Adapter, HostCall, gpu_call, mask_view
-from .arguments import as_axes, as_input, as_mask, as_output_dtype, as_scale, check_input_dtype
+from .adapters import Adapter, HostCall, gpu_call, user_arrays, views_of_inputs
+from .arguments import as_axes, as_input, as_mask, as_output_dtype, as_scale
 from .devices import choose_backend, in_host_memory
 from .host_libraries import is_foreign
-from .memory import address_of
+from .memory import FORM_AND_WRITEABLE, address_of
 from .overlap import needs_copies, needs_temporary
-from .plan import plan_call
-from .request import Operation, axes_and_shape
+from .plan import PLAIN, Operation, plan_call, plan_views
+from .request import as_tuple, axes_and_results
 
 
 def call(request: tuple) -> Any:
     """The result of a `Request`, or of a plain tuple of its fields, on an array of any library."""
-    name, x, axis, where, scale, keepdims, dtype, out, device, stream = request
+    op, x, axis, where, scale, keepdims, dtype, out, device, stream, _ = request
     backend_name = choose_backend(x, device, stream)
-    operation = name, axis, keepdims, backend_name
     if backend_name == "cuda":
-        return _call_by_adapter(operation, gpu_call()(x, stream), where, scale, dtype, out)
-    if is_foreign(x):
-        return _call_by_adapter(operation, HostCall(x, "x"), where, scale, dtype, out)
-    return call_numpy(operation, as_input(x), where, scale, dtype, out)
+        return _call_by_adapter(request, gpu_call()(x, stream), backend_name)
+    if is_foreign(x) or not (op.name in PLAIN and op == OPS[op.name]):
+        return _call_by_adapter(request, HostCall(x, "x"), backend_name)
+    return call_numpy((op.name, axis, keepdims, backend_name), as_input(x), where, scale, dtype, out)
 
 
 def call_numpy(operation: Operation, x: np.ndarray, where: Any, scale: Any, dtype: Any, out: Any) -> Any:
@@ -63,7 +62,9 @@ def call_numpy(operation: Operation, x: np.ndarray, where: Any, scale: Any, dtyp
     if dtype is not None:
         as_output_dtype(dtype, x.dtype, y)
     x_at, y_at = address_of(x), address_of(y)
-    if (y_at - x_at in distances or mask is not None) and needs_temporary(x, y, mask, OPS[operation[0]].reduces):
+    if (y_at - x_at in distances or mask is not None) and needs_temporary(
+        y, not OPS[operation[0]].reduces, *((x,) if mask is None else (x, mask))
+    ):
         y[...] = _new_result(operation, x, mask, factor, y.dtype)
     else:
         launch((x_at, y_at) if mask is None else _three(x, mask, y), factor)
@@ -78,8 +79,9 @@ def _new_result(
     operation: Operation, x: np.ndarray, mask: np.ndarray | None, scale: float | None, dtype: np.dtype
 ) -> np.ndarray:
     """A new result of that dtype, laid out by NumPy."""
-    if OPS[operation[0]].reduces:
-        _, shape = axes_and_shape(operation, x.shape)
+    name, axis, keepdims, _ = operation
+    if OPS[name].reduces:
+        _, ((_, shape),) = axes_and_results(OPS[name], axis, keepdims, x.shape)
         y = np.empty(shape, dtype)
     else:
         y = np.empty_like(x, dtype, subok=False)
@@ -89,30 +91,35 @@ def _new_result(
     return y
 
 
-def _call_by_adapter(operation: Operation, adapter: Adapter, where: Any, scale: Any, dtype: Any, out: Any) -> Any:
-    """The result of an operation on the array of an adapter: of another library, or on a GPU."""
-    x, reduces = adapter.x, OPS[operation[0]].reduces
-    if type(operation[1]) is not int:
-        name, axis, keepdims, backend_name = operation
-        operation = name, as_axes(axis, len(x.shape)), keepdims, backend_name
-    mask = w_strides = None
-    if where is not None:
-        mask = mask_view(adapter, where)
-        w_strides = mask.strides
+def _call_by_adapter(request: tuple, adapter: Adapter, backend_name: str | None) -> Any:
+    """The results of a request on the array of an adapter."""
+    op, _, axis, where, scale, keepdims, dtype, out, _, _, others = request
+    x = adapter.x
+    if type(axis) is not int:
+        axis = as_axes(axis, len(x.shape))
+    views = [x]
+    if where is not None or others:
+        axes = axis if type(axis) is tuple else as_axes(axis, len(x.shape))
+        views = views_of_inputs(adapter, op, axes, where, others)
     if scale is not None:
         scale = as_scale(scale)
 
+    arrays = []
     if out is None:
-        check_input_dtype(x.dtype)
-        _, shape = axes_and_shape(operation, x.shape)
         y_dtype = as_output_dtype(dtype, x.dtype, None)
-        result, y = adapter.empty(shape, y_dtype) if reduces else adapter.empty_like(y_dtype)
+        for o, shape in axes_and_results(op, axis, keepdims, x.shape)[1]:
+            array, view = adapter.empty_like(y_dtype) if o.per == "element" else adapter.empty(shape, y_dtype)
+            arrays.append(array)
+            views.append(view)
+    elif type(out) is tuple:
+        views += map(adapter.out, as_tuple(out, op))
     else:
-        y = adapter.out(out)
-    launch, _, distances = plan_call(
-        operation, x.shape, x.dtype, x.strides, w_strides, y.shape, y.dtype, y.strides, y.writeable
-    )
+        views.append(adapter.out(out))
+    plan = plan_views(op, backend_name, axis, keepdims, where is not None, *map(FORM_AND_WRITEABLE, views))
+    if out is None:
+        adapter.run(plan.launch, views, scale, ())
+        return user_arrays(adapter, arrays)
     if dtype is not None:
-        as_output_dtype(dtype, x.dtype, y)
-    adapter.run(launch, y, mask, scale, needs_copies(x, y, mask, reduces, distances))
-    return adapter.as_user_array(result) if out is None else out
+        as_output_dtype(dtype, x.dtype, views[-1])
+    adapter.run(plan.launch, views, scale, needs_copies(plan.operands, plan.meetings, views))
+    return out

@@ -81,7 +81,8 @@ def _result_of(arguments: argparse.Namespace, x: np.ndarray) -> tuple[tuple[int,
 def _compute(arguments: argparse.Namespace, x: np.memmap, axes: tuple[int, ...], out: np.memmap) -> int:
     """The number of slabs, which are computed one after the other."""
     scale = as_scale(arguments.scale)
-    total = mapped.bytes_to_read(arguments.op, x, axes, out.dtype)
+    op = OPS[arguments.op]
+    total = mapped.bytes_to_read(op, x, axes, out.dtype)
     with tqdm(total=total, unit="B", unit_scale=True, delay=1, leave=False, disable=None, file=sys.stderr) as progress:
 
         def advance(read: int) -> None:
@@ -89,7 +90,7 @@ def _compute(arguments: argparse.Namespace, x: np.memmap, axes: tuple[int, ...],
             files.forget(out)
             progress.update(read)
 
-        mapped.compute(mapped.Work(arguments.op, x, axes, None, scale), out, advance)
+        mapped.compute(mapped.Work(op, x, axes, scale=scale), [out], advance)
     return mapped.slabs_of(x, axes, out.dtype).total
 
 

@@ -4,25 +4,19 @@ The ops share the recurrence; each says what it reads and writes (its operands),
 and what its results are made of.
 """
 
-from .declare import Elements, Op, Operand
+from .. import kernel_code
+from .declare import WHERE, Elements, Op, Operand
 from .log_softmax import LOG_SOFTMAX
 from .logsumexp import LOGSUMEXP
 from .softmax import SOFTMAX
 from .states import NUMBER_OPS, finishing, folding, identity, merging, moving, reading
 
+kernel_code.register()
+
 __all__ = [
-    "OPS",
-    "STATE_OPS",
-    "Elements",
-    "Op",
-    "Operand",
-    "finishing",
-    "folding",
-    "identity",
-    "merging",
-    "moving",
+    "OPS", "STATE_OPS", "WHERE", "Elements", "Op", "Operand", "finishing", "folding", "identity", "merging", "moving",
     "reading",
-]
+]  # fmt: skip
 
 OPS = {op.name: op for op in (SOFTMAX, LOG_SOFTMAX, LOGSUMEXP)}
 """The public functions."""

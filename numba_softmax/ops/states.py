@@ -35,6 +35,7 @@ def _give_state(fold: Fold) -> Callable:
     return rows
 
 
+@functools.cache
 def folding(op: Op) -> Op:
     """The op that folds an op's elements into states."""
     fold = lasting(op.fold)
@@ -42,12 +43,14 @@ def folding(op: Op) -> Op:
     return Op(_name("fold", op), (*elements, WHERE, MADE), fold, rows=_give_state(fold))
 
 
+@functools.cache
 def identity(op: Op) -> Op:
     """The op that gives states of no elements."""
     fold = lasting(op.fold)
     return Op(_name("identity", op), (MADE,), fold, rows=_give_state(fold), takes_scale=False)
 
 
+@functools.cache
 def moving(op: Op) -> Op:
     """The op that copies states to where they lie in another order."""
     fold = lasting(op.fold)
@@ -55,25 +58,31 @@ def moving(op: Op) -> Op:
 
 
 @functools.cache
-def merging(op: Op) -> Op:
-    """The op that merges states into others."""
-    fold = lasting(op.fold)
-
+def _merge_with_state(fold: Fold) -> Callable:
     @lanewise
     def rows(state, row, scale):
         (numbers,) = row
         merged = from_stored(fold, state[0].type, state[2] is not None, numbers)
         return (to_stored(fold, merge_states(fold, merged, state, scale)),)
 
-    return Op(_name("merge", op), (STATE, MERGED), fold, rows=rows)
+    return rows
 
 
+@functools.cache
+def merging(op: Op) -> Op:
+    """The op that merges states into others."""
+    fold = lasting(op.fold)
+    return Op(_name("merge", op), (STATE, MERGED), fold, rows=_merge_with_state(fold))
+
+
+@functools.cache
 def finishing(op: Op) -> Op:
     """The op that gives an op's results for elements, of which the rows' states are there."""
     operands = [o for o in op.operands if not (o.written and o.per == "row")]
     return op._replace(operands=(*operands, STATE), rows=None)
 
 
+@functools.cache
 def reading(op: Op) -> Op:
     """The op that gives an op's results for rows, of which the states are there."""
     operands = (o for o in op.operands if o.per == "row")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import numpy as np
 
-from ...call.memory import extent
+from ...call.memory import ADDRESS, extent
 from . import driver
 from .driver import Queue
 from .libraries import View, library_of
@@ -66,38 +66,32 @@ class GpuCall:
         # Some libraries never write to an array that there is. This one nobody else has.
         return array, self.view(array, "the result")._replace(writeable=True)
 
-    def run(
-        self,
-        start: Callable,
-        y: View,
-        mask: View | None,
-        factor: float | None,
-        copies: bool,
-        states: View | None = None,
-    ) -> None:
-        """Queue the work; with `copies`, on copies of `x` and of the mask, which the result would overwrite."""
-        x = self.x
-        plain = self._asked is None and y.stream == x.stream and x.stream is not None and not copies
-        if plain and states is None and (mask is None or mask.stream == x.stream):
-            start(x.address, y.address, 0 if mask is None else mask.address, factor, self.queue)
-        else:
-            self._run_in_order(start, y, mask, factor, copies, states)
+    def run(self, launch: Callable, views: Sequence[View], scale: float | None, copies: Collection[int] = ()) -> None:
+        """Queue the work on the operands at these views, or at copies of them."""
+        stream = self.x.stream
+        if self._asked is None and stream is not None and not copies:
+            for view in views:
+                if view.stream != stream:
+                    break
+            else:
+                launch(tuple(map(ADDRESS, views)), scale, self.queue)
+                return
+        self._run_in_order(launch, views, scale, copies)
 
     def _run_in_order(
-        self, start: Callable, y: View, mask: View | None, factor: float | None, copies: bool, states: View | None
+        self, launch: Callable, views: Sequence[View], scale: float | None, copies: Collection[int]
     ) -> None:
         """The same with other streams, or copies, in it."""
-        views = [view for view in (self.x, y, mask, states) if view is not None]
         queue, (ordinal, stream) = self.queue, self.queue
         others = {_same(view.stream) for view in views if view.stream is not None} - {stream}
         for other in others:
             driver.wait(queue, other)
         with ExitStack() as stack:
-            x, w = self.x.address, 0 if mask is None else mask.address
-            if copies:
-                x = stack.enter_context(_copied(queue, self.x))
-                w = 0 if mask is None else stack.enter_context(_copied(queue, mask))
-            start(x, y.address, w, factor, queue, *(() if states is None else (states.address,)))
+            addresses = [
+                stack.enter_context(_copied(queue, view)) if i in copies else view.address
+                for i, view in enumerate(views)
+            ]
+            launch(tuple(addresses), scale, queue)
         if self._asked is not None:
             for view in views:
                 if _same(view.stream) != stream:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from numba import float64
 
 from .... import kernel_code
-from ....folds import restored
+from ....folds import in_order
 from ....lanewise import Vec, lanewise
 from ....simd import like, splat
 from ...spec import Spec, make_scale
@@ -37,8 +37,7 @@ def make_states(spec: Spec) -> Callable:
             zero = splat(vec, like(rows, 0).cast(float64))
             two_parts = any(spec.operands[i].count == len(names) for i in spec.row_results)
             return op.fold.identity(zero, zero if two_parts else None)
-        stored = numbers_of(spec.state, at, strides, rows, count)
-        return restored(names, len(stored) == len(names), stored)
+        return in_order(op.fold, numbers_of(spec.state, at, strides, rows, count))
 
     @lanewise
     def compute(at, strides, rows, count, scale):
