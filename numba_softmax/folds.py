@@ -133,7 +133,7 @@ def add_to_few(sums, weight, x, m, others):
     return sums[0] + weight, None
 
 
-_STATE = {
+_STATE: dict[str, Any] = {
     "state": ("m", "rest", "rest_lo"),
     "identity": online.identity,
     "against": online.against,

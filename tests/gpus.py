@@ -60,7 +60,7 @@ class Gpu:
                 array = np.broadcast_to(next(inputs), own)
             else:
                 array = poisoned(own, np.dtype(o.format or dtype))
-            operands.append(bound(o, array.dtype)._replace(count=(*count, 1)[0]))
+            operands.append(bound(o, array.dtype)._replace(numbers=(*count, 1)[0]))
             along_rows = array.strides[len(count) :]
             strides.append(along_rows if o.per == "element" else strides_with_reduced(along_rows, axes, len(shape)))
             # Memory on the device goes with what gives it back: so it is held until the kernel has run.

@@ -35,7 +35,7 @@ TOLERANCES = {"float16": 2.0**-10, "bfloat16": 2.0**-7, "float32": 2.0**-20, "fl
 def plan_and_call(op, arrays, shape, axes, scale=None):
     """Call a kernel on arrays by their operands' names; those of rows have no axes of elements. Gives the regime."""
     bound = [
-        o._replace(format=arrays[o.name].dtype.name, count=len(arrays[o.name]) if o.kind == "state" else 1)
+        o._replace(format=arrays[o.name].dtype.name, numbers=len(arrays[o.name]) if o.kind == "state" else 1)
         for o in operands_for(op, "float32", "float32", "where" in arrays)
     ]
     arrays = [arrays[o.name] for o in bound]

@@ -119,7 +119,7 @@ def operands_for(op: Op, x: str, y: str, masked: bool) -> tuple[Operand, ...]:
 
     def bound(o: Operand) -> Operand:
         if o.kind == "state":
-            return o._replace(count=stored_numbers(op.fold, x))
+            return o._replace(numbers=stored_numbers(op.fold, x))
         return o._replace(format=o.format or ("bool" if o.kind == "mask" else y if o.written else x))
 
     return tuple(bound(o) for o in op.operands if masked or o.kind != "mask")

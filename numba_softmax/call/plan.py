@@ -37,7 +37,7 @@ def plan_launch(op: Op, backend_name: str | None, axes: tuple[int, ...], masked:
         (o for o in op.operands if masked or o.kind != "mask"), itertools.starmap(Form, forms), strict=True
     ):
         is_state = o.kind == "state"
-        operands.append(o._replace(count=form.shape[0]) if is_state else bound(o, form.dtype))
+        operands.append(o._replace(numbers=form.shape[0]) if is_state else bound(o, form.dtype))
         of_rows.append(Form(form.shape[1:], form.dtype, form.strides[1:]) if is_state else form)
     shape = next(
         (form.shape for o, form in zip(operands, of_rows, strict=True) if o.per == "element"), of_rows[0].shape

@@ -22,7 +22,7 @@ Kind = Literal["number", "mask", "state"]
 
 
 class Operand(NamedTuple):
-    """An array that a kernel reads or writes: a number for each element, or `count` numbers for each row."""
+    """An array that a kernel reads or writes: one number for each element, or some for each row."""
 
     name: str
     per: Per = "element"
@@ -30,7 +30,7 @@ class Operand(NamedTuple):
     read: bool = True
     written: bool = False
     format: str = ""  # in memory, a name of `Stored` after ">" for swapped bytes; "" until an array is there
-    count: int = 1  # numbers of a row, which lie as many numbers apart as there are rows
+    numbers: int = 1  # of a row, which lie as many numbers apart as there are rows
     masked: float = 0.0  # of results: where the mask is False
 
 
@@ -79,7 +79,7 @@ class Op(NamedTuple):
 
 X = Operand("x")
 WHERE = Operand("where", kind="mask")
-STATE = Operand("state", "row", "state", format="float64", count=0)
+STATE = Operand("state", "row", "state", format="float64", numbers=0)
 
 
 def result(masked: float) -> Operand:

@@ -114,7 +114,7 @@ def make_edges(spec: Spec) -> Edges:
         return tuple(
             tuple(
                 numbers_at(i, at[i] + c * strides[i] + rows * (k * sizes[i]), strides[i], begin, end)
-                for k in range(spec.operands[i].count)
+                for k in range(spec.operands[i].numbers)
             )
             for i in spec.row_reads
         )
@@ -123,7 +123,7 @@ def make_edges(spec: Spec) -> Edges:
     def store_rows(at, layout, c, results, begin, end):
         strides, rows = row_strides(layout), word(layout, ROWS)
         for i, numbers in zip(spec.row_results, results, strict=True):
-            for k in range(spec.operands[i].count):
+            for k in range(spec.operands[i].numbers):
                 address = at[i] + c * strides[i] + rows * (k * sizes[i])
                 store_numbers(formats[i], address, strides[i], numbers[k], begin, end)
 

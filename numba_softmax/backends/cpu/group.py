@@ -54,8 +54,8 @@ def make_group(spec: Spec) -> Group:
     """The functions for a kernel's fold and results."""
     op, number, vec, fold = spec.op, spec.number, Vec(float64, GROUP), spec.op.fold
     finisher, unit_of, row_numbers = make_finisher(spec), weights_for(spec).unit_of, make_row_numbers(spec)
-    counts = [spec.operands[i].count for i in spec.row_inputs]
-    results = [spec.operands[i].count for i in spec.row_results]
+    counts = [spec.operands[i].numbers for i in spec.row_inputs]
+    results = [spec.operands[i].numbers for i in spec.row_results]
 
     lines = iter(range(0, 1 << 16, LINE))
     m_at, against_at = next(lines), next(lines)

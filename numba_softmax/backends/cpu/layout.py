@@ -143,7 +143,7 @@ def make_row_numbers(spec: Spec) -> RowNumbers:
     def places(at, layout, i):
         """The addresses of an operand's numbers: they lie as many numbers apart as there are rows."""
         plane = word(layout, ROWS) * spec.sizes[i]
-        return [at[i] + plane * k if k else at[i] for k in range(spec.operands[i].count)]
+        return [at[i] + plane * k if k else at[i] for k in range(spec.operands[i].numbers)]
 
     @lanewise
     def load_row(at, layout):

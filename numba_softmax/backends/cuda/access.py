@@ -196,7 +196,7 @@ class Access:
 
     def _planes(self, line: Line, i: int, stored: Stored) -> list[Value]:
         """The address of each of a line's numbers in an operand."""
-        return [line.at(i) + line.rows * (k * stored.bytes) for k in range(self.spec.operands[i].count)]
+        return [line.at(i) + line.rows * (k * stored.bytes) for k in range(self.spec.operands[i].numbers)]
 
     def _row_number(self, line: Line, i: int, address: Value) -> Value:
         v, stored = Vec(float64, 1), self.formats[i]

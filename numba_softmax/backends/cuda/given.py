@@ -74,7 +74,7 @@ def make_given_columns(spec: Spec, geometry: Geometry) -> Callable:
 def make_states(spec: Spec, geometry: Geometry) -> Callable:
     """The kernel for rows without elements: the op's numbers of each, from its state and others; a thread has a row."""
     access, fold, scale_of = Access(spec, geometry), spec.op.fold, make_scale(spec)
-    counts = [o.count for o in spec.operands if o.kind == "state"]
+    counts = [o.numbers for o in spec.operands if o.kind == "state"]
     two_parts = len(fold.state) in counts  # then all of a state's numbers are stored
 
     def state_of(line: Line) -> State:

@@ -175,7 +175,7 @@ class _Planner:
     def _width(self, i: int, elements: int, dims: Iterable[Dim]) -> int:
         """The widest access to an operand that all vectors are aligned to."""
         operand, size = self.spec.operands[i], self.spec.sizes[i]
-        planes = self.layout.rows * size if operand.count > 1 else 0
+        planes = self.layout.rows * size if operand.numbers > 1 else 0
         return math.gcd(min(WIDEST, elements * size), self.alignments[i], planes, *(dim[1 + i] for dim in dims))
 
     # ------------------------------------------------------------------- rows

@@ -120,7 +120,7 @@ def _make_unpack(spec: Spec) -> Callable:
 class Lines(NamedTuple):
     """Lines of float64 for the numbers of the rows in a tile; a line has room for `width` rows."""
 
-    count: int
+    how_many: int
     load_group: Callable  # (at, layout, inner, line, width): brings the numbers of a group's rows there
     store_group: Callable  # (at, layout, inner, line, width): writes those that are results
     get: Callable  # (line, width) -> the numbers of the rows of a vector
@@ -131,7 +131,7 @@ def _make_lines(spec: Spec) -> Lines:
     """The functions; `line` is the place of the first row in the first line."""
     edges, lanes, vec = make_edges(spec), lanes_of(spec.number), Vec(float64, lanes_of(spec.number))
     load_rows, store_rows = edges.load_rows, edges.store_rows
-    counts = [spec.operands[i].count for i in (*spec.row_inputs, *spec.row_results)]
+    counts = [spec.operands[i].numbers for i in (*spec.row_inputs, *spec.row_results)]
     firsts, inputs = [sum(counts[:i]) for i in range(len(counts))], len(spec.row_inputs)
 
     def places(line: Value, width: Value, which: range) -> list[list[Value]]:

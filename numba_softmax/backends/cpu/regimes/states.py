@@ -29,13 +29,13 @@ def make_states(spec: Spec) -> Callable:
     def numbers_of(i, at, strides, rows, count):
         return tuple(
             load_apart(vec, formats[i], at[i] + rows * (k * sizes[i]), strides[i], like(count, 0), count)
-            for k in range(spec.operands[i].count)
+            for k in range(spec.operands[i].numbers)
         )
 
     def state_of(at, strides, rows, count):
         if spec.state is None:
             zero = splat(vec, like(rows, 0).cast(float64))
-            two_parts = any(spec.operands[i].count == len(names) for i in spec.row_results)
+            two_parts = any(spec.operands[i].numbers == len(names) for i in spec.row_results)
             return op.fold.identity(zero, zero if two_parts else None)
         return in_order(op.fold, numbers_of(spec.state, at, strides, rows, count))
 
@@ -44,7 +44,7 @@ def make_states(spec: Spec) -> Callable:
         state = state_of(at, strides, rows, count)
         row = tuple(numbers_of(i, at, strides, rows, count) for i in spec.row_inputs)
         for i, numbers in zip(spec.row_results, op.rows(state, row, scale), strict=True):
-            for k in range(spec.operands[i].count):
+            for k in range(spec.operands[i].numbers):
                 address = at[i] + rows * (k * sizes[i])
                 store_numbers(formats[i], address, strides[i], numbers[k], like(count, 0), count)
 
