@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from . import refusals
 from .api import log_softmax, logsumexp, softmax, warmup
-from .states import OnlineSoftmax
+from .streaming.states import OnlineSoftmax
 
 __all__ = ["OnlineSoftmax", "__version__", "log_softmax", "logsumexp", "softmax", "warmup"]
 __version__ = "0.1.0"

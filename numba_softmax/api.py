@@ -316,7 +316,7 @@ def _call_for(kind: Any) -> Callable[[tuple], Any]:
 
 @built
 def _mapped() -> ModuleType:
-    from . import mapped
+    from .streaming import mapped
 
     return mapped
 

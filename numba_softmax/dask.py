@@ -31,9 +31,9 @@ from .call import whole_arrays
 from .call.adapters import adapter_for
 from .call.request import Request
 from .call.row_states import FLOAT64, RowStates, block_of
-from .dask_arguments import Argument, Axes, Index, Inputs, Work, work_of
-from .folds import stored_numbers
+from .math.folds import stored_numbers
 from .ops import OPS, Op, folding
+from .streaming.dask_arguments import Argument, Axes, Index, Inputs, Work, work_of
 
 __all__ = ["log_normalize", "normalize", "online_state"]
 

@@ -11,7 +11,8 @@ from typing import Any
 from numba.core.errors import TypingError
 from numba.extending import overload
 
-from . import api, states
+from . import api
+from .streaming import states
 
 INSTEAD: dict[Callable[..., Any], str] = {
     api.softmax: "call numba_softmax.jit.softmax",

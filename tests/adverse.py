@@ -8,7 +8,7 @@ softmax: those of the sum and of that one weight add up.
 import numba
 import numpy as np
 
-from numba_softmax import expmath
+from numba_softmax.math import expmath
 
 UNITS = {"float32": 2.0**-24, "float64": 2.0**-53}
 LENGTHS = (3, 4, 6, 9, 14, 24, 41)

@@ -18,9 +18,9 @@ from naive import FLOATS, NAMES, naive, ulp_error
 
 from numba_softmax.backends.cuda import device
 from numba_softmax.backends.cuda.folding import Folding
-from numba_softmax.expmath import FLOAT32, LN2, LOG2_E
-from numba_softmax.simd import fma, like, select
-from numba_softmax.weights import gap
+from numba_softmax.math.expmath import FLOAT32, LN2, LOG2_E
+from numba_softmax.math.simd import fma, like, select
+from numba_softmax.math.weights import gap
 
 CASES = [((4096 // n or 1, n), 1) for n in (64, 256, 1024, 4096, 8192, 16_384, 32_768, 1 << 20)]
 CASES += [((4, 1001), 1), ((1, 50_257), 1), ((30, 512), 0), ((128, 512), 0), ((1024, 512), 0)]

@@ -16,7 +16,8 @@ import numpy as np
 from naive import FLOATS, naive
 
 from numba_softmax.backends import cuda
-from numba_softmax.backends.cuda import driver, libraries
+from numba_softmax.backends.cuda import driver
+from numba_softmax.backends.cuda.interop import libraries
 from numba_softmax.building import built
 from numba_softmax.call import dlpack, plan, row_states, whole_arrays
 from numba_softmax.call.memory import stand_in

@@ -12,11 +12,12 @@ from gpu_fakes import FACTS, Driver, forget
 from numpy.lib.array_utils import byte_bounds
 
 from numba_softmax.backends import cuda
-from numba_softmax.backends.cuda import driver, kernels, staging
+from numba_softmax.backends.cuda import driver, kernels
+from numba_softmax.backends.cuda.interop import staging
 from numba_softmax.call.arguments import as_axes, as_output_dtype, as_scale
 from numba_softmax.call.layout import bound, layout_of, strides_with_reduced
 from numba_softmax.call.memory import address_of
-from numba_softmax.folds import stored_numbers
+from numba_softmax.math.folds import stored_numbers
 from numba_softmax.ops import OPS
 
 PTX_FOLDER = "TESTS_PTX_FOLDER"

@@ -3,13 +3,14 @@ row's softmax `p`, a second array of elements `v` and a number `t` a row."""
 
 import numpy as np
 
-from numba_softmax import kernel_code, online
-from numba_softmax.expmath import float_format, rounded
-from numba_softmax.folds import ALL
-from numba_softmax.lanewise import lanewise
+from numba_softmax import kernel_code
+from numba_softmax.math import online
+from numba_softmax.math.expmath import float_format, rounded
+from numba_softmax.math.folds import ALL
+from numba_softmax.math.lanewise import lanewise
+from numba_softmax.math.pairs import over
+from numba_softmax.math.simd import convert, fma, like, splat
 from numba_softmax.ops.declare import WHERE, Elements, Op, Operand, X, result, row_result
-from numba_softmax.pairs import over
-from numba_softmax.simd import convert, fma, like, splat
 
 kernel_code.register()
 

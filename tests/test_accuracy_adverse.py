@@ -13,7 +13,7 @@ each_op = pytest.mark.parametrize("name", NAMES)
 in_32_and_64 = pytest.mark.parametrize("dtype", ["float32", "float64"])
 
 OF_PARTS, OF_WEIGHTS = 0.26, 1.22
-"""The largest relative errors of float32 weights in units of 2**-24, as `numba_softmax.weights` has them."""
+"""The largest relative errors of float32 weights in units of 2**-24, as `numba_softmax.math.weights` has them."""
 
 KNOWN = [
     [1, *[-0.06480993330478668] * 4, -2.2888498306274414],

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from bench_fakes import MIB, gpu_fixture, run, setup_fixture  # noqa: F401
 
-from numba_softmax.backends.cuda import driver, libraries
+from numba_softmax.backends.cuda import driver
+from numba_softmax.backends.cuda.interop import libraries
 from numba_softmax.bench import cuda as bench_cuda
 from numba_softmax.bench import cuda_arrays, cuda_clock
 from numba_softmax.bench.cases import Case, Data

@@ -17,8 +17,9 @@ from naive import assert_right
 from tqdm import tqdm
 
 import numba_softmax as ns
-from numba_softmax import cli, mapped
+from numba_softmax import cli
 from numba_softmax.cli import run as run_module
+from numba_softmax.streaming import mapped
 
 OPS = ("softmax", "log_softmax", "logsumexp")
 ERROR = "numba-softmax: error: "

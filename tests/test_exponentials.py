@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from numba_softmax import expmath, pairs, weights
+from numba_softmax.math import expmath, pairs, weights
 
 
 @numba.njit

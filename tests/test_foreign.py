@@ -16,8 +16,8 @@ from gpu_fakes import Current, fake_torch
 from naive import NAMES
 
 import numba_softmax as ns
-from numba_softmax import mapped
 from numba_softmax.call import dlpack, host_libraries
+from numba_softmax.streaming import mapped
 
 X = np.random.default_rng(8).normal(size=(6, 4, 5)).astype(np.float32)
 MASK = np.random.default_rng(9).random((4, 5)) < 0.7

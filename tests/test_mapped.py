@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from naive import NAMES, assert_right, same_bits
 
 import numba_softmax as ns
-from numba_softmax import mapped
 from numba_softmax.backends import cpu
+from numba_softmax.streaming import mapped
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from numba_softmax import expmath, folds, online, simd, weights
-from numba_softmax.lanewise import lanewise
+from numba_softmax.math import expmath, folds, online, simd, weights
+from numba_softmax.math.lanewise import lanewise
 
 LANES, UP = 8, expmath.FLOAT64.up
 VEC, FLOAT64 = simd.Vec(numba.float64, LANES), simd.Stored("float64")

@@ -11,7 +11,7 @@ pytest.importorskip("numba_cuda", reason="kernels are compiled by numba-cuda, wh
 from gpu_fakes import FACTS
 from gpus import Interpreter
 
-from numba_softmax.backends.cuda import staging
+from numba_softmax.backends.cuda.interop import staging
 from numba_softmax.ops import finishing, folding, identity, merging, moving, reading
 
 each_dtype = pytest.mark.parametrize("dtype", FLOATS)

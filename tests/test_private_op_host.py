@@ -13,12 +13,12 @@ from numpy.lib.array_utils import normalize_axis_tuple
 from private_op import TILT
 from private_op import tilt as by_definition
 
-from numba_softmax import mapped
 from numba_softmax.api import call
 from numba_softmax.call.adapters import adapter_for
 from numba_softmax.call.dlpack import as_numpy
 from numba_softmax.call.request import Request
 from numba_softmax.call.row_states import RowStates, block_of
+from numba_softmax.streaming import mapped
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

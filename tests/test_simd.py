@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from naive import BFLOAT16
 
-from numba_softmax import simd
-from numba_softmax.lanewise import lanewise
+from numba_softmax.math import simd
+from numba_softmax.math.lanewise import lanewise
 
 LANES = 8
 NUMBERS = {"float32": numba.float32, "float64": numba.float64, "int32": numba.int32}

@@ -8,7 +8,8 @@ from gpu_fakes import ILLEGAL, agree, machine, right
 
 import numba_softmax as ns
 from numba_softmax.backends import cuda
-from numba_softmax.backends.cuda import driver, staging
+from numba_softmax.backends.cuda import driver
+from numba_softmax.backends.cuda.interop import staging
 
 OPS = ("softmax", "log_softmax", "logsumexp")
 SLICE = 1 << 10

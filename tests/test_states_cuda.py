@@ -13,7 +13,7 @@ from gpus import Interpreter
 
 import numba_softmax as ns
 from numba_softmax.backends import cuda
-from numba_softmax.backends.cuda import libraries
+from numba_softmax.backends.cuda.interop import libraries
 from numba_softmax.bench.cuda_arrays import on_device
 
 each_dtype = pytest.mark.parametrize("dtype", FLOATS)

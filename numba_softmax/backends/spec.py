@@ -9,11 +9,11 @@ from numba import float32, float64
 
 from .. import kernel_code
 from ..call.layout import Layout
-from ..folds import stored_numbers
-from ..lanewise import lanewise
+from ..math.folds import stored_numbers
+from ..math.lanewise import lanewise
+from ..math.simd import Stored, convert, widen
+from ..math.weights import factor_of, softmax_of
 from ..ops.declare import Op, Operand
-from ..simd import Stored, convert, widen
-from ..weights import factor_of, softmax_of
 
 kernel_code.register()
 

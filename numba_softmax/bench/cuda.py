@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from .. import api
 from ..backends.cuda import driver
-from ..backends.cuda.streams import GpuCall
+from ..backends.cuda.interop.streams import GpuCall
 from ..call.layout import FLOATS
 from ..call.plan import plan_launch
 from ..ops import OPS

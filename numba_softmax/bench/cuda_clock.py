@@ -16,7 +16,7 @@ from typing import Any
 
 from ..backends.cuda import driver
 from ..backends.cuda.driver import Queue
-from ..backends.cuda.libraries import View
+from ..backends.cuda.interop.libraries import View
 from .timing import in_turns, timed
 
 _ask = driver._ask  # whose errors are those of the rest of the package

@@ -66,7 +66,7 @@ def adapter_for(x: Any, name: str) -> Adapter:
 @built
 def gpu_call() -> Any:
     """The class `GpuCall`."""
-    from ..backends.cuda.streams import GpuCall
+    from ..backends.cuda.interop.streams import GpuCall
 
     return GpuCall
 

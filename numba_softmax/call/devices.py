@@ -47,7 +47,7 @@ def backend_named(name: str | None) -> ModuleType:
 @built
 def _cuda_backend(name: str) -> ModuleType:
     if name == "staged":
-        from ..backends.cuda import staging
+        from ..backends.cuda.interop import staging
 
         return staging
     from ..backends import cuda

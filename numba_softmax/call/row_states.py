@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..folds import stored_numbers
+from ..math.folds import stored_numbers
 from ..ops import STATE_OPS, Op, finishing, folding, identity, merging, moving, reading
 from .adapters import Adapter, adapter_for, user_arrays, view_of_input, views_of_inputs
 from .arguments import as_output_dtype

@@ -143,7 +143,7 @@ def _most_dynamic(kernel: Kernel, left: int) -> int:
     """The bytes of shared memory that the longest row takes, where so many are left for it."""
     if kernel.regime != "staged_rows" or kernel.spec.op.reduces:
         return 0
-    from ..backends.cuda.rows import Stage
+    from ..backends.cuda.regimes.rows import Stage
 
     of_a_tile = Stage(kernel.spec, kernel.geometry).room(kernel.geometry.tile)
     return left // of_a_tile * of_a_tile

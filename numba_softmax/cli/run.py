@@ -15,10 +15,11 @@ import numba
 import numpy as np
 from tqdm import tqdm
 
-from .. import api, mapped
+from .. import api
 from ..bench.reference import NoReferenceError, error_in_ulps
 from ..call.arguments import as_axes, as_input, as_output_dtype, as_scale
 from ..ops import OPS
+from ..streaming import mapped
 from . import files
 from .common import UserError
 from .info import cpu

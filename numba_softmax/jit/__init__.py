@@ -54,8 +54,8 @@ True
 
 from __future__ import annotations
 
-from ..lanewise import Vec
-from ..simd import (
+from ..math.lanewise import Vec
+from ..math.simd import (
     Stored,
     bitcast,
     convert,

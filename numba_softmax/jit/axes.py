@@ -10,9 +10,9 @@ from ..backends.cpu import STRIP_BYTES, WIDEST_STRIP
 from ..backends.cpu.basics import BLOCK, VECTOR_BYTES, inlined, jit, lanes_of
 from ..backends.cpu.layout import REDUCED_DIMS, ROW_DIMS, ROWS, STRIP, TABLE, N, make_places, word
 from ..backends.spec import Spec
-from ..expmath import INF
-from ..lanewise import lanewise
-from ..simd import Stored, store
+from ..math.expmath import INF
+from ..math.lanewise import lanewise
+from ..math.simd import Stored, store
 from .kernels import body_of, contiguous_row
 
 _INT64 = Stored("int64")

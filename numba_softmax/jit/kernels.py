@@ -8,27 +8,17 @@ from collections.abc import Callable
 import numpy as np
 from llvmlite import ir
 
-from ..backends.cpu.basics import (
-    AHEAD,
-    BLOCK,
-    CHUNK,
-    VECTOR_BYTES,
-    aligned_address,
-    inlined,
-    jit,
-    own_format,
-    release,
-)
+from ..backends.cpu.basics import AHEAD, BLOCK, CHUNK, VECTOR_BYTES, aligned_address, inlined, jit, own_format, release
 from ..backends.cpu.blocks import make_blocks, weights_for
 from ..backends.cpu.group import make_group
 from ..backends.cpu.kernels import REGIMES
 from ..backends.cpu.layout import words_of_one_row
 from ..backends.cpu.regimes.rows import make_row_functions
 from ..backends.spec import Spec, make_finisher, operands_for
-from ..lanewise import Value, lanewise
+from ..math.lanewise import Value, lanewise
+from ..math.pairs import inverse
+from ..math.simd import store, widen
 from ..ops import OPS
-from ..pairs import inverse
-from ..simd import store, widen
 
 STACK = 1 << 13
 """Bytes of weights that have room on the stack. From the heap it takes as long as the softmax of 100 elements."""

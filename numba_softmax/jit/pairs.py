@@ -7,10 +7,10 @@ from math import factorial
 
 from numba.core import types
 
-from ..expmath import FLOAT64, INF, LOG2_E, log1p, polynomial
-from ..lanewise import lanewise, with_element
-from ..pairs import fast_two_sum, two_product, two_sum
-from ..simd import bitcast, convert, divide, fma, like, maximum, select
+from ..math.expmath import FLOAT64, INF, LOG2_E, log1p, polynomial
+from ..math.lanewise import lanewise, with_element
+from ..math.pairs import fast_two_sum, two_product, two_sum
+from ..math.simd import bitcast, convert, divide, fma, like, maximum, select
 
 LN2 = 0.6931471805582987, 1.6465949582866463e-12, 3.061840736018652e-24
 """ln2 in three parts. The first two have 39 bits each, so that their products with integers of 14 bits are exact."""

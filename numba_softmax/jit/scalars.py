@@ -1,7 +1,7 @@
 """States of rows as two numbers, in jitted code for the CPU and for CUDA, and from Python.
 
 `m` is the maximum of the numbers of a row and `l` the sum of ``exp(x - m)``.
-What makes them is stated in `numba_softmax.online`.
+What makes them is stated in `numba_softmax.math.online`.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from typing import Any
 from numba import float32, float64, njit, types
 from numba.core.errors import TypingError
 
-from .. import online
-from ..expmath import log
-from ..lanewise import NEEDS_COMPILER, Value, Vec, element, lanewise, with_element
+from ..math import online
+from ..math.expmath import log
+from ..math.lanewise import NEEDS_COMPILER, Value, Vec, element, lanewise, with_element
 
 
 def in_one_type(**numbers: Any) -> list[Value]:

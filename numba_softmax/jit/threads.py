@@ -10,10 +10,10 @@ from typing import Any
 
 from numba.core.errors import TypingError, UnsupportedError
 
-from .. import online
-from ..expmath import INF
-from ..lanewise import Value, Vec, lanewise
-from ..simd import halvings, larger, select
+from ..math import online
+from ..math.expmath import INF
+from ..math.lanewise import Value, Vec, lanewise
+from ..math.simd import halvings, larger, select
 from .scalars import in_one_type
 
 _WARPS = 32

@@ -28,10 +28,10 @@ from numba import float64
 from ..backends.cpu.basics import VECTOR_BYTES, jit, release
 from ..backends.cpu.layout import ROWS, N, make_places, word
 from ..backends.spec import stored
-from ..expmath import INF, LOG2_E
-from ..lanewise import Vec, lanewise
-from ..pairs import two_sum
-from ..simd import Stored, exchange, fma, halvings, lane, like, load, maximum, select, splat, store
+from ..math.expmath import INF, LOG2_E
+from ..math.lanewise import Vec, lanewise
+from ..math.pairs import two_sum
+from ..math.simd import Stored, exchange, fma, halvings, lane, like, load, maximum, select, splat, store
 from .kernels import STACK, weights_on_stack
 from .pairs import FAR, exp_of_pair, log_of_pair, magnitude, nearest, power, split, two_product
 from .rows import address_of

@@ -22,10 +22,10 @@ from numba import float64, int64
 
 from ..backends.cpu.basics import jit, release
 from ..backends.cpu.layout import word
-from ..expmath import INF
-from ..lanewise import lanewise
-from ..pairs import two_sum
-from ..simd import Stored, load, maximum, store
+from ..math.expmath import INF
+from ..math.lanewise import lanewise
+from ..math.pairs import two_sum
+from ..math.simd import Stored, load, maximum, store
 from .axes import put
 from .pairs import FAR, LN2, log_of_pair, nearest, split
 from .rows import address_of

@@ -1,7 +1,7 @@
 """How an op is declared: its operands, its fold, and what its results are made of.
 
 All functions of an op are `lanewise`. `number` is the type to compute in; `scale` is None or as in
-`numba_softmax.weights`. An element that is not to count, masked or beyond the row's end, reads as -inf where it is
+`numba_softmax.math.weights`. An element that is not to count, masked or beyond the row's end, reads as -inf where it is
 folded, and as 0 in all other operands.
 """
 
@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 from .. import kernel_code
-from ..folds import Fold
+from ..math.folds import Fold
 
 kernel_code.register()
 

@@ -2,13 +2,14 @@
 
 import math
 
-from .. import kernel_code, online
-from ..expmath import INF
-from ..folds import OTHERS
-from ..lanewise import lanewise
-from ..pairs import in_two_parts
-from ..simd import convert, select
-from ..weights import gap
+from .. import kernel_code
+from ..math import online
+from ..math.expmath import INF
+from ..math.folds import OTHERS
+from ..math.lanewise import lanewise
+from ..math.pairs import in_two_parts
+from ..math.simd import convert, select
+from ..math.weights import gap
 from .declare import WHERE, Elements, Op, X, result
 
 kernel_code.register()

@@ -1,10 +1,11 @@
 """logsumexp: ``scale * m + log l``."""
 
-from .. import kernel_code, online
-from ..expmath import INF
-from ..folds import OTHERS
-from ..lanewise import lanewise
-from ..simd import fma, select
+from .. import kernel_code
+from ..math import online
+from ..math.expmath import INF
+from ..math.folds import OTHERS
+from ..math.lanewise import lanewise
+from ..math.simd import fma, select
 from .declare import WHERE, Op, X, row_result
 
 kernel_code.register()

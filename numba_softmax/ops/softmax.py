@@ -1,7 +1,7 @@
 """softmax: ``exp(x - m) / l``, each weight over the sum of all."""
 
 from .. import kernel_code
-from ..folds import ALL
+from ..math.folds import ALL
 from .declare import WHERE, Elements, Op, X, result
 
 kernel_code.register()

@@ -8,10 +8,11 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 
-from .. import kernel_code, online
-from ..folds import ALL, OTHERS, Fold, from_stored, merge_states, to_stored
-from ..lanewise import lanewise
-from ..simd import divide
+from .. import kernel_code
+from ..math import online
+from ..math.folds import ALL, OTHERS, Fold, from_stored, merge_states, to_stored
+from ..math.lanewise import lanewise
+from ..math.simd import divide
 from .declare import STATE, WHERE, Op, Operand, row_result
 
 kernel_code.register()

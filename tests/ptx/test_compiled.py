@@ -7,8 +7,8 @@ import numba
 import numpy as np
 import pytest
 
-from numba_softmax import simd
-from numba_softmax.expmath import exp_pair, exp_parts, rounded, top_of
+from numba_softmax.math import simd
+from numba_softmax.math.expmath import exp_pair, exp_parts, rounded, top_of
 
 from . import LaunchError, Memory, parse, run
 

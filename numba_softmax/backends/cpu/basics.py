@@ -7,7 +7,7 @@ import functools
 from numba import int64, njit, types
 
 from ... import kernel_code
-from ...simd import Stored
+from ...math.simd import Stored
 
 kernel_code.register()
 

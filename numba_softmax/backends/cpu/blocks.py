@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 from numba import types
 
 from ... import kernel_code
-from ...expmath import INF, float_format, rounded
-from ...folds import sum_lanes
-from ...lanewise import Value, lanewise
-from ...simd import (
+from ...math.expmath import INF, float_format, rounded
+from ...math.folds import sum_lanes
+from ...math.lanewise import Value, lanewise
+from ...math.simd import (
     Stored,
     Vec,
     convert,
@@ -29,7 +29,7 @@ from ...simd import (
     store_first,
     stream,
 )
-from ...weights import narrow_frame_of, narrow_weigh, shift_of, weigh
+from ...math.weights import narrow_frame_of, narrow_weigh, shift_of, weigh
 from ..spec import Spec, make_finisher
 from .basics import BOOL, VECTOR_BYTES, inlined, jit, lanes_of, own_format
 from .layout import make_beyond

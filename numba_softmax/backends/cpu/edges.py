@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 from numba import float64, types
 
 from ... import kernel_code
-from ...expmath import INF
-from ...lanewise import Value, Vec, lanewise
-from ...simd import either, lane, lanes_between, load, load_where, select, store, store_where, stream, with_lane
+from ...math.expmath import INF
+from ...math.lanewise import Value, Vec, lanewise
+from ...math.simd import either, lane, lanes_between, load, load_where, select, store, store_where, stream, with_lane
 from ..spec import Spec
 from .basics import BOOL, inlined, lanes_of
 from .layout import ROWS, STRIP, make_places, word

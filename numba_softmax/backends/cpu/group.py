@@ -13,13 +13,14 @@ from typing import NamedTuple
 
 from numba import float64
 
-from ... import kernel_code, online
-from ...expmath import INF
-from ...folds import merge_lanes, only, present, restored
-from ...lanewise import lanewise
-from ...pairs import inverse, over
-from ...simd import Vec, convert, lane, like, load, splat, store, widen
-from ...weights import widen_scale
+from ... import kernel_code
+from ...math import online
+from ...math.expmath import INF
+from ...math.folds import merge_lanes, only, present, restored
+from ...math.lanewise import lanewise
+from ...math.pairs import inverse, over
+from ...math.simd import Vec, convert, lane, like, load, splat, store, widen
+from ...math.weights import widen_scale
 from ..spec import Spec, make_finisher
 from .basics import FLOAT64, GROUP
 from .blocks import weights_for

@@ -11,7 +11,7 @@ from numba import config, float64, int64, njit, prange, types
 
 from ... import kernel_code
 from ...building import built
-from ...lanewise import NEEDS_COMPILER
+from ...math.lanewise import NEEDS_COMPILER
 from ..spec import Spec
 from .basics import jit, release
 from .cache import KernelCache

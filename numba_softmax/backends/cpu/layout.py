@@ -16,8 +16,8 @@ from numba import float64, int64, types, uint8
 
 from ... import kernel_code
 from ...call.layout import Layout
-from ...lanewise import lanewise
-from ...simd import Stored, like, load, store
+from ...math.lanewise import lanewise
+from ...math.simd import Stored, like, load, store
 from ..spec import Spec
 from .basics import BLOCK, inlined, jit, own_format
 

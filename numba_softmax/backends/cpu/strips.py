@@ -21,13 +21,14 @@ from typing import NamedTuple
 
 from numba import float64
 
-from ... import kernel_code, online
-from ...expmath import float_format, rounded
-from ...folds import added, merge_states, only, present, restored, widened, without_up
-from ...lanewise import lanewise
-from ...pairs import inverse, over
-from ...simd import Vec, convert, like, load, prefetch, prefetch_to_write, store, widen
-from ...weights import shift_of, widen_scale
+from ... import kernel_code
+from ...math import online
+from ...math.expmath import float_format, rounded
+from ...math.folds import added, merge_states, only, present, restored, widened, without_up
+from ...math.lanewise import lanewise
+from ...math.pairs import inverse, over
+from ...math.simd import Vec, convert, like, load, prefetch, prefetch_to_write, store, widen
+from ...math.weights import shift_of, widen_scale
 from ..spec import Spec, make_finisher
 from .basics import FLOAT64, GROUP, VECTOR_BYTES, inlined, jit, lanes_of, own_format
 from .blocks import weights_for

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 import numba
 from numba.np.ufunc import parallel as numba_parallel
 
-from ...lanewise import NEEDS_COMPILER
+from ...math.lanewise import NEEDS_COMPILER
 
 _alone = threading.Lock()
 _forked = False

@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 from numba import float64, int32, int64
 
 from ... import kernel_code
-from ...expmath import INF
-from ...lanewise import Value, Vec
-from ...simd import Stored, first_lanes, lane, like, select, splat
+from ...math.expmath import INF
+from ...math.lanewise import Value, Vec
+from ...math.simd import Stored, first_lanes, lane, like, select, splat
 from ..spec import Spec
 from . import device
 from .geometry import Geometry

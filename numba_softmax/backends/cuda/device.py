@@ -13,8 +13,8 @@ from llvmlite import ir
 from numba.core import types
 
 from ... import kernel_code
-from ...lanewise import Value, Vec, alike, call_llvm, constant, lanewise, llvm_type, shuffle_order
-from ...simd import Stored, convert, from_memory, lane, lane_by_lane, raw_type, to_memory
+from ...math.lanewise import Value, Vec, alike, call_llvm, constant, lanewise, llvm_type, shuffle_order
+from ...math.simd import Stored, convert, from_memory, lane, lane_by_lane, raw_type, to_memory
 from . import installed
 
 with installed.needed():

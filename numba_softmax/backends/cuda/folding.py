@@ -8,13 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from ... import kernel_code, online
-from ...expmath import LOG2_E, float_format, rounded
-from ...folds import ALL, FEW, OTHERS, Names, added, each_pair, merge_states, restored, without_up
-from ...lanewise import Value, Vec, lanewise
-from ...pairs import inverse, over, product, times
-from ...simd import convert, exchange, fma, halvings, lane, larger, like, select, splat
-from ...weights import narrow_frame_of, narrow_gap, shift_of, weigh
+from ... import kernel_code
+from ...math import online
+from ...math.expmath import LOG2_E, float_format, rounded
+from ...math.folds import ALL, FEW, OTHERS, Names, added, each_pair, merge_states, restored, without_up
+from ...math.lanewise import Value, Vec, lanewise
+from ...math.pairs import inverse, over, product, times
+from ...math.simd import convert, exchange, fma, halvings, lane, larger, like, select, splat
+from ...math.weights import narrow_frame_of, narrow_gap, shift_of, weigh
 from ..spec import Spec
 from . import device
 from .access import Element

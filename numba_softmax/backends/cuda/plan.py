@@ -16,12 +16,12 @@ from ... import kernel_code
 from ...call.layout import Dim, Layout
 from ...ops import Op, finishing, reading
 from ..spec import Spec, across_rows, along_rows, operands_for, stored
-from .chunks import make_finish_chunks, make_fold_chunks
-from .columns import make_columns, make_finish_columns, make_fold_columns
 from .device import WARP, WIDEST
 from .geometry import Geometry
-from .given import make_given_columns, make_given_rows, make_states
-from .rows import Stage, make_rows, make_staged_rows
+from .regimes.chunks import make_finish_chunks, make_fold_chunks
+from .regimes.columns import make_columns, make_finish_columns, make_fold_columns
+from .regimes.given import make_given_columns, make_given_rows, make_states
+from .regimes.rows import Stage, make_rows, make_staged_rows
 from .shifts import can_shift
 
 kernel_code.register()

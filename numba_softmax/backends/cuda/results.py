@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from ... import kernel_code
-from ...expmath import rounded
-from ...lanewise import Value
-from ...weights import shift_of
+from ...math.expmath import rounded
+from ...math.lanewise import Value
+from ...math.weights import shift_of
 from ..spec import Spec, make_finisher
 from .access import Access, Element, Line, Numbers
 from .folding import Folded, Folding, Scale, State, Sums

@@ -12,8 +12,8 @@ from numba import int32, int64
 from numba.core import types
 
 from ... import kernel_code
-from ...lanewise import Value, Vec, llvm_type
-from ...simd import Stored, raw_type, select
+from ...math.lanewise import Value, Vec, llvm_type
+from ...math.simd import Stored, raw_type, select
 from . import device
 
 kernel_code.register()

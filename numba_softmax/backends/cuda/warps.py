@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from ... import kernel_code
-from ...folds import contributions, only
-from ...lanewise import Value
-from ...simd import halvings, larger, like
+from ...math.folds import contributions, only
+from ...math.lanewise import Value
+from ...math.simd import halvings, larger, like
 from . import device
 from .folding import Folding, Scale, State, Sums, added_by
 from .geometry import Geometry

@@ -10,9 +10,9 @@ from collections.abc import Callable
 import numpy as np
 
 from .... import kernel_code
-from ....expmath import rounded
-from ....lanewise import lanewise
-from ....simd import fence
+from ....math.expmath import rounded
+from ....math.lanewise import lanewise
+from ....math.simd import fence
 from ...spec import Spec, make_finisher, make_scale
 from ..basics import CHUNK, VECTOR_BYTES, aligned_address, inlined, jit, lanes_of, release
 from ..blocks import weights_for

@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 from numba import types
 
-from .... import kernel_code, online
-from ....folds import from_stored
-from ....lanewise import lanewise
-from ....pairs import over
-from ....simd import convert, fence
+from .... import kernel_code
+from ....math import online
+from ....math.folds import from_stored
+from ....math.lanewise import lanewise
+from ....math.pairs import over
+from ....math.simd import convert, fence
 from ...spec import Spec, make_finisher, make_scale
 from ..basics import AHEAD, BLOCK, VECTOR_BYTES, aligned_address, jit, release
 from ..blocks import make_blocks, weights_for

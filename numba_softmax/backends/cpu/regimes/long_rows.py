@@ -18,12 +18,13 @@ from typing import NamedTuple
 import numpy as np
 from numba import float64
 
-from .... import kernel_code, online
-from ....folds import merge_states, only, present, restored
-from ....lanewise import lanewise
-from ....pairs import over
-from ....simd import convert, fence, load, store, widen
-from ....weights import widen_scale
+from .... import kernel_code
+from ....math import online
+from ....math.folds import merge_states, only, present, restored
+from ....math.lanewise import lanewise
+from ....math.pairs import over
+from ....math.simd import convert, fence, load, store, widen
+from ....math.weights import widen_scale
 from ...spec import Spec, make_finisher, make_scale
 from ..basics import BLOCK, CHUNK, FLOAT64, VECTOR_BYTES, aligned_address, inlined, jit, release
 from ..blocks import make_blocks, weights_for

@@ -17,9 +17,9 @@ import numpy as np
 from numba import float64, types
 
 from .... import kernel_code
-from ....expmath import INF
-from ....lanewise import Value, Vec, lanewise
-from ....simd import like, load_first, maximum, select, splat, store_first
+from ....math.expmath import INF
+from ....math.lanewise import Value, Vec, lanewise
+from ....math.simd import like, load_first, maximum, select, splat, store_first
 from ...spec import Spec, make_scale
 from ..basics import BOOL, FLOAT64, VECTOR_BYTES, aligned_address, inlined, jit, lanes_of, own_format, release
 from ..edges import make_edges

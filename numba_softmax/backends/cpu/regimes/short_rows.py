@@ -15,9 +15,9 @@ import numpy as np
 from numba import types
 
 from .... import kernel_code
-from ....expmath import INF
-from ....lanewise import Vec, lanewise
-from ....simd import first_lanes, like, load_first, maximum, select, splat, store_first, transpose
+from ....math.expmath import INF
+from ....math.lanewise import Vec, lanewise
+from ....math.simd import first_lanes, like, load_first, maximum, select, splat, store_first, transpose
 from ...spec import Spec, make_scale
 from ..basics import BOOL, VECTOR_BYTES, aligned_address, inlined, jit, lanes_of, release
 from ..edges import make_edges

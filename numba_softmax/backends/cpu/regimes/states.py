@@ -7,9 +7,9 @@ from collections.abc import Callable
 from numba import float64
 
 from .... import kernel_code
-from ....folds import in_order
-from ....lanewise import Vec, lanewise
-from ....simd import like, splat
+from ....math.folds import in_order
+from ....math.lanewise import Vec, lanewise
+from ....math.simd import like, splat
 from ...spec import Spec, make_scale
 from ..edges import load_apart, store_numbers
 from ..layout import ROWS, make_places, word

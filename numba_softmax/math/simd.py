@@ -31,7 +31,7 @@ from llvmlite import ir
 from numba.core import config, types
 from numba.core.codegen import get_host_cpu_features
 
-from . import kernel_code
+from .. import kernel_code
 from .lanewise import (
     Value,
     Vec,

@@ -16,15 +16,15 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from .call import whole_arrays
-from .call.adapters import HostCall, adapter_for
-from .call.arguments import as_input, as_mask, as_operand
-from .call.devices import in_host_memory
-from .call.layout import order_in_memory
-from .call.overlap import check_apart, needs_temporary
-from .call.request import Request, as_tuple, checked
-from .call.row_states import Block, RowStates, block_of, state_dtype
-from .ops import Op, Operand
+from ..call import whole_arrays
+from ..call.adapters import HostCall, adapter_for
+from ..call.arguments import as_input, as_mask, as_operand
+from ..call.devices import in_host_memory
+from ..call.layout import order_in_memory
+from ..call.overlap import check_apart, needs_temporary
+from ..call.request import Request, as_tuple, checked
+from ..call.row_states import Block, RowStates, block_of, state_dtype
+from ..ops import Op, Operand
 
 SLAB = 32 << 20
 """Bytes of the elements, or of the results if those are wider, that are computed at once, and less than twice as many:

@@ -16,12 +16,12 @@ where the state is in float64 and the row in float32, as on the CPU, one is
 enough, and ``rest_lo`` is None. The state of no numbers at all has ``m = -inf`` and ``l = 0``.
 
 `push` says the same for one number; the kernels fold blocks instead, see
-`numba_softmax.weights`. Kernels of users have plain states, ``(m, l)``. The
+`numba_softmax.math.weights`. Kernels of users have plain states, ``(m, l)``. The
 functions take floats and `Vec` alike, on the CPU and on CUDA; `scale` is as in
-`numba_softmax.weights`.
+`numba_softmax.math.weights`.
 """
 
-from . import kernel_code
+from .. import kernel_code
 from .expmath import INF, exp_pair, float_format, log1p
 from .lanewise import lanewise
 from .pairs import add, inverse, product, times, two_sum

@@ -9,7 +9,7 @@ may call others of its kind; but it has no branches and loops at run time: its
 Numbers from Python take the type of what they meet.
 
 >>> import numba
->>> from numba_softmax.lanewise import lanewise
+>>> from numba_softmax.math.lanewise import lanewise
 >>> @lanewise
 ... def square_plus(x, extra):
 ...     return x * x if extra is None else x * x + extra
@@ -33,7 +33,7 @@ from numba.core.errors import TypingError
 from numba.core.typing.templates import infer, infer_global, make_intrinsic_template, signature
 from numba.extending import models, register_model
 
-from . import kernel_code
+from .. import kernel_code
 
 kernel_code.register()
 

@@ -6,7 +6,7 @@ to the larger one before they are added.
 
 A fold names the numbers of its sums and of its state. One that ends in ``_lo`` is the second part of the number before
 it, in a row that is computed in float64 (on CUDA also in float32); where one part is enough it is None. Sums begin with
-the sum of the weights, `total` and `total_lo`, and states with ``m, rest, rest_lo``, as in `numba_softmax.online`.
+the sum of the weights, `total` and `total_lo`, and states with ``m, rest, rest_lo``, as in `numba_softmax.math.online`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 
 from numba import float32
 
-from . import kernel_code, online
+from .. import kernel_code
+from . import online
 from .expmath import excess, float_format, rounded
 from .lanewise import element, lanewise
 from .pairs import add_sums, in_two_parts, lane_sums, two_sum

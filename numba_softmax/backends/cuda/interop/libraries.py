@@ -16,12 +16,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ...building import built
-from ...call import dlpack
-from ...call.arguments import dtype_called
-from ...call.host_libraries import check_tensor
-from ...call.layout import order_in_memory, strides_in_c_order
-from . import driver
+from ....building import built
+from ....call import dlpack
+from ....call.arguments import dtype_called
+from ....call.host_libraries import check_tensor
+from ....call.layout import order_in_memory, strides_in_c_order
+from .. import driver
 
 
 class View(NamedTuple):

@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 import dask.array as da
 import numpy as np
 
-from .call.arguments import as_operand, check_input_dtype
-from .call.devices import in_host_memory
-from .call.request import Request, checked
-from .call.row_states import state_dtype
-from .ops import WHERE, Op, Operand
+from ..call.arguments import as_operand, check_input_dtype
+from ..call.devices import in_host_memory
+from ..call.request import Request, checked
+from ..call.row_states import state_dtype
+from ..ops import WHERE, Op, Operand
 
 Axes = tuple[int, ...]
 Index = tuple[int, ...]

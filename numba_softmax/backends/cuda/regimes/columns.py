@@ -12,17 +12,17 @@ from typing import NamedTuple
 
 from numba import float64, int32, int64
 
-from ... import kernel_code
-from ...folds import Names, added, contributions, merge_states, only, present
-from ...lanewise import Value, Vec, lanewise
-from ...simd import Stored, from_memory, larger, like, select, with_lane
-from ..spec import Spec, make_scale
-from . import device
-from .access import Access, Line, Numbers, Part
+from .... import kernel_code
+from ....math.folds import Names, added, contributions, merge_states, only, present
+from ....math.lanewise import Value, Vec, lanewise
+from ....math.simd import Stored, from_memory, larger, like, select, with_lane
+from ...spec import Spec, make_scale
+from .. import device
+from ..access import Access, Line, Numbers, Part
+from ..folding import Folding, Scale, State, Sums
+from ..geometry import Geometry
+from ..results import Known, Results
 from .chunks import end_of
-from .folding import Folding, Scale, State, Sums
-from .geometry import Geometry
-from .results import Known, Results
 from .rows import quotient_up
 
 kernel_code.register()

@@ -6,16 +6,16 @@ from collections.abc import Callable
 
 from numba import int32, int64
 
-from ... import kernel_code
-from ...folds import merge_states, only, present
-from ...lanewise import Value, Vec, lanewise
-from ...simd import Stored, from_memory, lane, like, select, splat
-from ..spec import Spec, make_scale
-from . import device
-from .access import Line
-from .folding import Folding, State
-from .geometry import Geometry
-from .results import Known
+from .... import kernel_code
+from ....math.folds import merge_states, only, present
+from ....math.lanewise import Value, Vec, lanewise
+from ....math.simd import Stored, from_memory, lane, like, select, splat
+from ...spec import Spec, make_scale
+from .. import device
+from ..access import Line
+from ..folding import Folding, State
+from ..geometry import Geometry
+from ..results import Known
 from .rows import Tile, quotient_up
 
 kernel_code.register()

@@ -5,7 +5,7 @@ The functions take floats and `Vec` alike, on the CPU and on CUDA.
 
 from numba import float32
 
-from . import kernel_code
+from .. import kernel_code
 from .lanewise import call_llvm, element, lanewise, llvm_suffix
 from .simd import convert, divide, exchange, fma, halvings, has_fma, lane, like, widen
 

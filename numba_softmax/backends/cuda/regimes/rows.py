@@ -7,16 +7,16 @@ from typing import Any
 
 from numba import int32, int64
 
-from ... import kernel_code
-from ...lanewise import Value, lanewise
-from ...simd import like, raw_type, select
-from ..spec import Spec, make_scale
-from . import device
-from .access import Access, Line, Part
-from .folding import Folded, Folding
-from .geometry import Geometry
-from .results import Known, Results
-from .warps import Warps
+from .... import kernel_code
+from ....math.lanewise import Value, lanewise
+from ....math.simd import like, raw_type, select
+from ...spec import Spec, make_scale
+from .. import device
+from ..access import Access, Line, Part
+from ..folding import Folded, Folding
+from ..geometry import Geometry
+from ..results import Known, Results
+from ..warps import Warps
 
 kernel_code.register()
 

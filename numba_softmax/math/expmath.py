@@ -15,7 +15,7 @@ rounding makes that a float, which the maximum's own exponential then is, exactl
 An exponential comes in parts, ``power * (1 + head + tail)``: `head` is exact,
 `tail` small, so a sum that takes the parts has a fraction of the error that
 rounding them to one number would add. The bound of the error of softmax that
-follows is derived in `numba_softmax.weights`.
+follows is derived in `numba_softmax.math.weights`.
 
 Bulk results are multiplied by `up`, a power of two: whatever exp gives down to
 the smallest subnormal is then a normal number, at no cost; who multiplies the
@@ -27,7 +27,7 @@ from typing import NamedTuple
 
 from numba.core import types
 
-from . import kernel_code
+from .. import kernel_code
 from .lanewise import element, lanewise, with_element
 from .pairs import fast_two_sum, product_less, two_sum
 from .simd import bitcast, fma, has_fma, is_on_cuda, lane_by_lane, like, maximum, select

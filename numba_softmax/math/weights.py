@@ -1,11 +1,11 @@
 """Weights, ``exp(x - m)`` of the elements ``x`` of a block with the maximum ``m``.
 
 All weights of a block are times `unit`, near 1, and times `up`, a power of two: see
-`numba_softmax.expmath`. `scale` is None or ``(sign, factor, factor_lo)``: the row is then
+`numba_softmax.math.expmath`. `scale` is None or ``(sign, factor, factor_lo)``: the row is then
 ``sign * (factor + factor_lo) * x``, of which `x` has taken the sign already when it comes here.
 """
 
-from . import kernel_code
+from .. import kernel_code
 from .expmath import FAR, INF, exp_parts, float_format, narrow_exp, top_of
 from .lanewise import lanewise
 from .pairs import add, in_two_parts, over, product_less, times, two_sum

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from ...call.memory import ADDRESS, extent
-from . import driver
-from .driver import Queue
+from ....call.memory import ADDRESS, extent
+from .. import driver
+from ..driver import Queue
 from .libraries import View, library_of
 
 

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
-from .call.adapters import adapter_for
-from .call.arguments import as_axes, as_elements, as_float, as_scale, as_shape, check_maxima
-from .call.host_libraries import is_foreign
-from .call.row_states import FLOAT64, Block, RowStates
-from .ops import OPS
+from ..call.adapters import adapter_for
+from ..call.arguments import as_axes, as_elements, as_float, as_scale, as_shape, check_maxima
+from ..call.host_libraries import is_foreign
+from ..call.row_states import FLOAT64, Block, RowStates
+from ..ops import OPS
 
 
 class OnlineSoftmax:

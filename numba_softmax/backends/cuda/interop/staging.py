@@ -15,12 +15,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ...call.layout import Dim, Layout, layout_of_dims, order_in_memory
-from ...call.memory import stand_in
-from ...ops import Op, Operand
-from .. import cuda
-from . import driver
-from .driver import Queue
+from ....call.layout import Dim, Layout, layout_of_dims, order_in_memory
+from ....call.memory import stand_in
+from ....ops import Op, Operand
+from ... import cuda
+from .. import driver
+from ..driver import Queue
 
 SLICE_BYTES = 1 << 23
 """Bytes of elements in a slice: enough for the full speed of a bus, and little to wait for at both ends."""

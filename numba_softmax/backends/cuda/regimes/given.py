@@ -9,18 +9,19 @@ from collections.abc import Callable
 
 from numba import int64
 
-from ... import kernel_code, online
-from ...folds import from_stored
-from ...lanewise import lanewise
-from ...simd import like, select
-from ..spec import Spec, make_scale
-from . import device
-from .access import Access, Line
+from .... import kernel_code
+from ....math import online
+from ....math.folds import from_stored
+from ....math.lanewise import lanewise
+from ....math.simd import like, select
+from ...spec import Spec, make_scale
+from .. import device
+from ..access import Access, Line
+from ..folding import Scale, State
+from ..geometry import Geometry
+from ..results import Known
 from .chunks import end_of
 from .columns import Strip
-from .folding import Scale, State
-from .geometry import Geometry
-from .results import Known
 from .rows import Tile, quotient_up
 
 kernel_code.register()
