@@ -17,7 +17,7 @@ LONG = (
     "test_states_scaled.py", "test_bits.py", "test_states.py", "test_accuracy.py", "test_states_cuda.py",
     "test_arrays.py", "test_cache.py", "test_memory.py", "test_hosts.py", "test_mapped.py", "test_cli_bench.py",
     "test_asv.py", "test_dask_cluster.py", "test_foreign.py", "test_blocks.py", "test_scaling.py", "test_dask.py",
-    "test_building.py", "test_threads.py",
+    "test_building.py", "test_threads.py", "test_private_op",
 )  # fmt: skip
 """Files that take longest, by a part of their names: they come first, so that none is left to one worker at the end."""
 

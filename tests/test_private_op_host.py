@@ -110,7 +110,7 @@ def test_any_axes_of_any_array(problem, keepdims):
     assert_right(results, x, v, t, axes, where=where, keepdims=keepdims)
 
 
-@pytest.mark.parametrize("n", [9, 300, 9000, 70_000])
+@pytest.mark.parametrize("n", [300, 70_000])
 def test_masks_and_scales(n):
     x, v, t = arrays((3, n))
     keep = some((n,))
@@ -120,7 +120,7 @@ def test_masks_and_scales(n):
     assert (tilt(x, v, t, where=keep)[0][:, ~keep] == MASKED).all()
 
 
-@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("dtype", ["bfloat16", "float64"])
 def test_results_have_the_dtype_of_the_elements_or_the_one_that_is_asked_for(dtype):
     x, v, t = arrays((4, 50), dtype=dtype)
     results = tilt(x, v, t)
@@ -132,7 +132,7 @@ def test_results_have_the_dtype_of_the_elements_or_the_one_that_is_asked_for(dty
 def test_inputs_may_have_dtypes_of_their_own():
     x, v, t = arrays((4, 50))
     whole = (v * 10).astype("i4")
-    for others in ((v.astype("f8"), t), (whole, t), (v, t.astype("f2")), (v.astype(">f4"), t.astype(">f8"))):
+    for others in ((whole, t), (v.astype(">f4"), t.astype("f2"))):
         results = tilt(x, *others)
         assert results[0].dtype == results[1].dtype == np.float32
         assert_right(results, x, *others)
@@ -286,12 +286,11 @@ def test_tensors_in_host_memory_give_tensors(library, monkeypatch):
 # -------------------------------------------------------------------------------- states
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("axis", [0, 1, 2])
+@pytest.mark.parametrize(("dtype", "axis"), [("float32", 0), ("float32", 1), ("float32", 2), ("float64", 2)])
 def test_states_of_any_split_make_the_results_of_whole_rows(dtype, axis):
     x, v, t = arrays((3, 4, 50), axis, dtype)
     keep = some(x.shape, axis)
-    for where, scale, order in itertools.product((None, keep), (None, 1.7), ("C", "F")):
+    for (where, scale), order in itertools.product(((None, None), (keep, 1.7)), "CF"):
         x_laid_out = np.asarray(x, order=order)
 
         def blocks(cuts, array, axis=axis):
@@ -330,93 +329,3 @@ def test_states_merge():
     states[0].merge(states[1])
     assert_right((states[0].finish(TILT, block_of(x, (1,), None, x.dtype, (v, t)), None),
                   states[0].read(TILT, x.dtype, (t,))), x, v, t)  # fmt: skip
-
-
-# --------------------------------------------------------------------------------- files
-
-
-@pytest.fixture
-def on_disk(tmp_path, monkeypatch):
-    monkeypatch.setattr(mapped, "SLAB", 4000)
-    monkeypatch.setattr(mapped, "SHORTEST_RUN", 64)
-    names = itertools.count()
-
-    def make(x):
-        file = np.memmap(tmp_path / str(next(names)), x.dtype, "w+", shape=x.shape)
-        file[...] = x
-        return file
-
-    return make
-
-
-FILES = [((30, 70), 1), ((40, 30), 0), ((2, 5000), 1), ((3000, 30), 0), ((6, 7, 400), (0, 2)), ((6, 70, 40), None)]
-
-
-@pytest.mark.parametrize(("shape", "axis"), FILES)
-def test_files_are_as_right_as_arrays(shape, axis, on_disk):
-    x, v, t = arrays(shape, axis)
-    keep = some(shape, axis)
-    for options in ({}, {"where": keep, "scale": -0.3}, {"keepdims": True}):
-        for others in ((v, t), (on_disk(v), on_disk(t) if t.ndim else t), (v[:1], t)):
-            results = tilt(on_disk(x), *others, axis, **options)
-            assert all(type(y) in (np.ndarray, np.float32) for y in results)
-            assert_right(results, x, *others, axis, **options)
-
-
-@pytest.mark.parametrize("over", ["x", "v", None])
-@pytest.mark.parametrize(("shape", "axis"), [((60, 70), 1), ((2, 5000), 1), ((3000, 30), 0)])
-def test_results_of_files_may_lie_on_their_elements(shape, axis, over, on_disk):
-    x, v, t = arrays(shape, axis)
-    files = {"x": on_disk(x), "v": on_disk(v), None: on_disk(np.zeros_like(x))}
-    out = files[over], np.empty(t.shape, np.float32)
-    assert tilt(files["x"], files["v"], t, axis, out=out) is out
-    assert_right(out, x, v, t, axis)
-
-
-def test_results_of_files_that_overlap_what_is_read_are_those_of_copies(on_disk):
-    x, v, t = arrays((100, 300))
-    for shifted in (False, True):
-        file, other = on_disk(np.vstack([x, x[:1]])), on_disk(v)
-        out = (file[1:], np.empty(100, np.float32)) if shifted else (np.empty_like(x), other[:, 7])
-        tilt(file[:-1], other, t, out=out)
-        assert_right(out, x, v, t)
-    file = on_disk(x)
-    with pytest.raises(ValueError, match="out has arrays that lie in the same memory"):
-        tilt(file, v, t, out=(file, file[:, 0]))
-
-
-# ---------------------------------------------------------------------------------- Dask
-
-
-@pytest.mark.parametrize("chunks", [(2, 70), (3, 11), (5, 70)])
-@pytest.mark.parametrize("axis", [0, 1])
-def test_dask_arrays_give_a_tuple_of_dask_arrays(chunks, axis):
-    da = pytest.importorskip("dask.array")
-    x, v, t = arrays((5, 70), axis)
-    keep = some(x.shape, axis)
-    cut, of_rows = da.from_array(x, chunks), chunks[1 - axis]
-    for others in ((v, t), (da.from_array(v, chunks), da.from_array(t, of_rows)), (v[:1], np.expand_dims(t, axis))):
-        for options in ({}, {"where": keep, "scale": 0.5}, {"keepdims": True}, {"dtype": "float64"}):
-            results = tilt(cut, *others, axis, **options)
-            assert [y.chunks[: y.ndim] for y in results[:1]] == [cut.chunks]
-            computed = da.compute(*results)
-            assert [y.dtype for y in computed] == [y.dtype for y in results]
-            assert [y.shape for y in computed] == [y.shape for y in results]
-            options.pop("dtype", None)
-            assert_right([y.astype(np.float32) for y in computed], x, *others, axis, **options)
-            assert same_bits(results[1].compute(), computed[1])
-
-
-def test_dask_arrays_whose_chunks_do_not_fit_are_refused_by_name():
-    da = pytest.importorskip("dask.array")
-    x, v, t = arrays((6, 70))
-    cut = da.from_array(x, (2, 20))
-    for others, error, words in (
-        ((da.from_array(v, (2, 30)), t), ValueError, "v has chunks"),
-        ((v, da.from_array(t, 3)), ValueError, "t has chunks"),
-        ((v, np.ones(5)), ValueError, "t has shape"),
-        ((da.from_array(v.astype(complex), (2, 20)), t), TypeError, "v has dtype complex"),
-        ((da.ma.masked_array(da.from_array(v, (2, 20))), t), TypeError, "v has chunks of masked arrays"),
-    ):
-        with pytest.raises(error, match=words):
-            tilt(cut, *others)
