@@ -18,7 +18,6 @@ from numba_softmax.call.adapters import adapter_for
 from numba_softmax.call.dlpack import as_numpy
 from numba_softmax.call.request import Request
 from numba_softmax.call.row_states import RowStates, block_of
-from numba_softmax.streaming import mapped
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
