@@ -41,19 +41,19 @@ def identity(zero, zero_lo):
 
 
 @lanewise
-def against(state, m, scale):
-    *rest, ones = ALL.against(state[:3], m, scale)
-    return *rest, state[3] * online.shrinkage(state[0], m, scale, None)[0], ones
+def rescaled(state, m, scale):
+    *rest, ones = ALL.rescaled(state[:3], m, scale)
+    return *rest, state[3] * online.rescale_factor(state[0], m, scale, None)[0], ones
 
 
 @lanewise
-def joined(m, rest, rest_lo, moment, ones):
-    return *ALL.joined(m, rest, rest_lo, ones), moment * (1.0 / float_format(m.type).up)
+def state_of(m, rest, rest_lo, moment, ones):
+    return *ALL.state_of(m, rest, rest_lo, ones), moment * (1.0 / float_format(m.type).up)
 
 
 MOMENT = ALL._replace(
     sums=(*ALL.sums, "moment"), state=(*ALL.state, "moment"), zero=zero, add=add, closed=closed,
-    block_state=block_state, identity=identity, against=against, joined=joined, merge=None, single=None,
+    block_state=block_state, identity=identity, rescaled=rescaled, state_of=state_of, merge=None, single=None,
 )  # fmt: skip
 
 TILT = Op(
@@ -66,7 +66,7 @@ TILT = Op(
         finish=lanewise(lambda p, others, prepared, scale: (p * (others[0] - prepared[0]),)),
         numbers=1,
     ),
-    rows=lanewise(lambda state, row, scale: ((state[3] * online.share(state[:3])[0],),)),
+    rows=lanewise(lambda state, row, scale: ((state[3] * online.share(state)[0],),)),
 )
 
 

@@ -129,7 +129,7 @@ def _over_lanes(m: Value, l: Value) -> tuple[Value, Value]:
     top = m
     for step in halvings(device.WARP):
         top = larger(top, device.exchange(top, step))
-    total = online.plain_against((m, l), top)
+    total = online.plain_rescaled((m, l), top)
     for step in halvings(device.WARP):
         total = total + device.exchange(total, step)
     return top, total

@@ -42,9 +42,9 @@ class Fold(NamedTuple):
     closed: Callable  # (sums) -> the sums as numbers that can be added to those of other lanes
     block_state: Callable  # (m, sums, unit) -> the state of a block; its sums come without `up`
     identity: Callable  # (zero, zero_lo) -> the state of nothing
-    against: Callable  # (state, m, scale) -> what it adds to sums of the maximum m, times `up`; see `online.against`
-    joined: Callable  # (m, *sums) -> the state that these sums make
-    merge: Callable | None = None  # (a, b, scale) -> two states together; None: by `against` and `joined`
+    rescaled: Callable  # (state, m, scale) -> what it adds to sums of the maximum m, times `up`; see `online.rescaled`
+    state_of: Callable  # (m, *sums) -> the state that these sums make
+    merge: Callable | None = None  # (a, b, scale) -> two states together; None: by `rescaled` and `state_of`
     counts: tuple[str, ...] = ()  # which of the last sums are integers: their order does not matter
     single: Callable | None = None  # (weight) -> the closed sums of one element, where there is a shorter way
 
@@ -137,8 +137,8 @@ def add_to_few(sums, weight, x, m, others):
 _STATE: dict[str, Any] = {
     "state": ("m", "rest", "rest_lo"),
     "identity": online.identity,
-    "against": online.against,
-    "joined": online.joined,
+    "rescaled": online.rescaled,
+    "state_of": online.state_of,
     "merge": online.merge,
 }
 
@@ -167,7 +167,7 @@ def merge_states(fold: Fold, a: Sequence[Any], b: Sequence[Any], scale: Any) -> 
     if fold.merge is not None:
         return fold.merge(a, b, scale)
     m = maximum(a[0], b[0])
-    return fold.joined(m, *added(contributions(fold), fold.against(a, m, scale), fold.against(b, m, scale)))
+    return fold.state_of(m, *added(contributions(fold), fold.rescaled(a, m, scale), fold.rescaled(b, m, scale)))
 
 
 def sum_lanes(fold: Fold, sums: Sequence[Any], down: float) -> tuple[Any, ...]:
@@ -234,7 +234,7 @@ Names = tuple[str, ...]
 
 
 def contributions(fold: Fold) -> Names:
-    """The names of what `Fold.against` gives: the state's numbers but the maximum, and the maxima's ones."""
+    """The names of what `Fold.rescaled` gives: the state's numbers but the maximum, and the maxima's ones."""
     return *fold.state[1:], "ones"
 
 

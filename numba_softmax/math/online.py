@@ -48,7 +48,7 @@ def singleton(x, zero_lo):
 def merge(a, b, scale):
     """The state of two parts of a row together."""
     (m, rest, rest_lo), (m_s, rest_s, lo_s) = larger_first(a, b)
-    small = product(sum_of(rest_s, lo_s), shrinkage(m_s, m, scale, lo_s))
+    small = product(sum_of(rest_s, lo_s), rescale_factor(m_s, m, scale, lo_s))
     return m, *add(rest, rest_lo, *times(small, 1.0 / float_format(m.type).up))
 
 
@@ -62,16 +62,15 @@ def larger_first(a, b):
 
 
 @lanewise
-def against(state, m, scale):
-    """What a state adds to the sum of a row whose maximum is `m`: two numbers or one, and the maxima's own 1 apart.
+def rescaled(state, m, scale):
+    """A state's sum, rescaled to the row's maximum `m`: in two parts or one, times `up`; and its implicit 1, if kept.
 
-    So any number of states are merged with one exponential each: the results
-    are added up, and `joined` makes a state of them. The former are times `up`,
-    so that many far parts lose nothing to underflow.
+    So any number of states are merged with one exponential each: the results are added up, and `state_of` makes a state
+    of them. Being times `up`, the sums of many far parts lose nothing to underflow.
     """
     m_part, rest, rest_lo = state
     up = float_format(m.type).up
-    small, small_lo = product(sum_of(rest, rest_lo), shrinkage(m_part, m, scale, rest_lo))
+    small, small_lo = product(sum_of(rest, rest_lo), rescale_factor(m_part, m, scale, rest_lo))
     own = m_part == m
     return (
         select(own, rest * up, small),
@@ -81,8 +80,8 @@ def against(state, m, scale):
 
 
 @lanewise
-def joined(m, total, total_lo, ones):
-    """The state of all states whose `against` were added up; one of the maxima's terms is implicit."""
+def state_of(m, total, total_lo, ones):
+    """The state with the maximum `m` and a sum of `rescaled` states, of which one of the ones stays implicit."""
     total, total_lo = times((total, total_lo), 1.0 / float_format(m.type).up)
     return m, *add(total, total_lo, ones - 1.0, None if total_lo is None else like(ones, 0.0))
 
@@ -102,10 +101,11 @@ def sum_of(rest, rest_lo):
 
 
 @lanewise
-def shrinkage(m_part, m, scale, zero_lo):
-    """``up * exp(scale * (m_part - m))``, in two parts or, as `zero_lo`, in one; `up` for equal infinities too.
+def rescale_factor(m_part, m, scale, zero_lo):
+    """``up * exp(scale * (m_part - m))``, which rescales a sum to the maximum `m`; `up` for equal infinities too.
 
-    Of a factor below the normal numbers there would be few bits left, where a sum of many terms is multiplied by it.
+    It has two parts or, where `zero_lo` is None, one. Without `up`, a factor below the normal numbers would have few
+    bits left, where a sum of many terms is multiplied by it.
     """
     d, error = gap(m_part, m, scale)
     equal = m_part == m
@@ -127,45 +127,45 @@ def plain_push(state, x):
 def plain_merge(a, b):
     """The plain state of two parts of a row together."""
     (m, l), (m_small, l_small) = larger_first(a, b)
-    return m, l + plain_against((m_small, l_small), m)
+    return m, l + plain_rescaled((m_small, l_small), m)
 
 
 @lanewise
-def plain_against(state, m):
-    """What a plain state adds to the sum of a row whose maximum is `m`: ``l exp(m_part - m)``.
+def plain_rescaled(state, m):
+    """A plain state's sum, rescaled to the row's maximum `m`: ``l exp(m_part - m)``.
 
     The factor `up` is taken off a large `l` before, so that nothing overflows,
     and off a small one's product, so that nothing is lost to underflow.
     """
     m_part, l = state
-    factor, _ = shrinkage(m_part, m, None, None)
+    factor, _ = rescale_factor(m_part, m, None, None)
     large, down = l > 1.0, 1.0 / float_format(m.type).up
     return select(large, l * down, l) * factor * select(large, like(l, 1.0), down)
 
 
 FAR_BELOW = 2.0**-20
-"""Parts of a row that shrink to less are weighed against the row's maximum: a product with so small a factor could
-lose digits to underflow."""
+"""Parts of a row whose rescale factor is smaller are exponentiated against the row's maximum: a product with so small
+a factor could lose digits to underflow."""
 
 
 @lanewise
-def shared(m_part, state, scale):
-    """The maximum to weigh the elements of a part of a row against, and what makes softmax of the weights.
+def rescaled_share(m_part, state, scale):
+    """The maximum to subtract in a part of a row, and the factor that makes softmax of its exponentials.
 
-    `m_part` is the part's own maximum. The second result, in two parts or one, is to be divided by the weights' unit.
+    `m_part` is the part's own maximum. The factor, in two parts or one, is still to be divided by the weights' unit.
     """
-    m, _, rest_lo = state
-    factor, factor_lo = times(shrinkage(m_part, m, scale, rest_lo), 1.0 / float_format(m.type).up)
+    m, rest_lo = state[0], state[2]
+    factor, factor_lo = times(rescale_factor(m_part, m, scale, rest_lo), 1.0 / float_format(m.type).up)
     near = factor >= FAR_BELOW
     factor = select(near, factor, 1.0), None if rest_lo is None else select(near, factor_lo, 0.0)
     return select(near, m_part, m), product(factor, share(state))
 
 
 @lanewise
-def settled(state):
+def nan_if_infinite(state):
     """The state of a row that is complete: NaN if its maximum is infinite, for its softmax is NaN then."""
-    m, rest, rest_lo = state
-    return m, rest + (m - m), rest_lo
+    m, rest, *more = state
+    return m, rest + (m - m), *more
 
 
 @lanewise
@@ -177,6 +177,6 @@ def share(state):
 @lanewise
 def log_sum(state):
     """``log l``, precise also where `l` is nearly 1."""
-    _, rest, rest_lo = state
+    rest, rest_lo = state[1:3]
     log_l = log1p(rest)
     return log_l if rest_lo is None else log_l + select(rest > -1.0, divide(rest_lo, 1.0 + rest), 0.0)

@@ -118,7 +118,7 @@ def make_group(spec: Spec) -> Group:
         m, state = get(room + m_at), merge_lanes(fold, states_of(room, scale), widen_scale(scale))
         share = None
         if spec.of_softmax:
-            m, share = online.shared(m, state[:3], widen_scale(scale))
+            m, share = online.rescaled_share(m, state, widen_scale(scale))
             share = over(share, unit_of(m, scale))
         keep_prepared(room, finisher.prepare(share, state, row_of(room)))
         keep(room + against_at, m)

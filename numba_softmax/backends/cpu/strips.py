@@ -326,7 +326,7 @@ def _make_finish(spec: Spec) -> tuple[Callable, ...]:
         if not spec.of_softmax:
             put_prepared(kept, finisher.prepare(None, state, row))
             return None
-        m, share = online.shared(widen(memory.get(kept)), state[:3], widen_scale(scale))
+        m, share = online.rescaled_share(widen(memory.get(kept)), state, widen_scale(scale))
         frame, unit = frame_of(convert(number, m), scale)
         put_prepared(kept, finisher.prepare(over(share, unit), state, row))
         return frame

@@ -150,7 +150,7 @@ class Folding:
 
     def share_of_folded(self, folded: Folded, state: State, scale: Scale) -> tuple[Value, Value | None]:
         """What makes softmax of the weights of a part of a row, but for `up`."""
-        factor = online.shrinkage(folded.m, state[0], scale, state[2])
+        factor = online.rescale_factor(folded.m, state[0], scale, state[2])
         return over(product(factor, online.share(state)), folded.unit)
 
     def share_of_state(self, state: State, unit: Value | None) -> tuple[Value, Value | None]:

@@ -33,8 +33,8 @@ class Warps:
         """The state of the states of so many lanes."""
         fold = self.folding.fold
         m = self.maximum(state[0], lanes)
-        sums = added_by(device.exchange, lanes, contributions(fold), fold.against(state, m, scale))
-        return fold.joined(m, *sums)
+        sums = added_by(device.exchange, lanes, contributions(fold), fold.rescaled(state, m, scale))
+        return fold.state_of(m, *sums)
 
     def merge_warps(self, state: State, row: Value, thread: Value, scale: Scale) -> State:
         """The state of the states of a row's warps; `row` is its number in the block.

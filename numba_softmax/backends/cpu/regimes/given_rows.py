@@ -36,8 +36,8 @@ def make_prepare_given(spec: Spec) -> Callable:
     def prepare(numbers: Any, scale: Any) -> tuple[Any, Any]:
         stored, *row = numbers
         state = from_stored(fold, float64, spec.two_parts, stored)
-        state = (*online.settled(state[:3]), *state[3:])
-        share = over(online.share(state[:3]), unit_of(state[0], scale)) if spec.of_softmax else None
+        state = online.nan_if_infinite(state)
+        share = over(online.share(state), unit_of(state[0], scale)) if spec.of_softmax else None
         return convert(spec.number, state[0]), finisher.prepare(share, state, tuple(row))
 
     return prepare

@@ -123,7 +123,7 @@ def _make_prepare(spec: Spec) -> Callable:
     def prepare_block(own, state, row, scale):
         if not spec.of_softmax:
             return own, finisher.prepare(None, state, row)
-        m, share = online.shared(widen(own), state[:3], widen_scale(scale))
+        m, share = online.rescaled_share(widen(own), state, widen_scale(scale))
         return convert(spec.number, m), finisher.prepare(over(share, unit_of(m, scale)), state, row)
 
     return prepare_block

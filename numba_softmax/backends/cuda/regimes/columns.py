@@ -122,7 +122,7 @@ class Ranks:
             return state
         fold = self.folding.fold
         m = self.maximum(state[0], rank, column)
-        return fold.joined(m, *self.sums(contributions(fold), fold.against(state, m, scale), rank, column))
+        return fold.state_of(m, *self.sums(contributions(fold), fold.rescaled(state, m, scale), rank, column))
 
     def _of_all(self, names: Names, vectors: Sums, rank: Value, column: Value) -> list[Sums]:
         """The vectors of each rank, by way of shared memory; each name serves once. Those that are None stay so.

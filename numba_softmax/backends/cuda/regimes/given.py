@@ -32,7 +32,7 @@ def known_of(tile: Tile | Strip, line: Line, scale: Scale) -> Known:
     access, folding = tile.access, tile.folding
     numbers, *row = (access.row_numbers(line, i) for i in access.spec.row_reads)
     state = from_stored(folding.fold, folding.number, folding.two_parts, numbers)
-    return Known((*online.settled(state[:3]), *state[3:]), tuple(row), scale)
+    return Known(online.nan_if_infinite(state), tuple(row), scale)
 
 
 def make_given_rows(spec: Spec, geometry: Geometry) -> Callable:
