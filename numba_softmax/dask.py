@@ -30,7 +30,7 @@ except ImportError as error:
 from .call import whole_arrays
 from .call.adapters import adapter_for
 from .call.request import Request
-from .call.row_states import FLOAT64, RowStates, piece_of
+from .call.row_states import FLOAT64, RowStates, block_of
 from .math.folds import stored_numbers
 from .ops import OPS, Op, folding
 from .streaming.dask_arguments import Argument, Axes, Index, Inputs, Work, work_of
@@ -320,7 +320,7 @@ def _call(x: Any, _: None, mask: Any, *others: Any, work: Work) -> Any:
 def _fold(x: Any, mask: Any, *others: Any, axes: Axes, op: Op, scale: float | None, dtype: np.dtype) -> Any:
     """The states of a chunk, with an axis of 1 for each that is gone."""
     with _one_thread():
-        block = piece_of(x, axes, mask, dtype, others)
+        block = block_of(x, axes, mask, dtype, others)
         rows = tuple(n for i, n in enumerate(x.shape) if i not in axes)
         states = RowStates(op, rows, dtype, scale, block.adapter)
         states.fold(block)
@@ -348,7 +348,7 @@ def _alone(states: Any, axis: Axes, keepdims: bool) -> Any:
 def _finish(x: Any, state: Any, mask: Any, *others: Any, work: Work) -> Any:
     """The results of a chunk."""
     with _one_thread():
-        block = piece_of(x, work.axes, mask, work.state_dtype, others)
+        block = block_of(x, work.axes, mask, work.state_dtype, others)
         results = [block.adapter.empty_like(work.y_dtype)[0] for o in work.op.results if o.per == "element"]
         states = RowStates.from_array(work.op, _only(state), work.state_dtype, work.scale)
         return states.finish(work.op, block, _one_or_all(results))

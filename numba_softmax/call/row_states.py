@@ -25,7 +25,7 @@ from .request import as_tuple, check_written
 FLOAT64 = np.dtype(np.float64)
 
 
-class Piece(NamedTuple):
+class Block(NamedTuple):
     """Elements of rows, and what else an op reads."""
 
     adapter: Adapter  # its `x` are the elements
@@ -38,10 +38,10 @@ class Piece(NamedTuple):
         return views_of_inputs(self.adapter, op, self.axes, self.where, self.others)
 
 
-def piece_of(x: Any, axes: tuple[int, ...], where: Any, dtype: np.dtype, others: Sequence[Any] = ()) -> Piece:
+def block_of(x: Any, axes: tuple[int, ...], where: Any, dtype: np.dtype, others: Sequence[Any] = ()) -> Block:
     """A block for states of that dtype. A conversion to it loses nothing."""
     x = x if x.dtype.newbyteorder("=") == dtype else x.astype(dtype)
-    return Piece(adapter_for(x, "x"), axes, where, others)
+    return Block(adapter_for(x, "x"), axes, where, others)
 
 
 def state_dtype(x_dtype: np.dtype, y_dtype: np.dtype) -> np.dtype:
@@ -62,7 +62,7 @@ class RowStates:
         self.numbers, made = self._empty(adapter, shape)
         _run(identity(op), adapter, [made], None)
 
-    def fold(self, block: Piece) -> None:
+    def fold(self, block: Block) -> None:
         """Fold a block into the states."""
         op, adapter = folding(self.op), block.adapter
         views = block.views(op)
@@ -77,7 +77,7 @@ class RowStates:
         adapter = adapter_for(other.numbers, "the other state")
         self._merge(adapter, adapter.x)
 
-    def finish(self, op: Op, block: Piece, out: Any) -> Any:
+    def finish(self, op: Op, block: Block, out: Any) -> Any:
         """The op's results for the elements of a block."""
         op, adapter = finishing(op), block.adapter
         views, results = block.views(op), op.results

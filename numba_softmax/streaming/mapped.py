@@ -23,7 +23,7 @@ from ..call.devices import in_host_memory
 from ..call.layout import order_in_memory
 from ..call.overlap import check_apart, needs_temporary
 from ..call.request import Request, as_tuple, checked
-from ..call.row_states import Piece, RowStates, piece_of, state_dtype
+from ..call.row_states import Block, RowStates, block_of, state_dtype
 from ..ops import Op, Operand
 
 SLAB = 32 << 20
@@ -112,9 +112,9 @@ class Work(NamedTuple):
         at: Any = (*cut, ...)  # an array without axes stays one
         return array[at]
 
-    def block(self, dtype: np.dtype) -> Piece:
+    def block(self, dtype: np.dtype) -> Block:
         """The array as a block for states of that dtype."""
-        return piece_of(self.x, self.axes, self.mask, dtype, self.others)
+        return block_of(self.x, self.axes, self.mask, dtype, self.others)
 
 
 def work_of(request: Request, x: np.ndarray, axes: tuple[int, ...], scale: float | None) -> Work:

@@ -10,7 +10,7 @@ from numpy.typing import DTypeLike
 from ..call.adapters import adapter_for
 from ..call.arguments import as_axes, as_elements, as_float, as_scale, as_shape, check_maxima
 from ..call.host_libraries import is_foreign
-from ..call.row_states import FLOAT64, Piece, RowStates
+from ..call.row_states import FLOAT64, Block, RowStates
 from ..ops import OPS
 
 
@@ -362,7 +362,7 @@ class OnlineSoftmax:
         scale = "" if self.scale == 1 else f", scale={self.scale}"
         return f"OnlineSoftmax(shape={self.shape}, dtype={self.dtype}{scale})"
 
-    def _checked(self, block: Any, axis: Any, where: Any) -> Piece:
+    def _checked(self, block: Any, axis: Any, where: Any) -> Block:
         """A block with arguments that fit the state."""
         if isinstance(block, (list, tuple, int, float)):
             block = as_elements(block, self.dtype)
@@ -379,7 +379,7 @@ class OnlineSoftmax:
                 f"block has shape {tuple(x.shape)}, with rows of shape {rows} along axis {axis}, "
                 f"but the state has rows of shape {self.shape}"
             )
-        return Piece(adapter, axes, where)
+        return Block(adapter, axes, where)
 
     def _check_device(self, device: str, name: str) -> None:
         if device != self._rows.device:
