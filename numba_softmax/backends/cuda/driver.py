@@ -288,7 +288,8 @@ class Launch:
         except IndexError:
             block = _Block(self._parameters)
         try:
-            self._pack_into(block.values, 0, *addresses, workspace, sign, factor)
+            # one tuple is unpacked in half the time of one beside others
+            self._pack_into(block.values, 0, *(addresses + (workspace, sign, factor)))  # noqa: RUF005
             if int(_cuda.cuCtxGetCurrent()[1]) == _context(queue.ordinal):
                 error = _cuda.cuLaunchKernel(*self._how, queue.stream, block.pointers, 0)[0]
             else:
