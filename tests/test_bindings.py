@@ -33,7 +33,7 @@ says(driver.CudaError, "CUDA_ERROR_SOME: in so many words", driver.device, 7)
 
 function = driver.load(0, b"cubin", "kernel")
 says(driver.CudaError, "loading missing on GPU 0", driver.load, 0, b"cubin", "missing")
-launch = driver.Launch(function, (1 << 31) - 1, 256, 4096, "qqqqddqq", (17, -18))
+launch = driver.LoadedKernel(function, (1 << 31) - 1, 256, 4096, "qqqqddqq", (17, -18))
 got = np.zeros(13)
 for ordinal in (0, 1):
     launch.launch(driver.Queue(ordinal, 0x77), (5, got.ctypes.data, -6), 19, -1.0, 0.25)

@@ -443,7 +443,7 @@ def test_a_launch_hands_over_its_parameters(gpu):
     function = driver.load(1, b"cubin", "kernel")
     assert function == ("module", b"kernel", 0xC1)
     assert gpu.log.pop() == ("MAX_DYNAMIC_SHARED_SIZE_BYTES", None, 232448 - 1024)
-    launch = driver.Launch(function, 1 << 31, 256, 4096, "qqqqddqq", (7, 8))
+    launch = driver.LoadedKernel(function, 1 << 31, 256, 4096, "qqqqddqq", (7, 8))
     launch.launch(driver.Queue(0, 5), (-1, 1 << 47, 3), 4, -1.0, 0.25)
     launch.launch(driver.Queue(1, 6), (1, 2, 3), 0, 1.0, 1.0)
     sizes = [1 << 31, 1, 1, 256, 1, 1, 4096]
@@ -458,7 +458,7 @@ def test_a_launch_hands_over_its_parameters(gpu):
 
 
 def test_launches_from_many_threads_do_not_mix(gpu):
-    launch = driver.Launch("function", 1, 32, 0, "qqqqddq", (9,))
+    launch = driver.LoadedKernel("function", 1, 32, 0, "qqqqddq", (9,))
 
     def work(k):
         for i in range(300):
@@ -517,7 +517,7 @@ from numba_softmax.backends.cuda import driver
 
 driver._bindings = Driver
 print(driver.count())
-launch = driver.Launch("function", 1, 1, 0, "qqqqddq", (0,))
+launch = driver.LoadedKernel("function", 1, 1, 0, "qqqqddq", (0,))
 launch.launch(driver.Queue(0, 0), (1, 2, 3), 0, 1.0, 1.0)
 child = os.fork()
 if child == 0:

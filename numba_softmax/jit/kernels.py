@@ -8,8 +8,9 @@ from collections.abc import Callable
 import numpy as np
 from llvmlite import ir
 
+from ..backends.cpu.access import weights_for
 from ..backends.cpu.basics import AHEAD, BLOCK, CHUNK, VECTOR_BYTES, aligned_address, inlined, jit, own_format, release
-from ..backends.cpu.blocks import make_blocks, weights_for
+from ..backends.cpu.blocks import make_blocks
 from ..backends.cpu.group import make_group
 from ..backends.cpu.kernels import REGIMES
 from ..backends.cpu.layout import words_of_one_row

@@ -22,8 +22,8 @@ from ...math.pairs import inverse, over
 from ...math.simd import Vec, convert, lane, like, load, splat, store, widen
 from ...math.weights import widen_scale
 from ..spec import Spec, make_finisher
+from .access import weights_for
 from .basics import FLOAT64, GROUP
-from .blocks import weights_for
 from .layout import make_row_numbers
 
 kernel_code.register()

@@ -30,8 +30,8 @@ from ...math.pairs import inverse, over
 from ...math.simd import Vec, convert, like, load, prefetch, prefetch_to_write, store, widen
 from ...math.weights import shift_of, widen_scale
 from ..spec import Spec, make_finisher
+from .access import weights_for
 from .basics import FLOAT64, GROUP, VECTOR_BYTES, inlined, jit, lanes_of, own_format
-from .blocks import weights_for
 
 kernel_code.register()
 

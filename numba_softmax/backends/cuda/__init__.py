@@ -28,7 +28,7 @@ __all__ = ["launcher_for", "warm"]
 class _Ready(NamedTuple):
     """What serves calls with a layout on a device."""
 
-    launches: tuple[driver.Launch, ...]
+    launches: tuple[driver.LoadedKernel, ...]
     workspace: int  # bytes of temporary memory
 
 
@@ -68,7 +68,7 @@ def _made_ready(
     plan = _planner().plan(op, layout, _machine(ordinal), scaled, in_float64, alignments)
     return _Ready(
         tuple(
-            driver.Launch(
+            driver.LoadedKernel(
                 _loaded(kernel, ordinal), blocks, kernel.threads, shared_memory, kernel.packing, plan.parameters
             )
             for kernel, blocks, shared_memory in plan.launches

@@ -130,8 +130,8 @@ class Access:
         g, stored = self.geometry, self.formats[i]
         fill = self._bits_of_minus_infinity() or 0 if i == self.spec.elements[0] else 0
         if g.shifted[i]:
-            near = line.thread & (g.lanes - 1)
-            return load_shifted(self.vec, stored, line.at(i), position, count, near, g.lanes, fill)
+            near = line.thread & (g.warp_threads - 1)
+            return load_shifted(self.vec, stored, line.at(i), position, count, near, g.warp_threads, fill)
         address = line.at(i) + self._element_offset(line, i, position)
         return device.load_raw(self.vec, stored, address, count, g.widths[i], g.ragged, fill)
 
@@ -178,7 +178,9 @@ class Access:
             v = select(part.keep != 0, v, self.spec.operands[i].masked)
         if g.shifted[i]:
             raw = device.packed(v, stored, g.bfloat16)
-            store_shifted(stored, line.at(i), part.position, raw, part.present, line.thread & (g.lanes - 1), g.lanes)
+            store_shifted(
+                stored, line.at(i), part.position, raw, part.present, line.thread & (g.warp_threads - 1), g.warp_threads
+            )
             return
         address = line.at(i) + self._element_offset(line, i, part.position)
         device.store_raw(stored, address, v, part.present, g.widths[i], g.ragged, g.bfloat16)

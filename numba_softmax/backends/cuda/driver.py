@@ -264,7 +264,7 @@ def load(ordinal: int, cubin: bytes, entry: str) -> Any:
     return function
 
 
-class Launch:
+class LoadedKernel:
     """A kernel and how it is launched, but for what differs between calls.
 
     `packing` says how the kernel's parameters lie in memory, in letters of `struct`, q or d: the addresses, that of the
@@ -279,14 +279,14 @@ class Launch:
         changing = len(packing) - len(fixed)
         self._pack_into = struct.Struct(packing[:changing]).pack_into
         self._parameters = [*(0,) * changing, *fixed]
-        self._blocks: list[_Block] = []  # those that no launch is using
+        self._spare: list[_Parameters] = []  # those that no launch is using
 
     def launch(self, queue: Queue, addresses: tuple[int, ...], workspace: int, sign: float, factor: float) -> None:
         """Queue the kernel. It returns before the kernel has run."""
         try:
-            block = self._blocks.pop()
+            block = self._spare.pop()
         except IndexError:
-            block = _Block(self._parameters)
+            block = _Parameters(self._parameters)
         try:
             # one tuple is unpacked in half the time of one beside others
             self._pack_into(block.values, 0, *(addresses + (workspace, sign, factor)))  # noqa: RUF005
@@ -296,12 +296,12 @@ class Launch:
                 with current(queue.ordinal):
                     error = _cuda.cuLaunchKernel(*self._how, queue.stream, block.pointers, 0)[0]
         finally:
-            self._blocks.append(block)
+            self._spare.append(block)
         if error:
             raise _exception(_cuda, error, f"launching a kernel on GPU {queue.ordinal}, stream {queue.stream:#x}")
 
 
-class _Block:
+class _Parameters:
     """The parameters of a launch in memory, and their addresses, as the driver wants them."""
 
     def __init__(self, parameters: list[int]) -> None:

@@ -14,7 +14,7 @@ from .device import WARP
 
 kernel_code.register()
 
-BLOCK = 128
+BLOCK_THREADS = 128
 """Threads in a block, where that is enough for a row."""
 
 
@@ -40,16 +40,16 @@ class Geometry(NamedTuple):
         return self.threads * self.vectors * self.elements
 
     @property
-    def rows(self) -> int:
-        """How many rows a block works on, with threads along them."""
-        return max(1, BLOCK // self.threads)
+    def rows_per_block(self) -> int:
+        """Rows that a block works on, with threads along them."""
+        return max(1, BLOCK_THREADS // self.threads)
 
     @property
-    def lanes(self) -> int:
-        """How many lanes of a warp work on a row."""
+    def warp_threads(self) -> int:
+        """Threads of a warp that work on a row."""
         return min(self.threads, WARP)
 
     @property
     def warps(self) -> int:
-        """How many warps work on a row."""
+        """Warps that work on a row."""
         return max(1, self.threads // WARP)

@@ -219,9 +219,9 @@ class _Planner:
 
     def _rows_in_registers(self, geometry: Geometry, dims: tuple[Dim, ...]) -> Plan:
         layout = self.layout
-        kernel = Kernel(self._regime("rows"), self.spec, geometry, geometry.rows * geometry.threads)
+        kernel = Kernel(self._regime("rows"), self.spec, geometry, geometry.rows_per_block * geometry.threads)
         tiles = max(1, math.ceil(layout.n / geometry.tile))  # more than one only where states are given
-        return self._plan((Launch(kernel, math.ceil(layout.rows / geometry.rows) * tiles),), dims)
+        return self._plan((Launch(kernel, math.ceil(layout.rows / geometry.rows_per_block) * tiles),), dims)
 
     def _regime(self, regime: str) -> str:
         """The regime, or the one that takes its place where states are given."""

@@ -46,7 +46,8 @@ class Warps:
             return state
         numbers = only(state)
         slots = [
-            device.shared_memory(thread, f"slots_{i}", number, self.geometry.rows * warps) for i in range(len(numbers))
+            device.shared_memory(thread, f"slots_{i}", number, self.geometry.rows_per_block * warps)
+            for i in range(len(numbers))
         ]
         warp, lane_number = device.quotient_and_rest(thread, device.WARP)
         with thread.builder.if_then((lane_number == 0).ir):

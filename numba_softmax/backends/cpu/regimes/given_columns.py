@@ -14,8 +14,8 @@ from ....math.expmath import rounded
 from ....math.lanewise import lanewise
 from ....math.simd import fence
 from ...spec import Spec, make_finisher, make_scale
+from ..access import weights_for
 from ..basics import CHUNK, VECTOR_BYTES, aligned_address, inlined, jit, lanes_of, release
-from ..blocks import weights_for
 from ..edges import make_edges, make_strip_at
 from ..layout import STRIP, N, make_places, word
 from ..strips import make_memory

@@ -18,8 +18,9 @@ from ....math.lanewise import lanewise
 from ....math.pairs import over
 from ....math.simd import convert, fence
 from ...spec import Spec, make_finisher, make_scale
+from ..access import weights_for
 from ..basics import AHEAD, BLOCK, VECTOR_BYTES, aligned_address, jit, release
-from ..blocks import make_blocks, weights_for
+from ..blocks import make_blocks
 from ..layout import N, make_beyond, make_gather, make_places, make_row_numbers, word
 from .long_rows import chunk_of
 

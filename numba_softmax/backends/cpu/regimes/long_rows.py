@@ -26,8 +26,9 @@ from ....math.pairs import over
 from ....math.simd import convert, fence, load, store, widen
 from ....math.weights import widen_scale
 from ...spec import Spec, make_finisher, make_scale
+from ..access import weights_for
 from ..basics import BLOCK, CHUNK, FLOAT64, VECTOR_BYTES, aligned_address, inlined, jit, release
-from ..blocks import make_blocks, weights_for
+from ..blocks import make_blocks
 from ..group import make_group
 from ..layout import ROWS, N, make_beyond, make_gather, make_places, make_row_numbers, word
 

@@ -35,7 +35,7 @@ class Box(NamedTuple):
     sizes: tuple[int, ...]
 
 
-class Part(NamedTuple):
+class ArraySlice(NamedTuple):
     """What a box holds of one operand."""
 
     sizes: tuple[int, ...]  # along the rows' dimensions and the reduced ones; 1 where the array repeats itself
@@ -50,20 +50,20 @@ class Side(NamedTuple):
     dtype: np.dtype  # with the array's order of bytes
     steps: tuple[int, ...]  # along the rows' dimensions and the reduced ones
 
-    def part(self, sizes: tuple[int, ...]) -> Part:
+    def part(self, sizes: tuple[int, ...]) -> ArraySlice:
         sizes = tuple(size if step else 1 for size, step in zip(sizes, self.steps, strict=True))
         steps, nbytes = [0] * len(sizes), self.dtype.itemsize
         for i in reversed(order_in_memory(self.steps)):
             if self.steps[i]:
                 steps[i], nbytes = nbytes, nbytes * sizes[i]
-        return Part(sizes, tuple(steps), nbytes)
+        return ArraySlice(sizes, tuple(steps), nbytes)
 
-    def in_array(self, address: int, start: tuple[int, ...], part: Part) -> np.ndarray:
+    def in_array(self, address: int, start: tuple[int, ...], part: ArraySlice) -> np.ndarray:
         """A part as it lies in the array, whose first element is at the address."""
         address += sum(i * step for i, step in zip(start, self.steps, strict=False))
         return stand_in(address, part.sizes, self.dtype, self.steps, self.operand.written)
 
-    def in_slot(self, address: int, part: Part) -> np.ndarray:
+    def in_slot(self, address: int, part: ArraySlice) -> np.ndarray:
         """The same part in a slot's pinned memory."""
         return stand_in(address, part.sizes, self.dtype.newbyteorder("="), part.steps, True)
 
@@ -98,7 +98,7 @@ class Staged:
         """All slices; none is larger than the first one."""
         return _boxes(self._row_sizes, max(1, SLICE_BYTES // max(1, self._row_bytes)))
 
-    def parts(self, box: Box) -> list[Part]:
+    def parts(self, box: Box) -> list[ArraySlice]:
         """What a box holds of each operand."""
         return [side.part((*box.sizes, *self._n_sizes)) for side in self.sides]
 
@@ -131,7 +131,9 @@ class Staged:
             yield slot
         yield from itertools.cycle(slots)
 
-    def launch(self, box: Box, parts: list[Part], addresses: list[int], scale: float | None, queue: Queue) -> None:
+    def launch(
+        self, box: Box, parts: list[ArraySlice], addresses: list[int], scale: float | None, queue: Queue
+    ) -> None:
         """Queue the work on a box. There are few sizes of boxes, and each is planned once."""
         launch = self._launchers.get(box.sizes)
         if launch is None:
@@ -149,7 +151,7 @@ class Slot:
     def __init__(self, plan: Staged, ordinal: int, sizes: list[int], resources: ExitStack) -> None:
         self._plan = plan
         self._box: Box | None = None  # what is being computed
-        self._parts: list[Part] = []
+        self._parts: list[ArraySlice] = []
         self._queue = resources.enter_context(driver.new_stream(ordinal))
         self._gpu = [resources.enter_context(driver.scratch(self._queue, max(1, size))) for size in sizes]
         self._pinned = [resources.enter_context(driver.pinned(ordinal, max(1, size))) for size in sizes]

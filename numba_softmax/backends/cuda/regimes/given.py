@@ -44,7 +44,7 @@ def make_given_rows(spec: Spec, geometry: Geometry) -> Callable:
         row_in_block, thread = device.quotient_and_rest(device.thread_of(n), geometry.threads)
         tiles = quotient_up(n, like(n, geometry.tile))
         group, index = device.quotient_and_rest(device.block_of(n).cast(int64), tiles)
-        row = group * geometry.rows + row_in_block.cast(int64)
+        row = group * geometry.rows_per_block + row_in_block.cast(int64)
         line = tile.access.line(addresses, dims, rows, row, thread)
         start = index * geometry.tile
         stop = select(row < rows, end_of(start, n, like(n, geometry.tile)), start)

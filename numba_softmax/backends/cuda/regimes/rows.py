@@ -34,12 +34,12 @@ def make_rows(spec: Spec, geometry: Geometry) -> Callable:
     """The kernel for rows that fit the registers of their threads: each element is read once."""
     tile, scale_of = Tile(spec, geometry), make_scale(spec)
     access, folding, warps, results = tile.access, tile.folding, tile.warps, tile.results
-    threads, lanes = geometry.threads, geometry.lanes
+    threads, lanes = geometry.threads, geometry.warp_threads
 
     @lanewise
     def compute(addresses, scale, rows, n, dims):
         row_in_block, thread = device.quotient_and_rest(device.thread_of(n), threads)
-        row = device.block_of(n).cast(int64) * geometry.rows + row_in_block.cast(int64)
+        row = device.block_of(n).cast(int64) * geometry.rows_per_block + row_in_block.cast(int64)
         line = access.line(addresses, dims, rows, row, thread)
         parts = access.load(line, like(thread, 0), select(row < rows, n, 0).cast(int32))
         elements = access.elements(parts, scale)
