@@ -16,7 +16,7 @@ import numpy as np
 from naive import FLOATS, naive
 
 from numba_softmax.backends import cuda
-from numba_softmax.backends.cuda import driver
+from numba_softmax.backends.cuda import allocation, driver
 from numba_softmax.backends.cuda.interop import libraries
 from numba_softmax.building import built
 from numba_softmax.call import dlpack, plan, row_states, whole_arrays
@@ -208,7 +208,7 @@ class Driver:
         return 0, f"pool {wanted.location.id}"
 
     def cuMemPoolSetAttribute(self, pool, attribute, value):  # noqa: N802
-        assert (attribute, value) == ("CU_MEMPOOL_ATTR_RELEASE_THRESHOLD", driver.KEPT_BYTES)
+        assert (attribute, value) == ("CU_MEMPOOL_ATTR_RELEASE_THRESHOLD", allocation.KEPT_BYTES)
         return (0,)
 
     def cuMemAllocFromPoolAsync(self, nbytes, pool, stream):  # noqa: N802

@@ -14,7 +14,7 @@ import numpy as np
 from gpu_fakes import Backend, Interface, agree, right
 import numba_softmax as ns
 from numba_softmax.backends import cuda
-from numba_softmax.backends.cuda import driver
+from numba_softmax.backends.cuda import allocation, driver
 
 
 def says(kind, text, call, *arguments):
@@ -39,10 +39,10 @@ for ordinal in (0, 1):
     launch.launch(driver.Queue(ordinal, 0x77), (5, got.ctypes.data, -6), 19, -1.0, 0.25)
     assert got.tolist() == [5, -6, -1.0, 0.25, 17, -18, (1 << 31) - 1, 1, 256, 4096, 0x77, ordinal, 19], got
 says(driver.CudaError, "stream 0xdead", launch.launch, driver.Queue(0, 0xDEAD), (5, got.ctypes.data, 6), 0, 1.0, 1.0)
-says(MemoryError, "out of memory", lambda: driver.scratch(driver.Queue(0, 0), 1 << 40).__enter__())
+says(MemoryError, "out of memory", lambda: allocation.scratch(driver.Queue(0, 0), 1 << 40).__enter__())
 for ordinal in (0, 1):
-    assert ctypes.c_int64.from_address(int(driver._pool(ordinal))).value == ordinal
-    with driver.scratch(driver.Queue(ordinal, 0x77), 100) as address:
+    assert ctypes.c_int64.from_address(int(allocation._pool(ordinal))).value == ordinal
+    with allocation.scratch(driver.Queue(ordinal, 0x77), 100) as address:
         ctypes.memset(address, 1, 100)
 assert driver.current_ordinal() == 0
 

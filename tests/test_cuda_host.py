@@ -27,7 +27,7 @@ from gpu_fakes import (
 import numba_softmax as ns
 from numba_softmax import cli
 from numba_softmax.backends import cuda
-from numba_softmax.backends.cuda import driver
+from numba_softmax.backends.cuda import allocation, driver
 
 OPS = ("softmax", "log_softmax", "logsumexp")
 X = np.random.default_rng(3).normal(size=(6, 4, 5)).astype(np.float32)
@@ -486,7 +486,7 @@ def test_scratch_memory_is_freed_when_work_fails(gpu, pools):
     gpu.driver.pools = pools
 
     def interrupted():
-        with driver.scratch(driver.Queue(1, 5), 100) as address:
+        with allocation.scratch(driver.Queue(1, 5), 100) as address:
             assert len(gpu.driver.memory[address]) == 100
             raise KeyboardInterrupt
 
@@ -494,15 +494,15 @@ def test_scratch_memory_is_freed_when_work_fails(gpu, pools):
         interrupted()
     assert gpu.log == ([("free", 5)] if pools else [("synchronize", 5), ("free", None)])
     with pytest.raises(MemoryError, match=f"allocating {1 << 50} bytes on GPU 0"):
-        driver.scratch(driver.Queue(0, 5), 1 << 50).__enter__()
+        allocation.scratch(driver.Queue(0, 5), 1 << 50).__enter__()
 
 
 def test_nothing_of_a_fake_gpu_outlasts_a_test():
-    before = driver.device, driver._context, driver._pool, cuda._loaded
+    before = driver.device, driver._context, allocation._pool, cuda._loaded
     with pytest.MonkeyPatch.context() as patch, machine(patch) as gpu:
         same(ns.softmax(gpu.torch.Tensor(X)), "softmax", X)
         assert driver.device.cache_info().currsize == 1
-    assert (driver.device, driver._context, driver._pool, cuda._loaded) == before
+    assert (driver.device, driver._context, allocation._pool, cuda._loaded) == before
     assert not any(function.cache_info().currsize for function in before[:3])
 
 

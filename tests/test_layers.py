@@ -13,7 +13,7 @@ import numba_softmax
 PACKAGE = Path(numba_softmax.__file__).parent
 NUMBA, NUMPY = {"numba"}, {"numpy"}
 MATH = {"math.lanewise", "math.simd", "math.expmath", "math.pairs", "math.weights", "math.online", "math.folds"}
-HOST_SIDE = {"backends.cuda.driver", "backends.cuda.interop.libraries"}
+HOST_SIDE = {"backends.cuda.driver", "backends.cuda.allocation", "backends.cuda.interop.libraries"}
 
 # A module or a folder: what it may import of the package, and of other libraries.
 ALLOWED = {
@@ -93,9 +93,10 @@ ALLOWED = {
     ),
     "backends.cuda": (
         {"call.layout", "building", "ops", *MATH, "backends.disk", "backends.spec"}
-        | {"backends.cuda", "backends.cuda.driver", "backends.cuda.installed"},
+        | {"backends.cuda", "backends.cuda.driver", "backends.cuda.allocation", "backends.cuda.installed"},
         {"numba", "llvmlite", "numba_cuda"},
     ),
+    "backends.cuda.allocation": ({"backends.cuda.driver"}, set()),
     "backends.cuda.driver": ({"building", "backends.cuda.installed"}, set()),
     "backends.cuda.installed": (set(), set()),
     "backends.cuda.interop.libraries": (
@@ -114,7 +115,7 @@ ALLOWED = {
     "bench": (
         {"bench", "bench.timing", "bench.reference", "bench.new_process"}
         | {"api", "call.arguments", "call.layout", "call.plan", "dask", "ops", "__init__"}
-        | {"backends.cuda.driver", "backends.cuda.interop.libraries", "backends.cuda.interop.streams"},
+        | {*HOST_SIDE, "backends.cuda.interop.streams"},
         {"numba", "numpy", "tqdm", "triton", "matplotlib", "dask", "distributed"},
     ),
     "bench.timing": (set(), {"numba", "numpy", "tqdm"}),

@@ -14,12 +14,12 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from ..backends.cuda import driver
+from ..backends.cuda import allocation, driver
 from ..backends.cuda.driver import Queue
 from ..backends.cuda.interop.libraries import View
 from .timing import in_turns, timed
 
-_ask = driver._ask  # whose errors are those of the rest of the package
+_ask = driver.ask  # whose errors are those of the rest of the package
 
 WARM_CALLS = 3
 
@@ -146,7 +146,7 @@ def clock(queue: Queue) -> Iterator[Clock]:
     nbytes = FLUSHED * driver.device(queue.ordinal).l2
     with ExitStack() as stack:
         start, end = (stack.enter_context(_event(queue.ordinal)) for _ in range(2))
-        yield Clock(queue, stack.enter_context(driver.scratch(queue, nbytes)), nbytes, start, end)
+        yield Clock(queue, stack.enter_context(allocation.scratch(queue, nbytes)), nbytes, start, end)
 
 
 @contextmanager
@@ -157,12 +157,12 @@ def _event(ordinal: int) -> Iterator[Any]:
         yield event
     finally:
         with driver.current(ordinal):
-            driver._tell("cuEventDestroy", event)
+            driver.tell("cuEventDestroy", event)
 
 
 def copy(queue: Queue, to: View, source: View, nbytes: int) -> Callable[[], Any]:
     """A copy within the device: the speed that memory allows."""
-    return lambda: driver.copy_on_device(queue, to.address, source.address, nbytes)
+    return lambda: allocation.copy_on_device(queue, to.address, source.address, nbytes)
 
 
 def free_memory(ordinal: int) -> int:

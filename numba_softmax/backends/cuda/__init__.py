@@ -16,7 +16,7 @@ from ...building import built
 from ...call.layout import Layout
 from ...ops import Op
 from ..spec import needs_float64, sign_and_factor
-from . import driver
+from . import allocation, driver
 from .driver import Queue
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def launcher_for(op: Op, layout: Layout) -> Callable[[tuple[int, ...], float | N
         kind = queue.ordinal, scale is not None, in_float64, alignments
         launches, nbytes = ready.get(kind) or ready.setdefault(kind, _made_ready(op, layout, *kind))
         if nbytes:
-            with driver.scratch(queue, nbytes) as workspace:
+            with allocation.scratch(queue, nbytes) as workspace:
                 for each in launches:
                     each.launch(queue, addresses, workspace, sign, factor)
             return

@@ -16,7 +16,7 @@ from ...math.expmath import INF
 from ...math.lanewise import Value, Vec
 from ...math.simd import Stored, first_lanes, lane, like, select, splat
 from ..spec import Spec
-from . import device
+from . import device, global_memory
 from .geometry import Geometry
 from .shifts import load_shifted, store_shifted
 
@@ -133,7 +133,7 @@ class Access:
             near = line.thread & (g.warp_threads - 1)
             return load_shifted(self.vec, stored, line.at(i), position, count, near, g.warp_threads, fill)
         address = line.at(i) + self._element_offset(line, i, position)
-        return device.load_raw(self.vec, stored, address, count, g.widths[i], g.ragged, fill)
+        return global_memory.load_raw(self.vec, stored, address, count, g.widths[i], g.ragged, fill)
 
     def _bits_of_minus_infinity(self) -> int | None:
         """What elements that are not there are read as; None if that cannot be minus infinity."""
@@ -147,7 +147,7 @@ class Access:
         return [Element(self._x(part, scale), self.others(part)) for part in parts]
 
     def _x(self, part: Part, scale: Any) -> Value:
-        v = device.numbers(self.vec, part.raws[0], self.formats[self.spec.elements[0]])
+        v = global_memory.numbers(self.vec, part.raws[0], self.formats[self.spec.elements[0]])
         if self.spec.scaled:
             v = v * scale[0]
         if self.spec.masked:  # where nothing was read, the mask is 0
@@ -159,7 +159,7 @@ class Access:
     def others(self, part: Part) -> tuple[Value, ...]:
         """The elements of a part in the further operands; where nothing was read they are 0 already."""
         others = (
-            device.numbers(self.vec, raw, self.formats[i])
+            global_memory.numbers(self.vec, raw, self.formats[i])
             for i, raw in zip(self.spec.elements[1:], part.raws[1:], strict=True)
             if raw is not None
         )
@@ -177,13 +177,13 @@ class Access:
         if part.keep is not None:
             v = select(part.keep != 0, v, self.spec.operands[i].masked)
         if g.shifted[i]:
-            raw = device.packed(v, stored, g.bfloat16)
+            raw = global_memory.packed(v, stored, g.bfloat16)
             store_shifted(
                 stored, line.at(i), part.position, raw, part.present, line.thread & (g.warp_threads - 1), g.warp_threads
             )
             return
         address = line.at(i) + self._element_offset(line, i, part.position)
-        device.store_raw(stored, address, v, part.present, g.widths[i], g.ragged, g.bfloat16)
+        global_memory.store_raw(stored, address, v, part.present, g.widths[i], g.ragged, g.bfloat16)
 
     # ----------------------------------------------------------- numbers of rows
 
@@ -202,8 +202,8 @@ class Access:
 
     def _row_number(self, line: Line, i: int, address: Value) -> Value:
         v, stored = Vec(float64, 1), self.formats[i]
-        raw = device.load_raw(v, stored, address, line.here, self._width(i), False)
-        return lane(device.numbers(v, raw, stored), 0)
+        raw = global_memory.load_raw(v, stored, address, line.here, self._width(i), False)
+        return lane(global_memory.numbers(v, raw, stored), 0)
 
     def store_row(self, line: Line, results: tuple[Numbers, ...], here: Value) -> None:
         """Write a row's results, of each operand the first numbers that there is room for; `here`, that is a thread."""
@@ -211,7 +211,7 @@ class Access:
         for i, numbers in zip(self.spec.row_results, results, strict=True):
             for address, number in zip(self._planes(line, i, self.formats[i]), numbers, strict=False):
                 v = splat(Vec(number.type, 1), number)
-                device.store_raw(self.formats[i], address, v, count, self._width(i), False, False)
+                global_memory.store_raw(self.formats[i], address, v, count, self._width(i), False, False)
 
     def _width(self, i: int) -> int:
         """The bytes of an access to one number of an operand."""

@@ -31,7 +31,7 @@ LEGACY_STREAM, PER_THREAD_STREAM = 1, 2
 _OUT_OF_MEMORY, _NOT_INITIALIZED, _NO_DEVICE, _INVALID_VALUE = 2, 3, 100, 1
 _CORRUPTING = (214, 220, 700, 702, 710, *range(714, 720))
 """Errors after which no call of a process can use the device: a kernel, anyone's, did something that it must not do."""
-_NON_BLOCKING, _NO_TIMING, _PORTABLE = 1, 2, 1
+_NON_BLOCKING, _NO_TIMING = 1, 2
 
 
 class Queue(NamedTuple):
@@ -127,7 +127,7 @@ def _exception(bindings: Any, error: int, doing: str) -> Exception:
     return CudaError(f"{doing}: {said}")
 
 
-def _ask(doing: str, function: str, *arguments: Any) -> Any:
+def ask(doing: str, function: str, *arguments: Any) -> Any:
     """What a function of the driver gives: nothing, or one value."""
     error, *values = getattr(_cuda, function)(*arguments)
     if error:
@@ -135,7 +135,7 @@ def _ask(doing: str, function: str, *arguments: Any) -> Any:
     return values[0] if values else None
 
 
-def _tell(function: str, *arguments: Any) -> None:
+def tell(function: str, *arguments: Any) -> None:
     """Have something released. There is nothing to be done about an error, and often one is being raised already."""
     getattr(_cuda, function)(*arguments)
 
@@ -145,13 +145,13 @@ def _tell(function: str, *arguments: Any) -> None:
 
 def version() -> tuple[int, int]:
     """The CUDA version that the driver knows."""
-    number = _ask("asking the driver for its version", "cuDriverGetVersion")
+    number = ask("asking the driver for its version", "cuDriverGetVersion")
     return number // 1000, number % 1000 // 10
 
 
 def count() -> int:
     """How many devices there are."""
-    return _ask("counting GPUs", "cuDeviceGetCount")
+    return ask("counting GPUs", "cuDeviceGetCount")
 
 
 def assembler_version() -> tuple[int, int]:
@@ -165,20 +165,20 @@ def assembler_version() -> tuple[int, int]:
 def device(ordinal: int) -> Device:
     """What there is to know of a device."""
     doing = f"asking for GPU {ordinal}"
-    handle = _ask(doing, "cuDeviceGet", ordinal)
+    handle = ask(doing, "cuDeviceGet", ordinal)
 
     def fact(name: str) -> int:
         attribute = getattr(_cuda.CUdevice_attribute, f"CU_DEVICE_ATTRIBUTE_{name}")
-        return _ask(doing, "cuDeviceGetAttribute", attribute, handle)
+        return ask(doing, "cuDeviceGetAttribute", attribute, handle)
 
     return Device(
         ordinal,
-        _ask(doing, "cuDeviceGetName", 128, handle).split(b"\0")[0].decode(),
+        ask(doing, "cuDeviceGetName", 128, handle).split(b"\0")[0].decode(),
         (fact("COMPUTE_CAPABILITY_MAJOR"), fact("COMPUTE_CAPABILITY_MINOR")),
         fact("MULTIPROCESSOR_COUNT"),
         fact("MAX_SHARED_MEMORY_PER_BLOCK_OPTIN"),
         fact("L2_CACHE_SIZE"),
-        _ask(doing, "cuDeviceTotalMem", handle),
+        ask(doing, "cuDeviceTotalMem", handle),
         bool(fact("MEMORY_POOLS_SUPPORTED")),
     )
 
@@ -187,7 +187,7 @@ def device(ordinal: int) -> Device:
 def _context(ordinal: int) -> int:
     """A device's primary context, which is kept for good."""
     doing = f"turning to GPU {ordinal}"
-    return int(_ask(doing, "cuDevicePrimaryCtxRetain", _ask(doing, "cuDeviceGet", ordinal)))
+    return int(ask(doing, "cuDevicePrimaryCtxRetain", ask(doing, "cuDeviceGet", ordinal)))
 
 
 def current_ordinal() -> int:
@@ -211,14 +211,14 @@ def ordinal_of(address: int) -> int | None:
 def current(ordinal: int) -> Iterator[None]:
     """A device's context is the thread's current one."""
     context = _context(ordinal)
-    if int(_ask("asking for the current context", "cuCtxGetCurrent")) == context:
+    if int(ask("asking for the current context", "cuCtxGetCurrent")) == context:
         yield
         return
-    _ask(f"turning to GPU {ordinal}", "cuCtxPushCurrent", context)
+    ask(f"turning to GPU {ordinal}", "cuCtxPushCurrent", context)
     try:
         yield
     finally:
-        _tell("cuCtxPopCurrent")
+        tell("cuCtxPopCurrent")
 
 
 # ----------------------------------------------------------------------- kernels
@@ -255,12 +255,12 @@ def load(ordinal: int, cubin: bytes, entry: str) -> Any:
     """A kernel of that name, loaded for good; a block of it can have all the shared memory that there is."""
     doing = f"loading {entry} on GPU {ordinal}"
     with current(ordinal):
-        module = _ask(doing, "cuModuleLoadData", cubin)
-        function = _ask(doing, "cuModuleGetFunction", module, entry.encode())
+        module = ask(doing, "cuModuleLoadData", cubin)
+        function = ask(doing, "cuModuleGetFunction", module, entry.encode())
         attributes = _cuda.CUfunction_attribute
-        own = _ask(doing, "cuFuncGetAttribute", attributes.CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES, function)
+        own = ask(doing, "cuFuncGetAttribute", attributes.CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES, function)
         most = attributes.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
-        _ask(doing, "cuFuncSetAttribute", function, most, device(ordinal).shared_memory - own)
+        ask(doing, "cuFuncSetAttribute", function, most, device(ordinal).shared_memory - own)
     return function
 
 
@@ -318,13 +318,13 @@ class _Parameters:
 def new_stream(ordinal: int) -> Iterator[Queue]:
     """A stream that no other one waits for. What is queued is waited for at the end."""
     with current(ordinal):
-        stream = int(_ask(f"creating a stream on GPU {ordinal}", "cuStreamCreate", _NON_BLOCKING))
+        stream = int(ask(f"creating a stream on GPU {ordinal}", "cuStreamCreate", _NON_BLOCKING))
     try:
         yield Queue(ordinal, stream)
     finally:
         drain(Queue(ordinal, stream))
         with current(ordinal):
-            _tell("cuStreamDestroy", stream)
+            tell("cuStreamDestroy", stream)
 
 
 @functools.cache
@@ -338,7 +338,7 @@ def check_stream(queue: Queue) -> None:
     """Refuse a stream that is gone, or one of another device."""
     if queue.stream <= PER_THREAD_STREAM:
         return
-    context = int(_ask(f"asking for stream {queue.stream:#x}", "cuStreamGetCtx", queue.stream))
+    context = int(ask(f"asking for stream {queue.stream:#x}", "cuStreamGetCtx", queue.stream))
     if context != _context(queue.ordinal):
         raise ValueError(f"stream {queue.stream:#x} is not one of GPU {queue.ordinal}, where x lies")
 
@@ -347,99 +347,21 @@ def wait(queue: Queue, stream: int) -> None:
     """Have all that is queued from now on wait for what another stream of the device holds now."""
     doing = f"having stream {queue.stream:#x} wait for stream {stream:#x}"
     with current(queue.ordinal):
-        event = _ask(doing, "cuEventCreate", _NO_TIMING)
+        event = ask(doing, "cuEventCreate", _NO_TIMING)
         try:
-            _ask(doing, "cuEventRecord", event, stream)
-            _ask(doing, "cuStreamWaitEvent", queue.stream, event, 0)
+            ask(doing, "cuEventRecord", event, stream)
+            ask(doing, "cuStreamWaitEvent", queue.stream, event, 0)
         finally:
-            _tell("cuEventDestroy", event)  # which the driver does when it has come
+            tell("cuEventDestroy", event)  # which the driver does when it has come
 
 
 def drain(queue: Queue) -> None:
     """Wait as `synchronize` does, with no word of errors."""
     with current(queue.ordinal):
-        _tell("cuStreamSynchronize", queue.stream)
+        tell("cuStreamSynchronize", queue.stream)
 
 
 def synchronize(queue: Queue) -> None:
     """Wait until all is done that is queued."""
     with current(queue.ordinal):
-        _ask(f"waiting for GPU {queue.ordinal}", "cuStreamSynchronize", queue.stream)
-
-
-# ------------------------------------------------------------------------ memory
-
-KEPT_BYTES = 1 << 25
-"""Of memory that is not in use: more than the states of most calls need, and little of a GPU's."""
-
-
-@functools.cache
-def _pool(ordinal: int) -> Any:
-    """A pool of memory on a device, kept for good.
-
-    The device has one already, but all that is free in that one is given back
-    whenever the host waits for the GPU, and getting it anew takes longer than most
-    kernels. To change that would be to change it for all libraries.
-    """
-    doing = f"making a pool of memory on GPU {ordinal}"
-    wanted = _cuda.CUmemPoolProps()
-    wanted.allocType = _cuda.CUmemAllocationType.CU_MEM_ALLOCATION_TYPE_PINNED
-    wanted.location.type = _cuda.CUmemLocationType.CU_MEM_LOCATION_TYPE_DEVICE
-    wanted.location.id = ordinal
-    pool = _ask(doing, "cuMemPoolCreate", wanted)
-    kept = _cuda.CUmemPool_attribute.CU_MEMPOOL_ATTR_RELEASE_THRESHOLD
-    _ask(doing, "cuMemPoolSetAttribute", pool, kept, _cuda.cuuint64_t(KEPT_BYTES))
-    return pool
-
-
-@contextmanager
-def scratch(queue: Queue, nbytes: int) -> Iterator[int]:
-    """Memory on the device for what is queued meanwhile, allocated and freed in the order of the stream."""
-    ordinal, stream = queue
-    doing, pools = f"allocating {nbytes} bytes on GPU {ordinal}", device(ordinal).has_pools
-    with current(ordinal):
-        if pools:
-            address = int(_ask(doing, "cuMemAllocFromPoolAsync", nbytes, _pool(ordinal), stream))
-        else:
-            address = int(_ask(doing, "cuMemAlloc", nbytes))
-    try:
-        yield address
-    finally:
-        with current(ordinal):
-            if pools:
-                _tell("cuMemFreeAsync", address, stream)
-            else:
-                drain(queue)
-                _tell("cuMemFree", address)
-
-
-@contextmanager
-def pinned(ordinal: int, nbytes: int) -> Iterator[int]:
-    """Memory of the host that the device copies from and to by itself. Its users are done with it at the end."""
-    with current(ordinal):
-        address = int(_ask(f"pinning {nbytes} bytes of host memory", "cuMemHostAlloc", nbytes, _PORTABLE))
-    try:
-        yield address
-    finally:
-        with current(ordinal):
-            _tell("cuMemFreeHost", address)
-
-
-def copy_to_device(queue: Queue, to: int, pinned_address: int, nbytes: int) -> None:
-    """Queue a copy from pinned memory."""
-    _copy("cuMemcpyHtoDAsync", queue, to, pinned_address, nbytes)
-
-
-def copy_to_host(queue: Queue, to: int, address: int, nbytes: int) -> None:
-    """Queue a copy to pinned memory."""
-    _copy("cuMemcpyDtoHAsync", queue, to, address, nbytes)
-
-
-def copy_on_device(queue: Queue, to: int, address: int, nbytes: int) -> None:
-    """Queue a copy within the device."""
-    _copy("cuMemcpyDtoDAsync", queue, to, address, nbytes)
-
-
-def _copy(function: str, queue: Queue, to: int, address: int, nbytes: int) -> None:
-    with current(queue.ordinal):
-        _ask(f"copying {nbytes} bytes, GPU {queue.ordinal}", function, to, address, nbytes, queue.stream)
+        ask(f"waiting for GPU {queue.ordinal}", "cuStreamSynchronize", queue.stream)

@@ -16,8 +16,9 @@ from ... import kernel_code
 from ...call.layout import Dim, Layout
 from ...ops import Op, finishing, reading
 from ..spec import Spec, across_rows, along_rows, operands_for, stored
-from .device import WARP, WIDEST
+from .device import WARP
 from .geometry import Geometry
+from .global_memory import WIDEST
 from .regimes.chunks import make_finish_chunks, make_fold_chunks
 from .regimes.columns import make_columns, make_finish_columns, make_fold_columns
 from .regimes.given import make_given_columns, make_given_rows, make_states

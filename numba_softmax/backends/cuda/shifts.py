@@ -14,7 +14,7 @@ from numba.core import types
 from ... import kernel_code
 from ...math.lanewise import Value, Vec, llvm_type
 from ...math.simd import Stored, raw_type, select
-from . import device
+from . import device, global_memory
 
 kernel_code.register()
 
@@ -27,7 +27,7 @@ def can_shift(stored: Stored, lanes: int) -> bool:
 def load_shifted(
     v: Vec, stored: Stored, row: Value, position: Value, count: Value, lane: Value, lanes: int, fill: int
 ) -> Value:
-    """The bits of the vector at a position of a row, as `device.load_raw` gives them.
+    """The bits of the vector at a position of a row, as `global_memory.load_raw` gives them.
 
     `row` is the address of the row's first element, `lane` the thread's number among the `lanes` that have parts side
     by side.
@@ -36,10 +36,10 @@ def load_shifted(
     offset, skipped = _offset(row, size, stored)
     here = row + position.cast(int64) * stored.bytes - offset.cast(int64)
     first = select(position == 0, skipped, 0)
-    own = device.load_raw(v, stored, here, count + skipped, size, True, fill, first)
+    own = global_memory.load_raw(v, stored, here, count + skipped, size, True, fill, first)
     at_end = lane == lanes - 1
     rest = select(at_end, count + skipped - v.lanes, 0)
-    beyond = _words(device.load_raw(v, stored, here + size, rest, size, True, fill))
+    beyond = _words(global_memory.load_raw(v, stored, here + size, rest, size, True, fill))
     own_words = _words(own)
     following = [select(at_end, b, device.from_next(w)) for b, w in zip(beyond, own_words, strict=True)]
     return _vector(raw_type(v, stored), _later(own_words + following, offset, stored))
@@ -58,12 +58,12 @@ def store_shifted(
     whole = ((lane > 0) | (skipped == 0)) & ((position > 0) | (skipped == 0)) & (count + skipped >= n)
     next_whole = (lane < lanes - 1) & (count + skipped >= 2 * n)
     with builder.if_then(whole.ir):
-        device.store_words(there - offset.cast(int64), aligned, stored, size)
+        global_memory.store_words(there - offset.cast(int64), aligned, stored, size)
     with builder.if_then(builder.not_((whole & next_whole).ir)):
         for i in range(n):
             moved = select(skipped + i < n, whole, next_whole)
             with builder.if_then(builder.and_(builder.not_(moved.ir), (count > i).ir)):
-                device.store_element(there, raw, i, stored)
+                global_memory.store_element(there, raw, i, stored)
 
 
 def _offset(row: Value, size: int, stored: Stored) -> tuple[Value, Value]:

@@ -19,7 +19,7 @@ from ....call.layout import Dim, Layout, layout_of_dims, order_in_memory
 from ....call.memory import stand_in
 from ....ops import Op, Operand
 from ... import cuda
-from .. import driver
+from .. import allocation, driver
 from ..driver import Queue
 
 SLICE_BYTES = 1 << 23
@@ -153,8 +153,8 @@ class Slot:
         self._box: Box | None = None  # what is being computed
         self._parts: list[ArraySlice] = []
         self._queue = resources.enter_context(driver.new_stream(ordinal))
-        self._gpu = [resources.enter_context(driver.scratch(self._queue, max(1, size))) for size in sizes]
-        self._pinned = [resources.enter_context(driver.pinned(ordinal, max(1, size))) for size in sizes]
+        self._gpu = [resources.enter_context(allocation.scratch(self._queue, max(1, size))) for size in sizes]
+        self._pinned = [resources.enter_context(allocation.pinned(ordinal, max(1, size))) for size in sizes]
         resources.callback(driver.drain, self._queue)  # it comes first when they are released
 
     def start(self, box: Box, addresses: tuple[int, ...], scale: float | None) -> None:
@@ -163,11 +163,11 @@ class Slot:
         for k, (side, part) in enumerate(zip(self._plan.sides, parts, strict=True)):
             if side.operand.read and part.nbytes:
                 np.copyto(side.in_slot(self._pinned[k], part), side.in_array(addresses[k], box.start, part))
-                driver.copy_to_device(queue, self._gpu[k], self._pinned[k], part.nbytes)
+                allocation.copy_to_device(queue, self._gpu[k], self._pinned[k], part.nbytes)
         self._plan.launch(box, parts, self._gpu, scale, queue)
         for k, (side, part) in enumerate(zip(self._plan.sides, parts, strict=True)):
             if side.operand.written and part.nbytes:
-                driver.copy_to_host(queue, self._pinned[k], self._gpu[k], part.nbytes)
+                allocation.copy_to_host(queue, self._pinned[k], self._gpu[k], part.nbytes)
         self._box, self._parts = box, parts
 
     def take_results(self, addresses: tuple[int, ...]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ....call.memory import ADDRESS, extent
-from .. import driver
+from .. import allocation, driver
 from ..driver import Queue
 from .libraries import View, library_of
 
@@ -111,8 +111,8 @@ class GpuCall:
 def _copied(queue: Queue, view: View) -> Iterator[int]:
     """The address of the first element in a copy of all the memory from an array's first byte to its last."""
     first, end = extent(view.shape, view.strides, view.dtype.itemsize)
-    with driver.scratch(queue, end - first) as copy:
-        driver.copy_on_device(queue, copy, view.address + first, end - first)
+    with allocation.scratch(queue, end - first) as copy:
+        allocation.copy_on_device(queue, copy, view.address + first, end - first)
         yield copy - first
 
 

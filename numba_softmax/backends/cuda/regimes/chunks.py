@@ -11,7 +11,7 @@ from ....math.folds import merge_states, only, present
 from ....math.lanewise import Value, Vec, lanewise
 from ....math.simd import Stored, from_memory, lane, like, select, splat
 from ...spec import Spec, make_scale
-from .. import device
+from .. import device, global_memory
 from ..access import Line
 from ..folding import Folding, State
 from ..geometry import Geometry
@@ -30,14 +30,16 @@ class Workspace:
     def load(self, workspace: Value, index: Value) -> State:
         """The state of a chunk by its number."""
         v, size, one = Vec(self._folding.number, 1), self._stored.bytes, device.integer(index, 1)
-        raws = (device.load_raw(v, self._stored, place, one, size, False) for place in self._places(workspace, index))
+        raws = (
+            global_memory.load_raw(v, self._stored, place, one, size, False) for place in self._places(workspace, index)
+        )
         return self._folding.restored([lane(from_memory(raw, self._stored, v), 0) for raw in raws])
 
     def store(self, workspace: Value, index: Value, state: State, here: Value) -> None:
         """Leave the state of a chunk, in one thread."""
         v, size, count = Vec(self._folding.number, 1), self._stored.bytes, here.cast(int32)
         for place, number in zip(self._places(workspace, index), only(state), strict=True):
-            device.store_raw(self._stored, place, splat(v, number), count, size, False, False)
+            global_memory.store_raw(self._stored, place, splat(v, number), count, size, False, False)
 
     def _places(self, workspace: Value, index: Value) -> list[Value]:
         size, there = self._stored.bytes, present(self._folding.fold.state, self._folding.two_parts)

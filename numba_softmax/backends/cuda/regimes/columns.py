@@ -17,7 +17,7 @@ from ....math.folds import Names, added, contributions, merge_states, only, pres
 from ....math.lanewise import Value, Vec, lanewise
 from ....math.simd import Stored, from_memory, larger, like, select, with_lane
 from ...spec import Spec, make_scale
-from .. import device
+from .. import device, global_memory
 from ..access import Access, Line, Numbers, Part
 from ..folding import Folding, Scale, State, Sums
 from ..geometry import Geometry
@@ -78,7 +78,9 @@ class ColumnAccess(Access):
         """The numbers of a thread's columns, as a vector."""
         g, stored, v = self.geometry, self.formats[i], Vec(float64, self.geometry.elements)
         if not self._apart(i):
-            return device.numbers(v, device.load_raw(v, stored, address, line.here, g.widths[i], g.ragged), stored)
+            return global_memory.numbers(
+                v, global_memory.load_raw(v, stored, address, line.here, g.widths[i], g.ragged), stored
+            )
         step = line.dims[(1 + len(self.formats)) * (g.row_dims - 1) + 1 + i]
         numbers = like(address, 0).cast(v)
         for k in range(g.elements):
@@ -91,7 +93,7 @@ class ColumnAccess(Access):
         g, count = self.geometry, select(here, line.here, 0)
         for i, numbers in zip(self.spec.row_results, results, strict=True):
             for address, v in zip(self._planes(line, i, self.formats[i]), numbers, strict=False):
-                device.store_raw(self.formats[i], address, v, count, g.widths[i], g.ragged, g.bfloat16)
+                global_memory.store_raw(self.formats[i], address, v, count, g.widths[i], g.ragged, g.bfloat16)
 
 
 class Ranks:
@@ -130,7 +132,7 @@ class Ranks:
         They lie there in pieces of 16 bytes: longer ones would have threads meet in the same banks.
         """
         g, number = self.geometry, self.folding.number
-        piece = min(g.elements, device.WIDEST // (number.bitwidth // 8))
+        piece = min(g.elements, global_memory.WIDEST // (number.bitwidth // 8))
         pieces, t = range(g.elements // piece), Vec(number, piece)
         rooms = [
             None if v is None else device.shared_memory(rank, name, number, g.threads * g.across * g.elements)
@@ -166,7 +168,7 @@ class ColumnWorkspace:
         """The states of a thread's columns in a chunk."""
         vec, stored, size = self._folding.vec, self._stored, self._stored.bytes
         raws = (
-            device.load_raw(vec, stored, place, line.here, size, True)
+            global_memory.load_raw(vec, stored, place, line.here, size, True)
             for place in self._places(workspace, line, c, row)
         )
         return self._folding.restored([from_memory(raw, stored, vec) for raw in raws])
@@ -176,7 +178,7 @@ class ColumnWorkspace:
         count = select(line.thread == 0, line.here, 0)
         places = self._places(workspace, line, place.chunk, place.row)
         for to, v in zip(places, only(state), strict=True):
-            device.store_raw(self._stored, to, v, count, self._stored.bytes, True, False)
+            global_memory.store_raw(self._stored, to, v, count, self._stored.bytes, True, False)
 
     def _places(self, workspace: Value, line: Line, c: Value, row: Value) -> list[Value]:
         there = present(self._folding.fold.state, self._folding.two_parts)
