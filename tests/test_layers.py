@@ -12,7 +12,16 @@ import numba_softmax
 
 PACKAGE = Path(numba_softmax.__file__).parent
 NUMBA, NUMPY = {"numba"}, {"numpy"}
-MATH = {"math.lanewise", "math.simd", "math.expmath", "math.pairs", "math.weights", "math.online", "math.folds"}
+MATH = {
+    "math.lanewise",
+    "math.simd",
+    "math.memory",
+    "math.expmath",
+    "math.pairs",
+    "math.weights",
+    "math.online",
+    "math.folds",
+}
 HOST_SIDE = {"backends.cuda.driver", "backends.cuda.allocation", "backends.cuda.interop.libraries"}
 
 # A module or a folder: what it may import of the package, and of other libraries.
@@ -80,13 +89,17 @@ ALLOWED = {
     "math.online": (MATH - {"math.online", "math.folds"}, NUMBA),
     "math.weights": ({"math.lanewise", "math.simd", "math.pairs", "math.expmath"}, NUMBA),
     "math.pairs": ({"math.lanewise", "math.simd"}, NUMBA),
+    "math.memory": ({"math.lanewise", "math.simd"}, {"numba", "llvmlite"}),
     "math.expmath": ({"math.lanewise", "math.simd", "math.pairs"}, NUMBA),
     "math.simd": ({"math.lanewise"}, {"numba", "llvmlite"}),
     "math.lanewise": (set(), {"numba", "llvmlite"}),
     "kernel_code": (set(), set()),
     "backends": (set(), set()),
     "backends.disk": (set(), {"numba", "llvmlite"}),
-    "backends.spec": ({"call.layout", "ops", "math.folds", "math.lanewise", "math.simd", "math.weights"}, NUMBA),
+    "backends.spec": (
+        {"call.layout", "ops", "math.folds", "math.lanewise", "math.simd", "math.memory", "math.weights"},
+        NUMBA,
+    ),
     "backends.cpu": (
         {"call.layout", "call.memory", "building", "ops", *MATH, "backends.cpu", "backends.disk", "backends.spec"},
         {"numba", "numpy", "llvmlite"},

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from numba_softmax.math import expmath, folds, online, simd, weights
+from numba_softmax.math import expmath, folds, memory, online, simd, weights
 from numba_softmax.math.lanewise import lanewise
 
 LANES, UP = 8, expmath.FLOAT64.up
-VEC, FLOAT64 = simd.Vec(numba.float64, LANES), simd.Stored("float64")
+VEC, FLOAT64 = simd.Vec(numba.float64, LANES), memory.Stored("float64")
 numbers = st.floats(-800, 800) | st.sampled_from([0.0, -math.inf, 1e300, -1e300])
 states = st.lists(numbers, max_size=6)
 
@@ -59,7 +59,7 @@ def block_by(fold):
         frame, unit = frame_of(m, None)
         sums = zero(VEC, m)
         for i in range(0, len(x), LANES):
-            v = simd.load(VEC, FLOAT64, x.ctypes.data + 8 * i)
+            v = memory.load(VEC, FLOAT64, x.ctypes.data + 8 * i)
             sums = add(sums, weights.weigh(v, frame, None), v, simd.splat(VEC, m), ())
         return state_of_sums(m, sums, unit)
 
@@ -73,17 +73,17 @@ FOLDS = [block_by(fold) for fold in (folds.ALL, folds.OTHERS)]
 def load_state(rows):
     """A state of LANES rows from three arrays."""
     return (
-        simd.load(VEC, FLOAT64, rows[0].ctypes.data),
-        simd.load(VEC, FLOAT64, rows[1].ctypes.data),
-        simd.load(VEC, FLOAT64, rows[2].ctypes.data),
+        memory.load(VEC, FLOAT64, rows[0].ctypes.data),
+        memory.load(VEC, FLOAT64, rows[1].ctypes.data),
+        memory.load(VEC, FLOAT64, rows[2].ctypes.data),
     )
 
 
 @numba.njit
 def store_state(rows, state):
-    simd.store(FLOAT64, rows[0].ctypes.data, state[0])
-    simd.store(FLOAT64, rows[1].ctypes.data, state[1])
-    simd.store(FLOAT64, rows[2].ctypes.data, state[2])
+    memory.store(FLOAT64, rows[0].ctypes.data, state[0])
+    memory.store(FLOAT64, rows[1].ctypes.data, state[1])
+    memory.store(FLOAT64, rows[2].ctypes.data, state[2])
 
 
 @numba.njit

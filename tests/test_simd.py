@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from naive import BFLOAT16
 
-from numba_softmax.math import simd
+from numba_softmax.math import memory, simd
 from numba_softmax.math.lanewise import lanewise
 
 LANES = 8
@@ -25,7 +25,7 @@ each_number = pytest.mark.parametrize("number", NUMBERS)
 
 
 def stored(name):
-    return simd.Stored(name.removeprefix(">"), swapped=name.startswith(">"))
+    return memory.Stored(name.removeprefix(">"), swapped=name.startswith(">"))
 
 
 def dtype_of(name):
@@ -35,22 +35,22 @@ def dtype_of(name):
 
 def lanewise_of(function, number, arity, result=None):
     """A jitted function that applies `function` to vectors from memory."""
-    vec, own, to = simd.Vec(NUMBERS[number], LANES), simd.Stored(number), simd.Stored(result or number)
+    vec, own, to = simd.Vec(NUMBERS[number], LANES), memory.Stored(number), memory.Stored(result or number)
     one = numba.njit(function)
 
     @numba.njit
     def run(a, b, c, out):
         for i in range(0, len(out), LANES):
-            x = simd.load(vec, own, a.ctypes.data + i * a.itemsize)
-            y = simd.load(vec, own, b.ctypes.data + i * b.itemsize)
-            z = simd.load(vec, own, c.ctypes.data + i * c.itemsize)
+            x = memory.load(vec, own, a.ctypes.data + i * a.itemsize)
+            y = memory.load(vec, own, b.ctypes.data + i * b.itemsize)
+            z = memory.load(vec, own, c.ctypes.data + i * c.itemsize)
             if arity == 1:
                 v = one(x)
             elif arity == 2:
                 v = one(x, y)
             else:
                 v = one(x, y, z)
-            simd.store(to, out.ctypes.data + i * out.itemsize, v)
+            memory.store(to, out.ctypes.data + i * out.itemsize, v)
 
     return run
 
@@ -156,7 +156,7 @@ def copier(number, source, target):
     @numba.njit
     def copy(a, out, count):
         for i in range(0, count, LANES):
-            simd.store(target, out + i * target_size, simd.load(vec, source, a + i * source_size))
+            memory.store(target, out + i * target_size, memory.load(vec, source, a + i * source_size))
 
     return lambda a, out: copy(a.ctypes.data, out.ctypes.data, len(a))
 
@@ -220,15 +220,15 @@ def test_rounding_to_16_bits_is_to_nearest_even(name):
 
 @pytest.mark.parametrize("name", ["float32", ">float32", "float16", "bfloat16", "float64", "int8", "bool"])
 def test_load_first_and_store_first_of_every_count(name):
-    vec, source, own = simd.Vec(numba.float32, LANES), stored(name), simd.Stored("float32")
+    vec, source, own = simd.Vec(numba.float32, LANES), stored(name), memory.Stored("float32")
 
     @numba.njit
     def load_first(a, out, count):
-        simd.store(own, out, simd.load_first(vec, source, a, count))
+        memory.store(own, out, memory.load_first(vec, source, a, count))
 
     @numba.njit
     def store_first(a, out, count):
-        simd.store_first(own, out, simd.load(vec, source, a), count)
+        memory.store_first(own, out, memory.load(vec, source, a), count)
 
     a = (np.arange(LANES) + 1).astype(dtype_of(name))
     for count in range(-1, LANES + 2):
@@ -241,11 +241,11 @@ def test_load_first_and_store_first_of_every_count(name):
 
 @pytest.mark.parametrize("lanes", [1, 2, 8, 16])
 def test_largest_lane(lanes):
-    vec, own = simd.Vec(numba.float32, lanes), simd.Stored("float32")
+    vec, own = simd.Vec(numba.float32, lanes), memory.Stored("float32")
 
     @numba.njit
     def largest(a):
-        return simd.largest_lane(simd.load(vec, own, a.ctypes.data))
+        return simd.largest_lane(memory.load(vec, own, a.ctypes.data))
 
     for i in range(lanes):
         a = np.linspace(-3, -2, lanes).astype(np.float32)
@@ -258,17 +258,17 @@ def test_largest_lane(lanes):
 
 @pytest.mark.parametrize(("number", "lanes"), [("float32", 16), ("float32", 4), ("float64", 8), ("int32", 2)])
 def test_transpose_is_a_transpose(number, lanes):
-    vec, own = simd.Vec(NUMBERS[number], lanes), simd.Stored(number)
+    vec, own = simd.Vec(NUMBERS[number], lanes), memory.Stored(number)
     size = own.bytes
 
     @lanewise
     def load_rows(address):
-        return tuple(simd.load(vec, own, address + i * lanes * size) for i in range(lanes))
+        return tuple(memory.load(vec, own, address + i * lanes * size) for i in range(lanes))
 
     @lanewise
     def store_rows(address, rows):
         for i, row in enumerate(rows):
-            simd.store(own, address + i * lanes * size, row)
+            memory.store(own, address + i * lanes * size, row)
 
     @numba.njit
     def transposed(a, out):
@@ -287,14 +287,14 @@ def test_transpose_is_a_transpose(number, lanes):
 
 @pytest.mark.parametrize("name", ["uint8", "uint32", "uint64"])
 def test_unsigned_numbers_are_compared_as_such(name):
-    number, own, truth = getattr(numba, name), simd.Stored(name), simd.Stored("bool")
+    number, own, truth = getattr(numba, name), memory.Stored(name), memory.Stored("bool")
     vec, dtype = simd.Vec(number, LANES), np.dtype(name)
 
     @numba.njit
     def run(a, b, larger, below):
-        x, y = simd.load(vec, own, a.ctypes.data), simd.load(vec, own, b.ctypes.data)
-        simd.store(own, larger.ctypes.data, simd.maximum(x, y))
-        simd.store(truth, below.ctypes.data, x < y)
+        x, y = memory.load(vec, own, a.ctypes.data), memory.load(vec, own, b.ctypes.data)
+        memory.store(own, larger.ctypes.data, simd.maximum(x, y))
+        memory.store(truth, below.ctypes.data, x < y)
 
     top = np.iinfo(dtype).max
     a, b = np.array([top, 0, 1, top, 5, 9, 0, top - 1], dtype), np.array([5, top, 1, top - 1, top, 3, 0, top], dtype)
@@ -320,7 +320,7 @@ def test_what_makes_no_sense_is_refused_in_words():
         (lambda: simd.Vec(numba.float64, 3), "lanes is 3: it must be a power of two"),
         (lambda: simd.Vec(numba.float64, 0), "lanes is 0"),
         (lambda: simd.Vec("float64", 2), "element is 'float64'"),
-        (lambda: simd.Stored("complex64"), "name is 'complex64'"),
+        (lambda: memory.Stored("complex64"), "name is 'complex64'"),
     ]:
         with pytest.raises((TypeError, ValueError), match=words):
             call()

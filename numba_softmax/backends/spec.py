@@ -11,7 +11,8 @@ from .. import kernel_code
 from ..call.layout import Layout
 from ..math.folds import stored_numbers
 from ..math.lanewise import lanewise
-from ..math.simd import Stored, convert, widen
+from ..math.memory import Stored
+from ..math.simd import convert, widen
 from ..math.weights import factor_of, softmax_of
 from ..ops.declare import Op, Operand
 

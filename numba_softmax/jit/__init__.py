@@ -55,8 +55,8 @@ True
 from __future__ import annotations
 
 from ..math.lanewise import Vec
+from ..math.memory import Stored, load, load_first, load_where, store, store_first, store_where
 from ..math.simd import (
-    Stored,
     bitcast,
     convert,
     divide,
@@ -65,15 +65,9 @@ from ..math.simd import (
     lane,
     largest_lane,
     like,
-    load,
-    load_first,
-    load_where,
     maximum,
     select,
     splat,
-    store,
-    store_first,
-    store_where,
     widen,
 )
 from . import scipy_special

@@ -12,7 +12,7 @@ from ..backends.cpu.layout import REDUCED_DIMS, ROW_DIMS, ROWS, STRIP, TABLE, N,
 from ..backends.spec import Spec
 from ..math.expmath import INF
 from ..math.lanewise import lanewise
-from ..math.simd import Stored, store
+from ..math.memory import Stored, store
 from .kernels import body_of, contiguous_row
 
 _INT64 = Stored("int64")

@@ -17,8 +17,9 @@ from ..backends.cpu.layout import words_of_one_row
 from ..backends.cpu.regimes.rows import make_row_functions
 from ..backends.spec import Spec, make_finisher, operands_for
 from ..math.lanewise import Value, lanewise
+from ..math.memory import store
 from ..math.pairs import inverse
-from ..math.simd import store, widen
+from ..math.simd import widen
 from ..ops import OPS
 
 STACK = 1 << 13

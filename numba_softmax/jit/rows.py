@@ -14,7 +14,7 @@ from numba.extending import intrinsic, overload
 from ..backends.cpu.basics import inlined, jit, release
 from ..backends.spec import Spec
 from ..math.lanewise import NEEDS_COMPILER
-from ..math.simd import Stored, load, store
+from ..math.memory import Stored, load, store
 from .kernels import contiguous_row, spec_of, strided_row, words_on_stack
 
 _FLOATS = (float32, float64)

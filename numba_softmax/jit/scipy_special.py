@@ -28,7 +28,7 @@ from numpy.exceptions import AxisError
 
 from ..backends.cpu.basics import jit
 from ..math.expmath import INF
-from ..math.simd import Stored, store
+from ..math.memory import Stored, store
 from .axes import Arrangement, are_axes, is_among, make_put_layout, make_rows_along_axes, words_for
 from .kernels import spec_of, words_on_stack
 from .rows import address_of, check_numbers, float_of, overload_on_cpu

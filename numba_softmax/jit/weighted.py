@@ -30,8 +30,9 @@ from ..backends.cpu.layout import ROWS, N, make_places, word
 from ..backends.spec import stored
 from ..math.expmath import INF, LOG2_E
 from ..math.lanewise import Vec, lanewise
+from ..math.memory import Stored, load, store
 from ..math.pairs import two_sum
-from ..math.simd import Stored, exchange, fma, halvings, lane, like, load, maximum, select, splat, store
+from ..math.simd import exchange, fma, halvings, lane, like, maximum, select, splat
 from .kernels import STACK, weights_on_stack
 from .pairs import FAR, exp_of_pair, log_of_pair, magnitude, nearest, power, split, two_product
 from .rows import address_of

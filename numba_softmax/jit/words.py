@@ -24,8 +24,9 @@ from ..backends.cpu.basics import jit, release
 from ..backends.cpu.layout import word
 from ..math.expmath import INF
 from ..math.lanewise import lanewise
+from ..math.memory import Stored, load, store
 from ..math.pairs import two_sum
-from ..math.simd import Stored, load, maximum, store
+from ..math.simd import maximum
 from .axes import put
 from .pairs import FAR, LN2, log_of_pair, nearest, split
 from .rows import address_of

@@ -1,22 +1,17 @@
-"""SIMD for Numba: what jitted code does with a `Vec`.
+"""SIMD for Numba: arithmetic, choices and exchanges of lanes on a `Vec`.
 
 A ``Vec(element, lanes)`` lives in SIMD registers. It has the arithmetic and
 comparison operators (a scalar operand is spread over the lanes) and the
-functions here: memory access with conversion from and to narrow, integer and
-byte-swapped formats (`Stored`), fused multiply-add, selection, reduction. Those
-that do not touch memory take plain floats as well. Addresses are integers.
+functions here, which take plain floats as well where that makes sense. How it comes from memory: `memory`.
 
->>> import numba, numpy as np
->>> from numba_softmax import simd
->>> f64x8, f64 = simd.Vec(numba.float64, 8), simd.Stored("float64")
+>>> import numba
+>>> from numba_softmax.math import simd
+>>> f64x4 = simd.Vec(numba.float64, 4)
 >>> @numba.njit
-... def double(x, y):
-...     v = simd.load(f64x8, f64, x.ctypes.data)
-...     simd.store(f64, y.ctypes.data, v + v)
->>> x, y = np.arange(8.0), np.empty(8)
->>> double(x, y)
->>> y
-array([ 0.,  2.,  4.,  6.,  8., 10., 12., 14.])
+... def largest_of(a, b):
+...     return simd.largest_lane(simd.maximum(simd.splat(f64x4, a), simd.splat(f64x4, b)))
+>>> largest_of(1.0, 2.0)
+2.0
 
 LLVM splits vectors that are wider than the machine's registers. Every operation
 is rounded lane by lane, so the bits of a result do not depend on that width.
@@ -25,7 +20,6 @@ is rounded lane by lane, so the bits of a result do not depend on that width.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from llvmlite import ir
 from numba.core import config, types
@@ -37,7 +31,6 @@ from .lanewise import (
     Vec,
     alike,
     call_llvm,
-    constant,
     element,
     lanewise,
     llvm_suffix,
@@ -49,37 +42,9 @@ from .lanewise import (
 kernel_code.register()
 
 __all__ = [
-    "Stored", "Vec", "bitcast", "convert", "divide", "exchange", "fence", "first_lanes", "fma", "lane",
-    "lanes_between", "largest_lane", "like", "load", "load_first", "load_where", "maximum", "prefetch",
-    "prefetch_to_write", "select", "splat", "store", "store_first", "store_where", "stream", "transpose",
-    "widen", "with_lane",
+    "Vec", "bitcast", "convert", "divide", "exchange", "first_lanes", "fma", "lane", "lanes_between", "largest_lane",
+    "like", "maximum", "select", "splat", "transpose", "widen", "with_lane",
 ]  # fmt: skip
-
-
-_NAMES = (
-    "bool", *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)),
-    "float16", "bfloat16", "float32", "float64",
-)  # fmt: skip
-
-
-class Stored(types.Type):
-    """How a number lies in memory; loads convert from it, stores to it.
-
-    Parameters
-    ----------
-    name : str
-        A NumPy dtype's name: a float, an integer, ``"bool"`` or ``"bfloat16"``.
-    swapped : bool
-        Whether its bytes are in the other order than the machine's.
-    """
-
-    def __init__(self, name: str, swapped: bool = False) -> None:
-        if name not in _NAMES:
-            raise ValueError(f"name is {name!r}: it must be one of {', '.join(_NAMES)}")
-        self.number, self.swapped = name, swapped
-        self.bits = 8 if name == "bool" else int(name.lstrip("abcdefghijklmnopqrstuvwxyz"))
-        self.bytes = self.bits // 8
-        super().__init__(f"Stored({name}{', swapped' if swapped else ''})")
 
 
 # ------------------------------------------------------------------- arithmetic
@@ -94,7 +59,14 @@ def fma(a, b, c):
 
 def has_fma(v: Value) -> bool:
     """True where `fma` rounds once, on the machine that code is emitted for."""
-    return _has(v, "+fma")
+    return machine_has(v, "+fma")
+
+
+def machine_has(value: Value, feature: str) -> bool:
+    """True where the machine that code is emitted for has this feature of x86, or is no x86."""
+    on_x86 = value.builder.module.triple.startswith(("x86", "i386", "i686"))
+    features = get_host_cpu_features() if config.CPU_FEATURES is None else config.CPU_FEATURES
+    return not on_x86 or feature in features.split(",")
 
 
 @lanewise
@@ -254,189 +226,3 @@ def transpose(vectors):
                 rows[i] = a.emit(a.type, builder.shuffle_vector(a.ir, b.ir, upper))
                 rows[i ^ step] = a.emit(a.type, builder.shuffle_vector(a.ir, b.ir, lower))
     return tuple(rows)
-
-
-# ----------------------------------------------------------------------- memory
-
-
-def _pointer(address: Value, to: ir.Type) -> ir.Value:
-    return address.builder.inttoptr(address.ir, to.as_pointer())
-
-
-def raw_type(v: types.Type, stored: Stored) -> types.Type:
-    """The integers that hold the bits of a `v` in memory."""
-    return with_element(v, types.Integer.from_bitwidth(stored.bits, signed=not stored.number.startswith("u")))
-
-
-@lanewise
-def load(v, stored, address):
-    """The `v`, a Vec or a number type, that lies at `address` as `stored`."""
-    raw = raw_type(v, stored)
-    loaded = address.builder.load(_pointer(address, llvm_type(raw)), align=1)
-    return from_memory(address.emit(raw, loaded), stored, v)
-
-
-@lanewise
-def load_where(mask, v, stored, address):
-    """The lanes of a `v` at `address` where `mask` is set; the others are zero and are not read."""
-    raw = raw_type(v, stored)
-    t = llvm_type(raw)
-    loaded = call_llvm(
-        address.builder, f"llvm.masked.load.{llvm_suffix(t)}.p0", t,
-        _pointer(address, t), ir.IntType(32)(1), mask.ir, constant(t, 0),
-    )  # fmt: skip
-    return from_memory(address.emit(raw, loaded), stored, v)
-
-
-@lanewise
-def load_first(v, stored, address, count):
-    """The first `count` lanes of a `v` at `address`; the others are zero and are not read."""
-    return load_where(first_lanes(v, count), v, stored, address)
-
-
-@lanewise
-def store(stored, address, value):
-    """Write `value` to `address` as `stored`."""
-    raw = to_memory(value, stored)
-    value.builder.store(raw.ir, _pointer(address, raw.ir.type), align=1)
-
-
-@lanewise
-def store_where(mask, stored, address, value):
-    """Write the lanes of `value` where `mask` is set to `address` as `stored`."""
-    raw = to_memory(value, stored)
-    t = raw.ir.type
-    call_llvm(
-        value.builder, f"llvm.masked.store.{llvm_suffix(t)}.p0", ir.VoidType(),
-        raw.ir, _pointer(address, t), ir.IntType(32)(1), mask.ir,
-    )  # fmt: skip
-
-
-@lanewise
-def store_first(stored, address, value, count):
-    """Write the first `count` lanes of `value` to `address` as `stored`."""
-    store_where(first_lanes(value.type, count), stored, address, value)
-
-
-@lanewise
-def stream(stored, address, value):
-    """Write `value` past the caches to `address`, a multiple of the vector's size; see `fence`."""
-    raw = to_memory(value, stored)
-    written = value.builder.store(raw.ir, _pointer(address, raw.ir.type), align=value.type.lanes * stored.bytes)
-    written.set_metadata("nontemporal", value.builder.module.add_metadata([ir.IntType(32)(1)]))
-
-
-@lanewise
-def prefetch(address):
-    """Ask for the cache line at `address`, which need not be one that can be read."""
-    _ask(address, 0)
-
-
-@lanewise
-def prefetch_to_write(address):
-    """`prefetch` of a line that is to be written."""
-    _ask(address, 1)
-
-
-def _ask(address: Value, writes: int) -> None:
-    number = ir.IntType(32)
-    pointer = _pointer(address, ir.IntType(8))
-    call_llvm(address.builder, "llvm.prefetch.p0", ir.VoidType(), pointer, number(writes), number(3), number(1))
-
-
-@lanewise
-def fence(address):
-    """Order streamed stores (to `address`, or anywhere) before whatever follows."""
-    address.builder.fence("seq_cst")
-
-
-def from_memory(raw: Value, stored: Stored, v: types.Type) -> Value:
-    """Raw integers, as they came from memory, as a `v`."""
-    if stored.swapped and stored.bits > 8:
-        raw = _swap_bytes(raw)
-    name = stored.number
-    if isinstance(element(v), types.Boolean):
-        return raw != 0
-    if name == "bool":
-        return (raw != 0).cast(v)
-    if "int" in name:
-        return raw.cast(v)
-    if name == "bfloat16":
-        bits = raw.cast(with_element(v, types.int32)) << 16
-        return convert(v, bitcast(with_element(v, types.float32), bits))
-    if name == "float16" and not _has_float16(raw):
-        return convert(v, _float32_from_half(raw))
-    return convert(v, bitcast(with_element(v, _float_of(stored.bits)), raw))
-
-
-def to_memory(value: Value, stored: Stored) -> Value:
-    """Floats as the raw integers that go to memory, rounded to nearest even."""
-    raw = raw_type(value.type, stored)
-    if stored.number == "bool":
-        result = (value if isinstance(element(value.type), types.Boolean) else value != 0).cast(raw)
-    elif "int" in stored.number:
-        result = value.cast(raw)
-    elif stored.number == "bfloat16":
-        value = convert(types.float32, value)
-        bits = bitcast(with_element(value.type, types.int32), value)
-        lowest_kept = _shift_right(bits, 16) & 1
-        # A NaN's bits may all be in the part that is cut off.
-        rounded = select(value != value, bits | 0x00400000, bits + (lowest_kept + 0x7FFF))
-        result = _shift_right(rounded, 16).cast(raw)
-    else:
-        if stored.bits == 16:  # by way of float32: no machine rounds float64 to float16 at once
-            value = convert(types.float32, value)
-        if stored.bits == 16 and not _has_float16(value):
-            result = _half_from_float32(value).cast(raw)
-        else:
-            result = bitcast(raw, convert(_float_of(stored.bits), value))
-    return _swap_bytes(result) if stored.swapped else result
-
-
-def _has_float16(value: Value) -> bool:
-    """Whether the machine converts float16: x86 without F16C would call functions that Numba's kernels cannot find."""
-    return _has(value, "+f16c")
-
-
-def _has(value: Value, feature: str) -> bool:
-    """True where the machine that code is emitted for has this feature of x86, or is no x86."""
-    on_x86 = value.builder.module.triple.startswith(("x86", "i386", "i686"))
-    features = get_host_cpu_features() if config.CPU_FEATURES is None else config.CPU_FEATURES
-    return not on_x86 or feature in features.split(",")
-
-
-def _float32_from_half(raw: Value) -> Value:
-    """The float32 of the bits of float16 numbers, by integers and one exact product."""
-    bits = raw.cast(with_element(raw.type, types.int32))
-    magnitude = (bits & 0x7FFF) << 13
-    number = bitcast(with_element(raw.type, types.float32), magnitude) * 2.0**112  # the exponents' biases differ
-    widened = bitcast(bits.type, number)
-    special = select((bits & 0x7C00) == 0x7C00, widened | 0x7F800000, widened)
-    return bitcast(number.type, special | ((bits & 0x8000) << 16))
-
-
-def _half_from_float32(value: Value) -> Value:
-    """The bits of float32 numbers rounded to float16, to nearest even, as int32."""
-    bits = bitcast(with_element(value.type, types.int32), value)
-    sign = _shift_right(bits, 16) & 0x8000
-    magnitude = bits & 0x7FFFFFFF
-    # A subnormal float16 is a multiple of 2**-24: adding 1/2 rounds to those, and leaves the multiple in the low bits.
-    half = bitcast(magnitude.type, bitcast(value.type, magnitude) + 0.5) - 0x3F000000
-    odd = _shift_right(magnitude, 13) & 1
-    normal = _shift_right(magnitude - 0x37FFF001 + odd, 13)  # the biases' difference, less what rounds
-    finite = select(magnitude < 0x38800000, half, normal)
-    infinite = select(magnitude > 0x7F800000, 0x7E00, like(magnitude, 0x7C00))
-    return select(magnitude < 0x477FF000, finite, infinite) | sign
-
-
-def _float_of(bits: int) -> Any:
-    return {16: types.float16, 32: types.float32, 64: types.float64}[bits]
-
-
-def _shift_right(v: Value, bits: int) -> Value:
-    return v.emit(v.type, v.builder.lshr(v.ir, constant(v.ir.type, bits)))
-
-
-def _swap_bytes(raw: Value) -> Value:
-    t = raw.ir.type
-    return raw.emit(raw.type, call_llvm(raw.builder, f"llvm.bswap.{llvm_suffix(t)}", t, raw.ir))

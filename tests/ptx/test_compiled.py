@@ -9,6 +9,7 @@ import pytest
 
 from numba_softmax.math import simd
 from numba_softmax.math.expmath import exp_pair, exp_parts, rounded, top_of
+from numba_softmax.math.memory import Stored, load, store
 
 from . import LaunchError, Memory, parse, run
 
@@ -120,15 +121,15 @@ def test_functions_that_are_not_inlined_are_called(cc):
 @pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize("lanes", [1, 4])
 def test_vectors_compute_the_same_bits_as_on_the_cpu(dtype, lanes):
-    number, stored = FLOATS[dtype], simd.Stored(np.dtype(dtype).name)
+    number, stored = FLOATS[dtype], Stored(np.dtype(dtype).name)
     v = simd.Vec(number, lanes) if lanes > 1 else number
     size = np.dtype(dtype).itemsize
 
     def of_address(x, out):
-        d = simd.load(v, stored, x)
+        d = load(v, stored, x)
         top, _ = top_of(simd.like(d, -0.5), None)
         hi, _ = exp_pair(simd.widen(d), None)
-        simd.store(stored, out, rounded(exp_parts(d, None, top)) + simd.convert(number, hi))
+        store(stored, out, rounded(exp_parts(d, None, top)) + simd.convert(number, hi))
 
     on_gpu, on_cpu = cuda.jit(device=True)(of_address), numba.njit(of_address)
 

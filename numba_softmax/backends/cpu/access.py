@@ -11,20 +11,8 @@ from numba import types
 from ... import kernel_code
 from ...math.expmath import INF
 from ...math.lanewise import Value, lanewise
-from ...math.simd import (
-    Stored,
-    Vec,
-    convert,
-    first_lanes,
-    load,
-    load_first,
-    prefetch,
-    prefetch_to_write,
-    select,
-    store,
-    store_first,
-    stream,
-)
+from ...math.memory import Stored, load, load_first, prefetch, prefetch_to_write, store, store_first, stream
+from ...math.simd import Vec, convert, first_lanes, select
 from ...math.weights import narrow_frame_of, narrow_weigh, weigh
 from ..spec import Spec, make_finisher
 from .basics import BOOL, VECTOR_BYTES, inlined, lanes_of, own_format

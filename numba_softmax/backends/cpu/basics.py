@@ -7,7 +7,7 @@ import functools
 from numba import int64, njit, types
 
 from ... import kernel_code
-from ...math.simd import Stored
+from ...math.memory import Stored
 
 kernel_code.register()
 

@@ -17,7 +17,8 @@ from ... import kernel_code
 from ...math.expmath import INF, float_format, rounded
 from ...math.folds import sum_lanes
 from ...math.lanewise import lanewise
-from ...math.simd import Stored, Vec, largest_lane, maximum, splat, store
+from ...math.memory import Stored, store
+from ...math.simd import Vec, largest_lane, maximum, splat
 from ...math.weights import shift_of
 from ..spec import Spec, make_finisher
 from .access import make_access, make_lines, weights_for

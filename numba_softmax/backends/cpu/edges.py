@@ -11,7 +11,8 @@ from numba import float64, types
 from ... import kernel_code
 from ...math.expmath import INF
 from ...math.lanewise import Value, Vec, lanewise
-from ...math.simd import either, lane, lanes_between, load, load_where, select, store, store_where, stream, with_lane
+from ...math.memory import load, load_where, store, store_where, stream
+from ...math.simd import either, lane, lanes_between, select, with_lane
 from ..spec import Spec
 from .basics import BOOL, inlined, lanes_of
 from .layout import ROWS, STRIP, make_places, word

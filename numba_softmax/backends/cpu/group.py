@@ -18,8 +18,9 @@ from ...math import online
 from ...math.expmath import INF
 from ...math.folds import merge_lanes, only, present, restored
 from ...math.lanewise import lanewise
+from ...math.memory import load, store
 from ...math.pairs import inverse, over
-from ...math.simd import Vec, convert, lane, like, load, splat, store, widen
+from ...math.simd import Vec, convert, lane, like, splat, widen
 from ...math.weights import widen_scale
 from ..spec import Spec, make_finisher
 from .access import weights_for

@@ -17,7 +17,8 @@ from numba import float64, int64, types, uint8
 from ... import kernel_code
 from ...call.layout import Layout
 from ...math.lanewise import lanewise
-from ...math.simd import Stored, like, load, store
+from ...math.memory import Stored, load, store
+from ...math.simd import like
 from ..spec import Spec
 from .basics import BLOCK, inlined, jit, own_format
 

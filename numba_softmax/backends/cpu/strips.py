@@ -26,8 +26,9 @@ from ...math import online
 from ...math.expmath import float_format, rounded
 from ...math.folds import added, merge_states, only, present, restored, widened, without_up
 from ...math.lanewise import lanewise
+from ...math.memory import load, prefetch, prefetch_to_write, store
 from ...math.pairs import inverse, over
-from ...math.simd import Vec, convert, like, load, prefetch, prefetch_to_write, store, widen
+from ...math.simd import Vec, convert, like, widen
 from ...math.weights import shift_of, widen_scale
 from ..spec import Spec, make_finisher
 from .access import weights_for

@@ -14,7 +14,8 @@ from numba import float64, int32, int64
 from ... import kernel_code
 from ...math.expmath import INF
 from ...math.lanewise import Value, Vec
-from ...math.simd import Stored, first_lanes, lane, like, select, splat
+from ...math.memory import Stored
+from ...math.simd import first_lanes, lane, like, select, splat
 from ..spec import Spec
 from . import device, global_memory
 from .geometry import Geometry

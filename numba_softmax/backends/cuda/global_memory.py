@@ -7,7 +7,8 @@ from numba.core import types
 
 from ... import kernel_code
 from ...math.lanewise import Value, Vec, constant, llvm_type
-from ...math.simd import Stored, convert, from_memory, lane, raw_type, to_memory
+from ...math.memory import Stored, from_memory, raw_type, to_memory
+from ...math.simd import convert, lane
 
 kernel_code.register()
 

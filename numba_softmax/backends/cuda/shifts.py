@@ -13,7 +13,8 @@ from numba.core import types
 
 from ... import kernel_code
 from ...math.lanewise import Value, Vec, llvm_type
-from ...math.simd import Stored, raw_type, select
+from ...math.memory import Stored, raw_type
+from ...math.simd import select
 from . import device, global_memory
 
 kernel_code.register()

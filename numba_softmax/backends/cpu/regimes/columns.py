@@ -19,7 +19,8 @@ import numpy as np
 from .... import kernel_code
 from ....math.expmath import INF
 from ....math.lanewise import lanewise
-from ....math.simd import Vec, fence, maximum, prefetch, splat
+from ....math.memory import fence, prefetch
+from ....math.simd import Vec, maximum, splat
 from ...spec import Spec, make_scale
 from ..basics import BLOCK, CHUNK, GROUP, VECTOR_BYTES, aligned_address, inlined, jit, lanes_of, release
 from ..edges import make_edges, make_strip_at

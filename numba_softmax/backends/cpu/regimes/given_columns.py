@@ -12,7 +12,7 @@ import numpy as np
 from .... import kernel_code
 from ....math.expmath import rounded
 from ....math.lanewise import lanewise
-from ....math.simd import fence
+from ....math.memory import fence
 from ...spec import Spec, make_finisher, make_scale
 from ..access import weights_for
 from ..basics import CHUNK, VECTOR_BYTES, aligned_address, inlined, jit, lanes_of, release

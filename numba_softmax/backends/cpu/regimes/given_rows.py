@@ -15,8 +15,9 @@ from .... import kernel_code
 from ....math import online
 from ....math.folds import from_stored
 from ....math.lanewise import lanewise
+from ....math.memory import fence
 from ....math.pairs import over
-from ....math.simd import convert, fence
+from ....math.simd import convert
 from ...spec import Spec, make_finisher, make_scale
 from ..access import weights_for
 from ..basics import AHEAD, BLOCK, VECTOR_BYTES, aligned_address, jit, release

@@ -22,8 +22,9 @@ from .... import kernel_code
 from ....math import online
 from ....math.folds import merge_states, only, present, restored
 from ....math.lanewise import lanewise
+from ....math.memory import fence, load, store
 from ....math.pairs import over
-from ....math.simd import convert, fence, load, store, widen
+from ....math.simd import convert, widen
 from ....math.weights import widen_scale
 from ...spec import Spec, make_finisher, make_scale
 from ..access import weights_for

@@ -19,7 +19,8 @@ from numba import float64, types
 from .... import kernel_code
 from ....math.expmath import INF
 from ....math.lanewise import Value, Vec, lanewise
-from ....math.simd import like, load_first, maximum, select, splat, store_first
+from ....math.memory import load_first, store_first
+from ....math.simd import like, maximum, select, splat
 from ...spec import Spec, make_scale
 from ..basics import BOOL, FLOAT64, VECTOR_BYTES, aligned_address, inlined, jit, lanes_of, own_format, release
 from ..edges import make_edges

@@ -20,7 +20,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .... import kernel_code
-from ....math.simd import fence
+from ....math.memory import fence
 from ...spec import Spec, make_scale
 from ..basics import AHEAD, BLOCK, GROUP, VECTOR_BYTES, aligned_address, inlined, jit, lanes_of, own_format, release
 from ..blocks import make_blocks

@@ -17,7 +17,8 @@ from numba import types
 from .... import kernel_code
 from ....math.expmath import INF
 from ....math.lanewise import Vec, lanewise
-from ....math.simd import first_lanes, like, load_first, maximum, select, splat, store_first, transpose
+from ....math.memory import load_first, store_first
+from ....math.simd import first_lanes, like, maximum, select, splat, transpose
 from ...spec import Spec, make_scale
 from ..basics import BOOL, VECTOR_BYTES, aligned_address, inlined, jit, lanes_of, release
 from ..edges import make_edges

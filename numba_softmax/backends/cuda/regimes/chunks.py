@@ -9,7 +9,8 @@ from numba import int32, int64
 from .... import kernel_code
 from ....math.folds import merge_states, only, present
 from ....math.lanewise import Value, Vec, lanewise
-from ....math.simd import Stored, from_memory, lane, like, select, splat
+from ....math.memory import Stored, from_memory
+from ....math.simd import lane, like, select, splat
 from ...spec import Spec, make_scale
 from .. import device, global_memory
 from ..access import Line

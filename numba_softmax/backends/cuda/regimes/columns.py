@@ -15,7 +15,8 @@ from numba import float64, int32, int64
 from .... import kernel_code
 from ....math.folds import Names, added, contributions, merge_states, only, present
 from ....math.lanewise import Value, Vec, lanewise
-from ....math.simd import Stored, from_memory, larger, like, select, with_lane
+from ....math.memory import Stored, from_memory
+from ....math.simd import larger, like, select, with_lane
 from ...spec import Spec, make_scale
 from .. import device, global_memory
 from ..access import Access, Line, Numbers, Part

@@ -9,7 +9,8 @@ from numba import int32, int64
 
 from .... import kernel_code
 from ....math.lanewise import Value, lanewise
-from ....math.simd import like, raw_type, select
+from ....math.memory import raw_type
+from ....math.simd import like, select
 from ...spec import Spec, make_scale
 from .. import device
 from ..access import Access, Line, Part
