@@ -8,6 +8,7 @@ from typing import Literal
 
 from ..backends.cpu import STRIP_BYTES, WIDEST_STRIP
 from ..backends.cpu.basics import BLOCK, VECTOR_BYTES, inlined, jit, lanes_of
+from ..backends.cpu.edges import strip_width, strips_in
 from ..backends.cpu.layout import REDUCED_DIMS, ROW_DIMS, ROWS, STRIP, TABLE, N, make_places, word
 from ..backends.spec import Spec
 from ..math.expmath import INF
@@ -148,6 +149,7 @@ def make_rows_along_axes(spec: Spec, arrangement: Arrangement) -> Callable:
 def _make_rows_across(spec: Spec) -> Callable:
     columns, lanes, last_row_dim = body_of("columns", spec), lanes_of(spec.number), make_places(2).last_row_dim
     y_format, y_size = spec.formats[1], spec.sizes[1]
+    width_of, count_strips = inlined(strip_width), inlined(strips_in)
 
     @jit
     def rows_across(x, y, layout):
@@ -156,10 +158,8 @@ def _make_rows_across(spec: Spec) -> Callable:
             for i in range(rows):
                 store(y_format, y + i * y_size, -INF)
             return
-        vectors = -(-inner // lanes)
-        widest = min(WIDEST_STRIP, max(1, STRIP_BYTES // (min(n, BLOCK) * VECTOR_BYTES)))
-        strip = -(-vectors // -(-vectors // widest))
+        strip = width_of(inner, min(WIDEST_STRIP, STRIP_BYTES // (min(n, BLOCK) * VECTOR_BYTES)), lanes, False)
         put(layout, STRIP, strip)
-        columns(x, y, layout, 0, rows // inner * -(-vectors // strip))
+        columns(x, y, layout, 0, rows // inner * count_strips(inner, strip, lanes, False))
 
     return rows_across

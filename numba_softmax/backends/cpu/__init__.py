@@ -14,7 +14,7 @@ from ...ops import Op
 from ..spec import Spec, across_rows, along_rows, needs_float64, operands_for, sign_and_factor
 from .basics import BLOCK, CHUNK, VECTOR_BYTES, lanes_of
 from .caches import second_cache
-from .edges import strips_in
+from .edges import strip_width, strips_in
 from .kernels import REGIMES, SPLIT, STREAMED, serial_kernel, split_kernel, threaded_kernel
 from .layout import layout_words
 from .regimes.states import STATE_LANES
@@ -111,7 +111,7 @@ def _plan(spec: Spec, layout: Layout, along: bool, across: bool, streams: bool) 
     line = VECTOR_BYTES * tiles_of(spec)  # bytes of a vector's elements in all tiles
 
     def strips(widest: int, streaming: bool) -> tuple[int, int]:
-        strip = _strip(inner, min(WIDEST_STRIP, widest), lanes, streaming)
+        strip = strip_width(inner, min(WIDEST_STRIP, widest), lanes, streaming)
         return strip, layout.rows // inner * strips_in(inner, strip, lanes, streaming)
 
     if across and (n == 1 or not along):  # rows of one element are both
@@ -135,14 +135,8 @@ def _plan_of_given(spec: Spec, layout: Layout, along: bool, across: bool, stream
     if not across or (layout.n > 1 and along):
         return ("given_rows" if along else "given_gathered"), 0, layout.rows * chunks
     inner = layout.row_dims[-1][0]
-    strip = _strip(inner, WIDEST_STRIP, lanes, streams)
+    strip = strip_width(inner, WIDEST_STRIP, lanes, streams)
     return "given_columns", strip, layout.rows // inner * strips_in(inner, strip, lanes, streams) * chunks
-
-
-def _strip(inner: int, widest: int, lanes: int, streaming: bool) -> int:
-    """The width of strips, in vectors: at most the widest, at least one, and all about the same."""
-    vectors = strips_in(inner, 1, lanes, streaming)
-    return math.ceil(vectors / math.ceil(vectors / max(1, widest)))
 
 
 def _streamed(spec: Spec, layout: Layout) -> int | None:

@@ -159,6 +159,13 @@ def strips_in(inner: int, strip: int, lanes: int, streaming: bool) -> int:
     return -(-(inner + (lanes - 1 if streaming else 0)) // (strip * lanes))
 
 
+def strip_width(inner: int, widest: int, lanes: int, streaming: bool) -> int:
+    """The width of strips, in vectors: at most the widest, at least one, and all about the same."""
+    vectors = -(-(inner + (lanes - 1 if streaming else 0)) // lanes)
+    strips = -(-vectors // max(1, widest))
+    return -(-vectors // strips)
+
+
 def make_strip_at(spec: Spec) -> Callable:
     """A jitted function: where strip number `index` is.
 
