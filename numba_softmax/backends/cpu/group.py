@@ -8,8 +8,8 @@ kind of number.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
 
 from numba import float64
 
@@ -17,7 +17,7 @@ from ... import kernel_code
 from ...math import online
 from ...math.expmath import INF
 from ...math.folds import merge_lanes, only, present, restored
-from ...math.lanewise import lanewise
+from ...math.lanewise import Value, lanewise
 from ...math.memory import load, store
 from ...math.pairs import inverse, over
 from ...math.simd import Vec, convert, lane, like, splat, widen
@@ -51,95 +51,107 @@ class Group(NamedTuple):
     against_at: Callable  # (room, i) -> the maximum that its weights are to be taken against
 
 
+class _Memory:
+    """The lines of a group: where they are, and what lies there. It is there while a kernel is compiled."""
+
+    def __init__(self, spec: Spec) -> None:
+        self.spec, self.fold, self.vec = spec, spec.op.fold, Vec(float64, GROUP)
+        self.finisher, self.unit_of = make_finisher(spec), weights_for(spec).unit_of
+        lines = iter(range(0, 1 << 16, LINE))
+        self.m_at, self.against_at = next(lines), next(lines)
+        self.sums_at = [next(lines) for there in present(self.fold.sums, spec.two_parts) if there]
+        self.finisher_at = [next(lines) for _ in range(self.finisher.numbers)]
+        self.inputs_at = [[next(lines) for _ in range(spec.operands[i].numbers)] for i in spec.row_inputs]
+        self.results_at = [[next(lines) for _ in range(spec.operands[i].numbers)] for i in spec.row_results]
+        self.nbytes = next(lines)
+
+    def keep(self, at: Value, lines: Iterable[int], numbers: Iterable[Value]) -> None:
+        """Put a number, or a vector of them, into each line."""
+        for line, number in zip(lines, numbers, strict=False):
+            store(FLOAT64, at + line, widen(number))
+
+    def get(self, room: Value, lines: Iterable[int]) -> tuple[Value, ...]:
+        """The vectors of all blocks' numbers."""
+        return tuple(load(self.vec, FLOAT64, room + line) for line in lines)
+
+    def get_one(self, room: Value, i: Value, lines: Iterable[int]) -> tuple[Value, ...]:
+        """The numbers of a block."""
+        return tuple(load(float64, FLOAT64, room + i * 8 + line) for line in lines)
+
+    def maxima(self, room: Value) -> Value:
+        """The blocks' maxima."""
+        return self.get(room, [self.m_at])[0]
+
+    def sums(self, room: Value) -> tuple[Any, ...]:
+        """The sums of all blocks."""
+        return restored(self.fold.sums, self.spec.two_parts, self.get(room, self.sums_at))
+
+    def states(self, room: Value, scale: Any) -> tuple[Any, ...]:
+        """The states of all blocks."""
+        m = self.maxima(room)
+        return self.fold.block_state(m, self.sums(room), self.unit_of(m, scale))
+
+    def state(self, room: Value, scale: Any) -> tuple[Any, ...]:
+        """The state of the one row of all blocks, in every lane."""
+        return merge_lanes(self.fold, self.states(room, scale), widen_scale(scale))
+
+    def row(self, room: Value) -> tuple[Any, ...]:
+        """The numbers of all blocks' rows."""
+        return tuple(self.get(room, lines) for lines in self.inputs_at)
+
+    def prepare(self, room: Value, share: Any, state: Any) -> None:
+        """Keep what results are made with."""
+        self.keep(room, self.finisher_at, self.finisher.prepare(share, state, self.row(room)))
+
+
 @functools.cache
 def make_group(spec: Spec) -> Group:
     """The functions for a kernel's fold and results."""
-    op, number, vec, fold = spec.op, spec.number, Vec(float64, GROUP), spec.op.fold
-    finisher, unit_of, row_numbers = make_finisher(spec), weights_for(spec).unit_of, make_row_numbers(spec)
-    counts = [spec.operands[i].numbers for i in spec.row_inputs]
-    results = [spec.operands[i].numbers for i in spec.row_results]
-
-    lines = iter(range(0, 1 << 16, LINE))
-    m_at, against_at = next(lines), next(lines)
-    sums_at = [next(lines) for there in present(fold.sums, spec.two_parts) if there]
-    finisher_at = [next(lines) for _ in range(finisher.numbers)]
-    inputs_at = [[next(lines) for _ in range(count)] for count in counts]
-    results_at = [[next(lines) for _ in range(count)] for count in results]
-
-    def keep(at, value):
-        store(FLOAT64, at, widen(value))
-
-    def get(at):
-        return load(vec, FLOAT64, at)
-
-    def number_at(room, i, line):
-        return load(float64, FLOAT64, room + i * 8 + line)
-
-    def sums_of(room):
-        return restored(fold.sums, spec.two_parts, [get(room + line) for line in sums_at])
-
-    def row_of(room):
-        return tuple(tuple(get(room + line) for line in lines) for lines in inputs_at)
-
-    def states_of(room, scale):
-        m = get(room + m_at)
-        return fold.block_state(m, sums_of(room), unit_of(m, scale))
-
-    def keep_prepared(room, prepared):
-        for line, value in zip(finisher_at, prepared, strict=True):
-            keep(room + line, value)
+    op, number, memory, row_numbers = spec.op, spec.number, _Memory(spec), make_row_numbers(spec)
 
     @lanewise
     def clear(room):
-        zero = splat(vec, like(room, 0).cast(float64))
-        store(FLOAT64, room + m_at, like(zero, -INF))
-        for line in sums_at:
-            store(FLOAT64, room + line, zero)
+        zero = splat(memory.vec, like(room, 0).cast(float64))
+        memory.keep(room, [memory.m_at], [like(zero, -INF)])
+        memory.keep(room, memory.sums_at, [zero] * len(memory.sums_at))
 
     @lanewise
     def keep_sums(room, i, m, sums):
-        keep(room + i * 8 + m_at, m)
-        for line, value in zip(sums_at, only(sums), strict=True):
-            keep(room + i * 8 + line, value)
+        memory.keep(room + i * 8, [memory.m_at, *memory.sums_at], [m, *only(sums)])
 
     @lanewise
     def keep_row(room, i, at, layout):
-        for lines, numbers in zip(inputs_at, row_numbers.load(at, layout), strict=True):
-            for line, value in zip(lines, numbers, strict=True):
-                keep(room + i * 8 + line, value)
+        for lines, numbers in zip(memory.inputs_at, row_numbers.load(at, layout), strict=True):
+            memory.keep(room + i * 8, lines, numbers)
 
     @lanewise
     def prepare_rows(room, scale):
-        share = inverse(*sums_of(room)[:2]) if spec.of_softmax else None
-        keep_prepared(room, finisher.prepare(share, states_of(room, scale), row_of(room)))
-        keep(room + against_at, get(room + m_at))
+        share = inverse(*memory.sums(room)[:2]) if spec.of_softmax else None
+        memory.prepare(room, share, memory.states(room, scale))
+        memory.keep(room, [memory.against_at], [memory.maxima(room)])
 
     @lanewise
     def prepare_blocks(room, scale):
-        m, state = get(room + m_at), merge_lanes(fold, states_of(room, scale), widen_scale(scale))
-        share = None
+        m, state, share = memory.maxima(room), memory.state(room, scale), None
         if spec.of_softmax:
             m, share = online.rescaled_share(m, state, widen_scale(scale))
-            share = over(share, unit_of(m, scale))
-        keep_prepared(room, finisher.prepare(share, state, row_of(room)))
-        keep(room + against_at, m)
+            share = over(share, memory.unit_of(m, scale))
+        memory.prepare(room, share, state)
+        memory.keep(room, [memory.against_at], [m])
 
     @lanewise
     def reduce_rows(room, scale):
-        numbers = op.rows(states_of(room, scale), row_of(room), widen_scale(scale))
-        for lines, values in zip(results_at, numbers, strict=True):
-            for line, value in zip(lines, values, strict=False):
-                keep(room + line, value)
+        numbers = op.rows(memory.states(room, scale), memory.row(room), widen_scale(scale))
+        for lines, values in zip(memory.results_at, numbers, strict=True):
+            memory.keep(room, lines, values)
 
     @lanewise
     def store_row(room, i, at, layout):
-        numbers = tuple(tuple(number_at(room, i, line) for line in lines) for lines in results_at)
-        row_numbers.store(at, layout, numbers)
+        row_numbers.store(at, layout, [memory.get_one(room, i, lines) for lines in memory.results_at])
 
     @lanewise
     def state_of_blocks(room, scale):
-        state = merge_lanes(fold, states_of(room, scale), widen_scale(scale))
-        return tuple(None if v is None else lane(v, 0) for v in state)
+        return tuple(None if v is None else lane(v, 0) for v in memory.state(room, scale))
 
     @lanewise
     def reduce_blocks(room, at, layout, scale):
@@ -147,18 +159,18 @@ def make_group(spec: Spec) -> Group:
         row_numbers.store(at, layout, op.rows(state, row_numbers.load(at, layout), widen_scale(scale)))
 
     @lanewise
-    def finisher_of(room, i):
-        return tuple(convert(number, number_at(room, i, line)) for line in finisher_at)
+    def finisher_at(room, i):
+        return tuple(convert(number, v) for v in memory.get_one(room, i, memory.finisher_at))
 
     @lanewise
-    def maximum_of(room, i):
-        return number_at(room, i, m_at)
+    def maximum_at(room, i):
+        return memory.get_one(room, i, [memory.m_at])[0]
 
     @lanewise
-    def against_of(room, i):
-        return convert(number, number_at(room, i, against_at))
+    def against_at(room, i):
+        return convert(number, memory.get_one(room, i, [memory.against_at])[0])
 
     return Group(
-        next(lines), clear, keep_sums, keep_row, prepare_rows, prepare_blocks, reduce_rows, store_row, reduce_blocks,
-        state_of_blocks, finisher_of, maximum_of, against_of,
+        memory.nbytes, clear, keep_sums, keep_row, prepare_rows, prepare_blocks, reduce_rows, store_row, reduce_blocks,
+        state_of_blocks, finisher_at, maximum_at, against_at,
     )  # fmt: skip
