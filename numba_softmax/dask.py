@@ -257,7 +257,7 @@ def _states(work: Work, inputs: Inputs) -> da.Array:
     x, axes, softmax = inputs.x, work.axes, OPS["softmax"]
     op = softmax if folding(work.op) == folding(softmax) else work.op
     options: dict[str, Any] = {"op": op, "scale": work.scale, "dtype": work.state_dtype}
-    others = (pair for o, pair in zip(op.inputs[1:], inputs.others, strict=True) if o.per == "element")
+    others = inputs.others if op is work.op else ()
     states = da.blockwise(
         functools.partial(_fold, axes=axes, **options), (x.ndim, *inputs.every), x, inputs.every, *inputs.mask,
         *itertools.chain(*others), token=f"{op.name}-fold", dtype=FLOAT64, new_axes={x.ndim: _count(work)},

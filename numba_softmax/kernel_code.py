@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import sys
-from types import CodeType
+from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
 _registered: list[tuple[str, CodeType]] = []
@@ -35,6 +35,31 @@ def digest(module: str) -> str:
         if _backend_of(name) in (None, _backend_of(module))
     }
     return hashlib.sha256(repr(sorted(parts)).encode()).hexdigest()
+
+
+@functools.cache
+def digest_of(op: Any) -> str:
+    """A hash of what an op is made of: its fields, and the code of all functions among them.
+
+    Functions of registered modules go by their names. What others refer to counts too, wherever it was defined.
+    """
+    return hashlib.sha256(repr(_described(op, ())).encode()).hexdigest()
+
+
+def _described(value: Any, within: tuple[Any, ...]) -> Any:
+    """An op's field as what `repr` tells apart; `within` are the functions that refer to it."""
+    if isinstance(value, tuple):
+        return type(value).__name__, *(_described(field, within) for field in value)
+    if not isinstance(value, FunctionType) or value in within:
+        return repr(value) if not callable(value) else getattr(value, "__qualname__", repr(value))
+    inside = (*within, value)
+    code, cells = value.__code__, [cell.cell_contents for cell in value.__closure__ or ()]
+    names = [name for name in code.co_names if name in value.__globals__]
+    if value.__module__ in {name for name, _ in _registered}:
+        names = []
+    used = [value.__globals__[name] for name in names]
+    referred = [_described(v, inside) for v in (*cells, *used, value.__defaults__) if not isinstance(v, ModuleType)]
+    return value.__qualname__, _comparable(code), referred
 
 
 def _backend_of(module: str) -> str | None:

@@ -93,7 +93,7 @@ def ptx_of(kernel, target):
     """A kernel in PTX: compiled, or where another worker has left it."""
     if PTX_FOLDER not in os.environ:
         return kernels.compile_kernel(kernel, target).ptx
-    name = repr((kernel.regime, kernel.spec.op.name, kernel.spec[1:], kernel[2:], target))
+    name = f"{kernel.name}{target}"
     path = Path(os.environ[PTX_FOLDER], hashlib.sha256(name.encode()).hexdigest())
     if not path.exists():
         beside = path.with_suffix(f".{os.getpid()}")

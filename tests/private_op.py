@@ -3,7 +3,6 @@ row's softmax `p`, a second array of elements `v` and a number `t` a row."""
 
 import numpy as np
 
-from numba_softmax import kernel_code
 from numba_softmax.math import online
 from numba_softmax.math.expmath import float_format, rounded
 from numba_softmax.math.folds import ALL
@@ -11,8 +10,6 @@ from numba_softmax.math.lanewise import lanewise
 from numba_softmax.math.pairs import over
 from numba_softmax.math.simd import convert, fma, like, splat
 from numba_softmax.ops.declare import WHERE, Elements, Op, Operand, X, result, row_result
-
-kernel_code.register()
 
 
 @lanewise
@@ -32,7 +29,9 @@ def closed(sums):
 
 @lanewise
 def block_state(m, sums, unit):
-    return *ALL.block_state(m, sums[:2], unit), over((sums[2], None), unit)[0]
+    total, total_lo, moment = sums
+    moment_lo = None if total_lo is None else like(moment, 0.0)  # else float64 would have 46 bits
+    return *ALL.block_state(m, (total, total_lo), unit), over((moment, moment_lo), unit)[0]
 
 
 @lanewise
@@ -43,7 +42,7 @@ def identity(zero, zero_lo):
 @lanewise
 def rescaled(state, m, scale):
     *rest, ones = ALL.rescaled(state[:3], m, scale)
-    return *rest, state[3] * online.rescale_factor(state[0], m, scale, None)[0], ones
+    return *rest, state[3] * online.rescale_factor(state[0], m, scale, state[2])[0], ones
 
 
 @lanewise
@@ -51,9 +50,9 @@ def state_of(m, rest, rest_lo, moment, ones):
     return *ALL.state_of(m, rest, rest_lo, ones), moment * (1.0 / float_format(m.type).up)
 
 
-MOMENT = ALL._replace(
+MOMENT = ALL.extended(
     sums=(*ALL.sums, "moment"), state=(*ALL.state, "moment"), zero=zero, add=add, closed=closed,
-    block_state=block_state, identity=identity, rescaled=rescaled, state_of=state_of, merge=None, single=None,
+    block_state=block_state, identity=identity, rescaled=rescaled, state_of=state_of,
 )  # fmt: skip
 
 TILT = Op(

@@ -311,7 +311,7 @@ def test_an_interrupt_leaves_nothing(file, tmp_path, monkeypatch):
 def test_a_signal_leaves_nothing(name, file, tmp_path):
     code = f"""
 import os, signal, sys
-from numba_softmax import mapped
+from numba_softmax.streaming import mapped
 from numba_softmax.cli import main
 signal.signal(signal.SIGINT, signal.default_int_handler)  # it is ignored below a job in the background
 mapped.compute = lambda *_, **__: os.kill(os.getpid(), signal.{name})

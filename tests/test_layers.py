@@ -84,6 +84,7 @@ ALLOWED = {
     "call.layout": ({"ops"}, NUMPY),
     "building": (set(), {"numba", "llvmlite"}),
     "ops": (MATH | {"ops"}, NUMBA),
+    "simd": ({"math.simd", "math.memory"}, set()),
     "math": (set(), set()),
     "math.folds": (MATH - {"math.folds"}, NUMBA),
     "math.online": (MATH - {"math.online", "math.folds"}, NUMBA),

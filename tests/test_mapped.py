@@ -249,7 +249,7 @@ def test_an_interrupt_in_the_middle_of_a_file_leaves_nothing(tmp_path):
     np.save(path, np.zeros((1 << 14, 1 << 10), np.float32))
     code = """
 import signal, sys, time
-from numba_softmax import mapped
+from numba_softmax.streaming import mapped
 from numba_softmax.cli import main
 signal.signal(signal.SIGINT, signal.default_int_handler)
 mapped.SLAB, compute = 1 << 20, mapped.compute

@@ -21,7 +21,7 @@ from numba_softmax.call.row_states import RowStates, block_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-MASKED = TILT.masked
+MASKED = TILT.results[0].masked
 
 
 def tilt(x, v, t, axis=-1, **options):

@@ -7,7 +7,7 @@ import pytest
 from naive import same_bits
 from test_private_op_host import arrays, assert_right, some, tilt
 
-from numba_softmax import mapped
+from numba_softmax.streaming import mapped
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -35,6 +35,11 @@ class Spec(NamedTuple):
     streaming: bool = False  # write past the caches
 
     @property
+    def name(self) -> str:
+        """The name that kernels on disk go by: it says all that they are made for."""
+        return f"{self.op.name}:{kernel_code.digest_of(self.op)}:{self[1:]!r}"
+
+    @property
     def number(self) -> Any:
         """The type to compute in."""
         formats = {o.format for o in self.operands if o.kind == "number"}
@@ -52,6 +57,16 @@ class Spec(NamedTuple):
         return self.number is float64
 
     @property
+    def writes_elements(self) -> bool:
+        """Whether there are results an element."""
+        return self.op.elements is not None
+
+    @property
+    def writes_rows(self) -> bool:
+        """Whether there are results a row."""
+        return self.op.rows is not None
+
+    @property
     def of_softmax(self) -> bool:
         """Whether results an element are made of softmax."""
         return self.op.elements is not None and self.op.elements.of_softmax
@@ -66,23 +81,23 @@ class Spec(NamedTuple):
         """The bytes of each operand's numbers."""
         return tuple(f.bytes for f in self.formats)
 
-    def _where(self, condition: Callable[[Operand], bool]) -> tuple[int, ...]:
+    def _which(self, condition: Callable[[Operand], bool]) -> tuple[int, ...]:
         return tuple(i for i, o in enumerate(self.operands) if condition(o))
 
     @property
-    def elements(self) -> tuple[int, ...]:
+    def element_inputs(self) -> tuple[int, ...]:
         """Which operands are read an element, without the mask; the first one is folded."""
-        return self._where(lambda o: o.per == "element" and o.kind == "number" and o.read)
+        return self._which(lambda o: o.per == "element" and o.kind == "number" and o.read)
 
     @property
-    def results(self) -> tuple[int, ...]:
+    def element_results(self) -> tuple[int, ...]:
         """Which operands are written an element."""
-        return self._where(lambda o: o.per == "element" and o.written)
+        return self._which(lambda o: o.per == "element" and o.written)
 
     @property
     def row_inputs(self) -> tuple[int, ...]:
         """Which operands are read a row, without the state that a kernel begins with."""
-        return tuple(i for i in self._where(lambda o: o.per == "row" and o.read) if i != self.state)
+        return tuple(i for i in self._which(lambda o: o.per == "row" and o.read) if i != self.state)
 
     @property
     def row_reads(self) -> tuple[int, ...]:
@@ -92,12 +107,12 @@ class Spec(NamedTuple):
     @property
     def row_results(self) -> tuple[int, ...]:
         """Which operands are written a row."""
-        return self._where(lambda o: o.per == "row" and o.written)
+        return self._which(lambda o: o.per == "row" and o.written)
 
     @property
     def mask(self) -> int | None:
         """Which operand is the mask."""
-        return next(iter(self._where(lambda o: o.kind == "mask")), None)
+        return next(iter(self._which(lambda o: o.kind == "mask")), None)
 
     @property
     def masked(self) -> bool:
@@ -107,7 +122,7 @@ class Spec(NamedTuple):
     @property
     def state(self) -> int | None:
         """Which operand has the state that a kernel begins with, where it folds none: the first one that is read."""
-        return next(iter(self._where(lambda o: o.kind == "state" and o.read)), None)
+        return next(iter(self._which(lambda o: o.kind == "state" and o.read)), None)
 
 
 def stored(name: str) -> Stored:
@@ -202,7 +217,10 @@ def make_finisher(spec: Spec) -> Finisher:
     elements, number = spec.op.elements, spec.number
     if elements is None:
         return Finisher(0, lambda share, state, row: (), lambda v, others, prepared, scale, down: (), False)
+    if elements.of_softmax and spec.op.fold.counts:
+        raise TypeError(f"{spec.op.name} makes softmax of weights: its fold has to sum all of them, as ALL does")
     factors = (1 if spec.narrow else 2) if elements.of_softmax else 0
+    zero_where_masked = elements.finish is None and all(spec.operands[i].masked == 0.0 for i in spec.element_results)
 
     @lanewise
     def prepare(share, state, row):
@@ -216,4 +234,4 @@ def make_finisher(spec: Spec) -> Finisher:
             v = v if down is None else v * down
         return (v,) if elements.finish is None else elements.finish(v, others, prepared[factors:], scale)
 
-    return Finisher(factors + elements.numbers, prepare, results, not (factors and elements.finish is None))
+    return Finisher(factors + elements.numbers, prepare, results, not (factors and zero_where_masked))

@@ -1,7 +1,7 @@
 """Adapters: what a call that is written once for all memory asks of the array `x` and of its library.
 
 Calls on arrays of other libraries than NumPy, and states that outlive a call, see arrays through an `Adapter` alone:
-a `HostCall`, or `backends.cuda.streams.GpuCall`.
+a `HostCall`, or `backends.cuda.interop.streams.GpuCall`.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..ops import OPS, Op, Operand
+from ..ops import OPS, WHERE, Op, Operand, X
 from .arguments import as_output_dtype, check_input_dtype, check_out
 from .devices import backend_named
 from .layout import BOOL, Form, bound, layout_of, strides_in_c_order, strides_with_reduced
@@ -17,7 +17,7 @@ from .overlap import Meeting, meetings_of, overlap_distances
 from .request import axes_and_results, check_written
 
 
-class Plan(NamedTuple):
+class LaunchPlan(NamedTuple):
     """All that is known of a launch before memory is looked at."""
 
     launch: Callable  # computes it, as `devices` describes
@@ -26,7 +26,7 @@ class Plan(NamedTuple):
 
 
 @functools.lru_cache(maxsize=4096)
-def plan_launch(op: Op, backend_name: str | None, axes: tuple[int, ...], masked: bool, *forms: tuple) -> Plan:
+def plan_launch(op: Op, backend_name: str | None, axes: tuple[int, ...], masked: bool, *forms: tuple) -> LaunchPlan:
     """The plan of an op on operands of these forms: shape, dtype and strides of each.
 
     All those of elements have one shape, to which the axes belong; those of rows have it without the axes, or with
@@ -47,11 +47,11 @@ def plan_launch(op: Op, backend_name: str | None, axes: tuple[int, ...], masked:
         for o, form in zip(operands, of_rows, strict=True)
     ]
     launch = backend_named(backend_name).launcher_for(op, layout_of(operands, shape, axes, strides))
-    return Plan(launch, tuple(operands), meetings_of(operands, of_rows))
+    return LaunchPlan(launch, tuple(operands), meetings_of(operands, of_rows))
 
 
 @functools.lru_cache(maxsize=4096)
-def plan_views(op: Op, backend_name: str | None, axis: Any, keepdims: bool, masked: bool, *views: tuple) -> Plan:
+def plan_views(op: Op, backend_name: str | None, axis: Any, keepdims: bool, masked: bool, *views: tuple) -> LaunchPlan:
     """The plan of a call on arrays, in the order of the operands: `plan_launch`, once they are found to be right.
 
     Of each array it takes shape, dtype, strides, and whether it can be written to.
@@ -71,7 +71,7 @@ Operation = tuple[str, Any, bool, str | None]
 A plain tuple, since one is made in each call: a class with names takes 0.2 us more, a tenth of a small call.
 """
 
-PLAIN = frozenset(name for name, op in OPS.items() if len(op.operands) == 3)
+PLAIN = frozenset(name for name, op in OPS.items() if len(op.operands) == 3 and op.operands[:2] == (X, WHERE))
 """The ops of elements, a mask and one result."""
 
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..ops import Op, Operand
+from ..ops import WHERE, Op, Operand
 from .arguments import as_axes, as_output_dtype, as_scale, check_input_dtype, check_out, shapes_of_rows
 
 Shape = tuple[int, ...]
@@ -27,7 +27,7 @@ class Request(NamedTuple):
     out: Any = None  # of an op with several results, a tuple
     device: Any = None
     stream: Any = None
-    others: tuple[Any, ...] = ()  # the op's inputs after `x`
+    others: tuple[Any, ...] = ()  # the op's inputs after `x`, in the order of its operands
 
 
 Results = tuple[tuple[Operand, Shape], ...]
@@ -42,6 +42,7 @@ def checked(
     Of `x` shape and dtype matter. `written` are views of arrays for the results; None stands for new ones.
     """
     check_input_dtype(x.dtype)
+    check_inputs(request.op, request.where, request.others)
     axes, results = axes_and_results(request.op, as_axes(request.axis, len(x.shape)), request.keepdims, tuple(x.shape))
     scale = as_scale(request.scale)
     if written is not None:
@@ -61,6 +62,15 @@ def axes_and_results(op: Op, axis: Any, keepdims: bool, shape: Shape) -> tuple[t
 def as_tuple(out: Any, op: Op) -> tuple[Any, ...]:
     """The arrays for results, of which the caller gives one, or a tuple of as many as the op has."""
     return out if isinstance(out, tuple) and len(op.results) > 1 else (out,)
+
+
+def check_inputs(op: Op, where: Any, others: Sequence[Any]) -> None:
+    """Refuse a mask, or further inputs, that the op does not take, and fewer than it needs."""
+    names = [o.name for o in op.inputs[1:]]
+    if len(others) != len(names):
+        raise TypeError(f"{op.name} reads {' and '.join(names) or 'nothing'} beside x: it got {len(others)} arrays")
+    if where is not None and WHERE not in op.operands:
+        raise TypeError(f"{op.name} takes no mask: leave where out")
 
 
 def check_written(arrays: Sequence[tuple], results: Sequence[tuple[Operand, Shape]]) -> None:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..math.folds import stored_numbers
-from ..ops import STATE_OPS, Op, finishing, folding, identity, merging, moving, reading
+from ..ops import STATE_OPS, Op, finishing, folding, identity, merging, moving, reading, summing
 from .adapters import Adapter, adapter_for, user_arrays, view_of_input, views_of_inputs
 from .arguments import as_output_dtype
 from .layout import order_of_rows
@@ -31,7 +31,7 @@ class Block(NamedTuple):
     adapter: Adapter  # its `x` are the elements
     axes: tuple[int, ...]  # those of a row
     where: Any = None
-    others: Sequence[Any] = ()  # the op's inputs after `x`: those for elements come first
+    others: Sequence[Any] = ()  # the op's inputs after `x`
 
     def views(self, op: Op) -> list[Any]:
         """The views of what an op reads, in the order of its operands."""
@@ -65,7 +65,8 @@ class RowStates:
     def fold(self, block: Block) -> None:
         """Fold a block into the states."""
         op, adapter = folding(self.op), block.adapter
-        views = block.views(op)
+        of_elements = [a for o, a in zip(self.op.inputs[1:], block.others, strict=True) if o.per == "element"]
+        views = block._replace(others=of_elements).views(op)
         if 0 not in adapter.x.shape:
             elements = views if block.where is None else views[:-1]
             made = self._laid_out_as(adapter, block.axes, tuple([view.strides for view in elements]))
@@ -99,7 +100,7 @@ class RowStates:
 
     def sums(self) -> Any:
         """The sum of each row's exponentials."""
-        return self._read(STATE_OPS["l"], FLOAT64, ())
+        return self._read(summing(self.op), FLOAT64, ())
 
     def _read(self, op: Op, dtype: np.dtype, others: Sequence[Any]) -> Any:
         adapter, rest = adapter_for(self.numbers, "the state"), iter(others)

@@ -14,7 +14,7 @@ from .host_libraries import is_foreign
 from .memory import FORM_AND_WRITEABLE, address_of
 from .overlap import needs_copies, needs_temporary
 from .plan import PLAIN, Operation, plan_call, plan_views
-from .request import as_tuple, axes_and_results
+from .request import as_tuple, axes_and_results, check_inputs
 
 
 def call(request: tuple) -> Any:
@@ -95,6 +95,7 @@ def _call_by_adapter(request: tuple, adapter: Adapter, backend_name: str | None)
     """The results of a request on the array of an adapter."""
     op, _, axis, where, scale, keepdims, dtype, out, _, _, others = request
     x = adapter.x
+    check_inputs(op, where, others)
     if type(axis) is not int:
         axis = as_axes(axis, len(x.shape))
     views = [x]
@@ -111,10 +112,8 @@ def _call_by_adapter(request: tuple, adapter: Adapter, backend_name: str | None)
             array, view = adapter.empty_like(y_dtype) if o.per == "element" else adapter.empty(shape, y_dtype)
             arrays.append(array)
             views.append(view)
-    elif type(out) is tuple:
-        views += map(adapter.out, as_tuple(out, op))
     else:
-        views.append(adapter.out(out))
+        views += map(adapter.out, as_tuple(out, op))
     plan = plan_views(op, backend_name, axis, keepdims, where is not None, *map(FORM_AND_WRITEABLE, views))
     if out is None:
         adapter.run(plan.launch, views, scale, ())

@@ -38,15 +38,19 @@ class Fold(NamedTuple):
     state: tuple[str, ...]
     frame_of: Callable  # (m, scale) -> the frame of a block for `weigh`, and the weights' unit
     zero: Callable  # (v, number) -> the sums of nothing, of the type v; of the number only its type counts
-    add: Callable  # (sums, weight, x, m, others) -> the sums with one more element
+    add: Callable  # (sums, weight, x, m, others) -> the sums with one more element; m is 0 where the maximum is -inf
     closed: Callable  # (sums) -> the sums as numbers that can be added to those of other lanes
     block_state: Callable  # (m, sums, unit) -> the state of a block; its sums come without `up`
-    identity: Callable  # (zero, zero_lo) -> the state of nothing
-    rescaled: Callable  # (state, m, scale) -> what it adds to sums of the maximum m, times `up`; see `online.rescaled`
-    state_of: Callable  # (m, *sums) -> the state that these sums make
+    identity: Callable  # (zero, zero_lo) -> the state of nothing, like `zero`; `zero_lo` is None without second parts
+    rescaled: Callable  # (state, m, scale) -> its numbers but `m` at the maximum m, times `up`; last, the 1 of its own
+    state_of: Callable  # (m, *sums of these) -> the state that they make, without `up`
     merge: Callable | None = None  # (a, b, scale) -> two states together; None: by `rescaled` and `state_of`
     counts: tuple[str, ...] = ()  # which of the last sums are integers: their order does not matter
     single: Callable | None = None  # (weight) -> the closed sums of one element, where there is a shorter way
+
+    def extended(self, **changes: Any) -> Fold:
+        """The fold with more sums and numbers; what is only right for these here goes."""
+        return self._replace(merge=None, single=None, **changes)
 
 
 @lanewise

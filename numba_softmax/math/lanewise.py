@@ -230,6 +230,9 @@ class Value:
     def __ne__(self, other: object) -> Value:  # type: ignore[override]
         return self._compare("!=", other)
 
+    def __bool__(self) -> bool:
+        raise TypingError(f"{self!r} is not known while a kernel is compiled: choose by select, not by if")
+
     __hash__ = None  # type: ignore[assignment]
 
 

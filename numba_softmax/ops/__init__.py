@@ -5,23 +5,21 @@ and what its results are made of.
 """
 
 from .. import kernel_code
-from .declare import WHERE, Elements, Op, Operand
+from .declare import WHERE, Elements, Op, Operand, X
 from .log_softmax import LOG_SOFTMAX
 from .logsumexp import LOGSUMEXP
 from .softmax import SOFTMAX
-from .states import NUMBER_OPS, finishing, folding, identity, merging, moving, reading
+from .states import NUMBER_OPS, finishing, folding, identity, merging, moving, reading, summing
 
 kernel_code.register()
 
 __all__ = [
-    "OPS", "STATE_OPS", "WHERE", "Elements", "Op", "Operand", "finishing", "folding", "identity", "merging", "moving",
-    "reading",
+    "OPS", "STATE_OPS", "WHERE", "Elements", "Op", "Operand", "X", "finishing", "folding", "identity", "merging",
+    "moving", "reading", "summing",
 ]  # fmt: skip
 
 OPS = {op.name: op for op in (SOFTMAX, LOG_SOFTMAX, LOGSUMEXP)}
 """The public functions."""
 
-STATE_OPS = {
-    op.name: op for op in (folding(SOFTMAX), merging(SOFTMAX), identity(SOFTMAX), moving(SOFTMAX))
-} | NUMBER_OPS
+STATE_OPS = NUMBER_OPS | {op.name: op for op in (m(SOFTMAX) for m in (folding, merging, identity, moving, summing))}
 """What is asked of states that outlive a call, besides results."""

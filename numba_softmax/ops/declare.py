@@ -1,8 +1,9 @@
 """How an op is declared: its operands, its fold, and what its results are made of.
 
-All functions of an op are `lanewise`. `number` is the type to compute in; `scale` is None or as in
-`numba_softmax.math.weights`. An element that is not to count, masked or beyond the row's end, reads as -inf where it is
-folded, and as 0 in all other operands.
+All functions of an op are `lanewise`: they run once, while a kernel is compiled, on `Value` objects. So they choose by
+`simd.select`, not by ``if``, and compute with the functions of `numba_softmax.math`. `number` is the type to compute
+in; `scale` is None or as in `numba_softmax.math.weights`. An element that is not to count, masked or beyond the row's
+end, reads as -inf where it is folded, and as 0 in `others` there; its result is replaced.
 """
 
 from __future__ import annotations
@@ -37,17 +38,21 @@ class Operand(NamedTuple):
 class Elements(NamedTuple):
     """Results an element: made of the row's softmax, or of its elements."""
 
-    of_softmax: bool
+    of_softmax: bool  # then the fold sums all weights, as `ALL` does
     prepare: Callable | None = None  # (number, state, row) -> what `finish` needs of a row, `numbers` numbers
     finish: Callable | None = None  # (v, others, prepared, scale) -> a tuple of results; None: they are the softmax
     numbers: int = 0
 
 
 class Op(NamedTuple):
-    """An operation. `row` are the numbers of the operands that are read once a row, a tuple for each, in float64."""
+    """An operation.
+
+    `row` are the numbers of the operands that are read a row, a tuple for each, and `state` is a tuple too: on the CPU
+    in float64, on CUDA in the type to compute in. A row without a weight, masked or of -inf alone, has a `rest` of -1.
+    """
 
     name: str
-    operands: tuple[Operand, ...]  # the first one that is read an element is folded; `others` are the further ones
+    operands: tuple[Operand, ...]  # `X`, which is folded, then what else is read, then results
     fold: Fold
     elements: Elements | None = None
     rows: Callable | None = None  # (state, row, scale) -> results a row: for each operand a tuple of numbers, or more
@@ -55,11 +60,6 @@ class Op(NamedTuple):
 
     def __hash__(self) -> int:
         return hash(self.name)  # in a third of the time that all of it would take
-
-    @property
-    def masked(self) -> float:
-        """The first result where the mask is False."""
-        return next((o.masked for o in self.operands if o.written), 0.0)
 
     @property
     def inputs(self) -> tuple[Operand, ...]:

@@ -24,7 +24,7 @@ NUMBER = Operand("number", "row", format="float64")
 
 def lasting(fold: Fold) -> Fold:
     """The fold of states that outlive a call: its states are precise for all results."""
-    return OTHERS if fold is ALL else fold
+    return OTHERS if fold == ALL else fold
 
 
 @functools.cache
@@ -90,6 +90,12 @@ def reading(op: Op) -> Op:
     return op._replace(operands=(STATE, *operands), elements=None)
 
 
+@functools.cache
+def summing(op: Op) -> Op:
+    """The op that gives the sums of states, in one part."""
+    return Op(_name("l", op), (STATE, row_result()), lasting(op.fold), rows=finish_l, takes_scale=False)
+
+
 def _name(name: str, op: Op) -> str:
     return name if lasting(op.fold) is OTHERS else f"{name} of {op.name}"
 
@@ -120,7 +126,6 @@ NUMBER_OPS = {
     for op in (
         Op("copy", (NUMBER, row_result()), OTHERS, rows=finish_copy),
         Op("m", (NUMBER, row_result()), OTHERS, rows=finish_m),
-        Op("l", (STATE, row_result()), OTHERS, rows=finish_l, takes_scale=False),
     )
 }
-"""What is asked of single numbers of states, and of their sums."""
+"""What is asked of single numbers of states."""

@@ -96,7 +96,7 @@ def _entry_point(kernel: Callable) -> Callable:
 def plan(op: Op, layout: Layout, scaled: bool, in_float64: bool, streams: bool) -> Plan:
     """Choose the kernel. All of them give the same bits where more than one could serve."""
     spec = Spec(op, layout.operands, scaled, in_float64, False)
-    if not spec.elements:
+    if not spec.element_inputs:
         inner = layout.row_dims[-1][0]
         tasks = layout.rows // inner * strips_in(inner, 1, STATE_LANES, False)
         return Plan("states", spec, tasks, layout, 0)
@@ -144,9 +144,9 @@ def _streamed(spec: Spec, layout: Layout) -> int | None:
 
     It lies at whole multiples of its numbers' size.
     """
-    if len(spec.results) != 1:
+    if len(spec.element_results) != 1:
         return None
-    (y,) = spec.results
+    (y,) = spec.element_results
     size, strides = spec.sizes[y], (dim[1 + y] for dim in (*layout.row_dims, *layout.reduced_dims))
     large = layout.rows * layout.n * size >= STREAM_FROM
     return y if large and all(stride % size == 0 for stride in strides) else None
@@ -158,7 +158,7 @@ def launcher_for(op: Op, layout: Layout) -> Callable[..., None]:
         return lambda addresses, scale: None
 
     spec = Spec(op, layout.operands, False, False)
-    y, inputs = _streamed(spec, layout), spec.elements
+    y, inputs = _streamed(spec, layout), spec.element_inputs
     size = 1 if y is None else spec.sizes[y]
     unscaled: list[Plan | None] = [None, None]  # the second one for results that are streamed
     scaled: dict[tuple[bool, bool], Plan] = {}
@@ -191,7 +191,7 @@ def warm(op: Op, x: str, y: str, masked: bool, scaled: bool) -> list[Callable[[]
     layer()  # TBB's threads are to be started by a thread that lasts, not by one that builds
     spec = Spec(op, operands_for(op, x, y, masked), scaled, False)
     kernels = [(regime, spec) for regime in REGIMES]
-    if len(spec.results) == 1:
+    if len(spec.element_results) == 1:
         kernels += [(regime, spec._replace(streaming=True)) for regime in REGIMES if regime in STREAMED]
     return [
         *(functools.partial(serial_kernel, *kernel) for kernel in kernels),

@@ -72,11 +72,11 @@ def make_access(spec: Spec, formats: tuple[Stored, ...]) -> Access:
         return None if width is None else first_lanes(vec, width)
 
     def element_of(at: Any, width: Any, scale: Any) -> Value:
-        v = part(vec, formats[spec.elements[0]], at[spec.elements[0]], width)
+        v = part(vec, formats[spec.element_inputs[0]], at[spec.element_inputs[0]], width)
         return v * scale[0] if spec.scaled else v
 
     def others_of(at: Any, width: Any) -> tuple[Value, ...]:
-        return tuple(part(vec, formats[i], at[i], width) for i in spec.elements[1:])
+        return tuple(part(vec, formats[i], at[i], width) for i in spec.element_inputs[1:])
 
     @lanewise
     def read(at, j, width, scale):
@@ -95,7 +95,7 @@ def make_access(spec: Spec, formats: tuple[Stored, ...]) -> Access:
     @lanewise
     def write(at, j, width, results):
         at = beyond(at, j)
-        for i, v in zip(spec.results, results, strict=True):
+        for i, v in zip(spec.element_results, results, strict=True):
             if selects:
                 v = select(mask_of(at, width), v, spec.operands[i].masked)
             if width is not None:
@@ -108,8 +108,8 @@ def make_access(spec: Spec, formats: tuple[Stored, ...]) -> Access:
     return Access(beyond, read, read_to_finish, write)
 
 
-class Lines(NamedTuple):
-    """Jitted functions for what is not a vector's arithmetic; see `make_lines`."""
+class BlockEnds(NamedTuple):
+    """Jitted functions for what is not a vector's arithmetic; see `make_block_ends`."""
 
     head_of: Callable
     mask_results: Callable
@@ -118,11 +118,11 @@ class Lines(NamedTuple):
 
 
 @functools.cache
-def make_lines(spec: Spec, formats: tuple[Stored, ...]) -> Lines:
+def make_block_ends(spec: Spec, formats: tuple[Stored, ...]) -> BlockEnds:
     """The functions: where streaming begins, NaN under a mask, prefetching."""
     lanes, beyond = lanes_of(spec.number), make_access(spec, formats).beyond
     vec = Vec(spec.number, lanes)
-    x, written, sizes = spec.elements[:1], spec.results, [f.bytes for f in formats]
+    x, written, sizes = spec.element_inputs[:1], spec.element_results, [f.bytes for f in formats]
     masks_nans = spec.masked and bool(written) and not make_finisher(spec).selects
     streamed = lanes * sizes[written[0]] if spec.streaming else 0
 
@@ -144,12 +144,12 @@ def make_lines(spec: Spec, formats: tuple[Stored, ...]) -> Lines:
             store_first(formats[i], at[i], v, width)
 
     @inlined
-    def mask_results(at, count, finisher):
+    def mask_results(at, count, prepared):
         """Put what masked elements have after the results of a block.
 
         No weight means no share, unless that is NaN: only then there is something to do.
         """
-        if masks_nans and finisher[0] - finisher[0] != 0.0:
+        if masks_nans and prepared[0] - prepared[0] != 0.0:
             for j in range(0, count, lanes):
                 mask_vector(at, j, min(lanes, count - j))
 
@@ -167,4 +167,4 @@ def make_lines(spec: Spec, formats: tuple[Stored, ...]) -> Lines:
             for line in range(0, 2 * lanes * sizes[i], VECTOR_BYTES):
                 prefetch_to_write(at[i] + j * sizes[i] + AHEAD_TO_WRITE + line)
 
-    return Lines(head_of, mask_results, prefetch_two, prefetch_results)
+    return BlockEnds(head_of, mask_results, prefetch_two, prefetch_results)

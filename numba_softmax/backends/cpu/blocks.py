@@ -21,7 +21,7 @@ from ...math.memory import Stored, store
 from ...math.simd import Vec, largest_lane, maximum, splat
 from ...math.weights import shift_of
 from ..spec import Spec, make_finisher
-from .access import make_access, make_lines, weights_for
+from .access import make_access, make_block_ends, weights_for
 from .basics import inlined, jit, lanes_of, own_format
 
 kernel_code.register()
@@ -37,8 +37,8 @@ class BlockFunctions(NamedTuple):
     rewrite_block: Callable
 
 
-class Sums(NamedTuple):
-    """Functions that add vectors to the sums in each lane; see `make_sums`."""
+class Summing(NamedTuple):
+    """Functions that add vectors to the sums in each lane; see `make_summing`."""
 
     zero: Callable  # (m) -> the sums of nothing
     add_vector: Callable  # (elements, j, weights, m, frame, scale, sums) -> the sums with those that `read` gave for j
@@ -53,9 +53,9 @@ def make_blocks(spec: Spec, formats: tuple[Stored, ...]) -> BlockFunctions:
     `weights` is where a block's weights are kept, or 0; `z` where they are read.
     """
     number, lanes, frame_of = spec.number, lanes_of(spec.number), weights_for(spec).frame_of
-    zero, add_vector, add_rest, close = make_sums(spec, formats)
+    zero, add_vector, add_rest, close = make_summing(spec, formats)
     read, finish_vector = make_access(spec, formats).read, _make_finish(spec, formats)
-    head_of, mask_results, prefetch_two, prefetch_results = make_lines(spec, formats)
+    head_of, mask_results, prefetch_two, prefetch_results = make_block_ends(spec, formats)
 
     @jit
     def block_sums(at, weights, count, m, scale, ahead):
@@ -72,20 +72,20 @@ def make_blocks(spec: Spec, formats: tuple[Stored, ...]) -> BlockFunctions:
         return close(add_rest(at, weights, whole, count, m, frame, scale, sums))
 
     @jit
-    def finish_block(z, at, count, finisher, scale):
+    def finish_block(z, at, count, prepared, scale):
         """Write a block's results from its weights or, of an op without weights, from its elements."""
         j = head_of(at, count)
         if j:
-            finish_vector(z, at, 0, j, finisher, scale)
+            finish_vector(z, at, 0, j, prepared, scale)
         while j + lanes <= count:
-            finish_vector(z, at, j, None, finisher, scale)
+            finish_vector(z, at, j, None, prepared, scale)
             j += lanes
         if j < count:
-            finish_vector(z, at, j, count - j, finisher, scale)
-        mask_results(at, count, finisher)
+            finish_vector(z, at, j, count - j, prepared, scale)
+        mask_results(at, count, prepared)
 
     @jit
-    def finish_and_sum(z, finished, finisher, at, weights, count, m, scale, ahead):
+    def finish_and_sum(z, finished, prepared, at, weights, count, m, scale, ahead):
         """`finish_block` of the block `finished` and `block_sums` of another that is as long, in one loop.
 
         The memory then has results to take while elements are computed with. The weights of both blocks may lie in the
@@ -96,30 +96,30 @@ def make_blocks(spec: Spec, formats: tuple[Stored, ...]) -> BlockFunctions:
         sums = zero(m)
         head = head_of(finished, count)
         if head:
-            finish_vector(z, finished, 0, head, finisher, scale)
+            finish_vector(z, finished, 0, head, prepared, scale)
         both = (count - head) // (2 * lanes) * (2 * lanes)
         for j in range(0, both, 2 * lanes):
             prefetch_two(at, j, ahead)
             prefetch_results(finished, j)
             a, b = read(at, j, None, scale), read(at, j + lanes, None, scale)
-            finish_vector(z, finished, head + j, None, finisher, scale)
-            finish_vector(z, finished, head + j + lanes, None, finisher, scale)
+            finish_vector(z, finished, head + j, None, prepared, scale)
+            finish_vector(z, finished, head + j + lanes, None, prepared, scale)
             sums = add_vector(a, j, weights, m, frame, scale, sums)
             sums = add_vector(b, j + lanes, weights, m, frame, scale, sums)
         j = head + both
         while j + lanes <= count:
-            finish_vector(z, finished, j, None, finisher, scale)
+            finish_vector(z, finished, j, None, prepared, scale)
             j += lanes
         if j < count:
-            finish_vector(z, finished, j, count - j, finisher, scale)
-        mask_results(finished, count, finisher)
+            finish_vector(z, finished, j, count - j, prepared, scale)
+        mask_results(finished, count, prepared)
         return close(add_rest(at, weights, both, count, m, frame, scale, sums))
 
     maximum_of, rewrite = _make_maximum(spec, formats), _make_rewrite(spec, formats)
     return BlockFunctions(maximum_of, block_sums, finish_block, finish_and_sum, rewrite)
 
 
-def make_sums(spec: Spec, formats: tuple[Stored, ...]) -> Sums:
+def make_summing(spec: Spec, formats: tuple[Stored, ...]) -> Summing:
     """The functions for a kernel's fold."""
     fold, lanes, own = spec.op.fold, lanes_of(spec.number), own_format(spec.number)
     vec, read, weigh = Vec(spec.number, lanes), make_access(spec, formats).read, weights_for(spec).weigh
@@ -151,7 +151,7 @@ def make_sums(spec: Spec, formats: tuple[Stored, ...]) -> Sums:
     def close(sums):
         return sum_lanes(fold, sums, down)
 
-    return Sums(zero, add_vector, add_rest, close)
+    return Summing(zero, add_vector, add_rest, close)
 
 
 def _make_maximum(spec: Spec, formats: tuple[Stored, ...]) -> Callable:
@@ -187,9 +187,9 @@ def _make_finish(spec: Spec, formats: tuple[Stored, ...]) -> Callable:
     access, results_of = make_access(spec, formats), make_finisher(spec).results
 
     @lanewise
-    def finish_vector(z, at, j, width, finisher, scale):
+    def finish_vector(z, at, j, width, prepared, scale):
         v, others = access.read_to_finish(z, at, j, width, scale)
-        access.write(at, j, width, results_of(v, others, finisher, scale, None))
+        access.write(at, j, width, results_of(v, others, prepared, scale, None))
 
     return finish_vector
 
@@ -200,31 +200,31 @@ def _make_rewrite(spec: Spec, formats: tuple[Stored, ...]) -> Callable:
         spec.number, lanes_of(spec.number), make_access(spec, formats), make_finisher(spec).results
     )  # fmt: skip
     frame_of, weigh, _ = weights_for(spec)
-    head_of, mask_results, prefetch_two, _ = make_lines(spec, formats)
+    head_of, mask_results, prefetch_two, _ = make_block_ends(spec, formats)
 
     @lanewise
-    def rewrite_vector(at, j, width, frame, finisher, scale):
+    def rewrite_vector(at, j, width, frame, prepared, scale):
         v, others = access.read(at, j, width, scale)
         if spec.of_softmax:
             v = rounded(weigh(v, frame, scale))
-        access.write(at, j, width, results_of(v, others, finisher, scale, None))
+        access.write(at, j, width, results_of(v, others, prepared, scale, None))
 
     @jit
-    def rewrite_block(at, count, m, finisher, scale, ahead):
+    def rewrite_block(at, count, m, prepared, scale, ahead):
         frame, _ = frame_of(number(m), scale)
         j = head_of(at, count)
         if j:
-            rewrite_vector(at, 0, j, frame, finisher, scale)
+            rewrite_vector(at, 0, j, frame, prepared, scale)
         while j + 2 * lanes <= count:
             prefetch_two(at, j, ahead)
-            rewrite_vector(at, j, None, frame, finisher, scale)
-            rewrite_vector(at, j + lanes, None, frame, finisher, scale)
+            rewrite_vector(at, j, None, frame, prepared, scale)
+            rewrite_vector(at, j + lanes, None, frame, prepared, scale)
             j += 2 * lanes
         if j + lanes <= count:
-            rewrite_vector(at, j, None, frame, finisher, scale)
+            rewrite_vector(at, j, None, frame, prepared, scale)
             j += lanes
         if j < count:
-            rewrite_vector(at, j, count - j, frame, finisher, scale)
-        mask_results(at, count, finisher)
+            rewrite_vector(at, j, count - j, frame, prepared, scale)
+        mask_results(at, count, prepared)
 
     return rewrite_block

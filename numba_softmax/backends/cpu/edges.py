@@ -47,13 +47,13 @@ def make_edges(spec: Spec) -> Edges:
     @lanewise
     def read_whole(at, scale):
         keep = load(mask_vec, BOOL, at[spec.mask]) if spec.masked else None
-        return inputs_of([load(vec, formats[i], at[i]) for i in spec.elements], keep, scale)
+        return inputs_of([load(vec, formats[i], at[i]) for i in spec.element_inputs], keep, scale)
 
     @lanewise
     def read_part(at, begin, end, scale):
         there = lanes_between(vec, begin, end)
         keep = load_where(there, mask_vec, BOOL, at[spec.mask]) if spec.masked else None
-        return inputs_of([load_where(there, vec, formats[i], at[i]) for i in spec.elements], keep, scale)
+        return inputs_of([load_where(there, vec, formats[i], at[i]) for i in spec.element_inputs], keep, scale)
 
     def inputs_of(vectors: list[Value], keep: Value | None, scale: Any) -> tuple[Value, ...]:
         v, *rest = vectors
@@ -69,20 +69,22 @@ def make_edges(spec: Spec) -> Edges:
     def masked_results(results: tuple[Value, ...], keep: Value | None) -> tuple[Value, ...]:
         if keep is None:
             return results
-        return tuple(select(keep, v, spec.operands[i].masked) for i, v in zip(spec.results, results, strict=True))
+        return tuple(
+            select(keep, v, spec.operands[i].masked) for i, v in zip(spec.element_results, results, strict=True)
+        )
 
     @lanewise
     def write_part(at, results, begin, end):
         there = lanes_between(vec, begin, end)
         keep = load_where(there, mask_vec, BOOL, at[spec.mask]) if spec.masked else None
-        for i, v in zip(spec.results, masked_results(results, keep), strict=True):
+        for i, v in zip(spec.element_results, masked_results(results, keep), strict=True):
             store_where(there, formats[i], at[i], v)
 
     def make_write_whole(put: Callable) -> Callable:
         @lanewise
         def write_whole(at, results):
             keep = load(mask_vec, BOOL, at[spec.mask]) if spec.masked else None
-            for i, v in zip(spec.results, masked_results(results, keep), strict=True):
+            for i, v in zip(spec.element_results, masked_results(results, keep), strict=True):
                 put(formats[i], at[i], v)
 
         return write_whole
@@ -176,7 +178,7 @@ def make_strip_at(spec: Spec) -> Callable:
     row_at, last_row_dim, row_strides, count_strips = (
         places.row_at, places.last_row_dim, places.row_strides, inlined(strips_in)
     )  # fmt: skip
-    y, y_size = (spec.results[0], spec.sizes[spec.results[0]]) if streaming else (0, 1)
+    y, y_size = (spec.element_results[0], spec.sizes[spec.element_results[0]]) if streaming else (0, 1)
 
     @lanewise
     def result_of(at):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 from numba import config, float64, int64, njit, prange, types
@@ -66,46 +65,42 @@ def _body(regime: str, spec: Spec) -> Callable:
     return (REGIMES.get(regime) or STATE_REGIMES[regime])(spec)
 
 
-def _name(*parts: Any) -> str:
-    return ":".join(part.op.name + repr(part[1:]) if isinstance(part, Spec) else str(part) for part in parts)
-
-
 @built
 def serial_kernel(regime: str, spec: Spec) -> Callable:
     """``f(addresses, sign, factor, layout, first, last)``: those tasks, in the calling thread."""
-    return _compiled(_body(regime, spec), _name("serial", regime, spec), spec, 2)
+    return _compiled(_body(regime, spec), f"serial:{regime}:{spec.name}", spec, 2)
 
 
 @built
 def threaded_kernel(regime: str, spec: Spec) -> Callable:
-    """``f(addresses, sign, factor, layout, tasks, shares)``: the tasks in so many shares, one a thread."""
+    """``f(addresses, sign, factor, layout, tasks, portions)``: the tasks in so many portions, one a thread."""
     body = jit(_body(regime, spec))
 
-    def threaded(addresses, sign, factor, layout, tasks, shares):
-        for share in prange(shares):
-            body(addresses, sign, factor, layout, tasks * share // shares, tasks * (share + 1) // shares)
+    def threaded(addresses, sign, factor, layout, tasks, portions):
+        for portion in prange(portions):
+            body(addresses, sign, factor, layout, tasks * portion // portions, tasks * (portion + 1) // portions)
 
-    return _compiled(threaded, _name("threaded", regime, spec), spec, 2, parallel=True)
+    return _compiled(threaded, f"threaded:{regime}:{spec.name}", spec, 2, parallel=True)
 
 
 @built
 def split_kernel(regime: str, spec: Spec) -> Callable:
-    """``f(addresses, sign, factor, layout, rows, chunks, shares)``: chunks of rows shared out to threads."""
+    """``f(addresses, sign, factor, layout, rows, chunks, portions)``: chunks of rows shared out to threads."""
     fold_chunks, merge_chunks, write_chunks, numbers = make_split_rows(spec, regime == "gathered")
-    writes = spec.op.elements is not None
+    writes = spec.writes_elements
 
-    def split(addresses, sign, factor, layout, rows, chunks, shares):
+    def split(addresses, sign, factor, layout, rows, chunks, portions):
         tasks = rows * chunks
         states = np.empty(tasks * numbers)
         at = int64(states.ctypes.data)
-        for share in prange(shares):
-            first, last = tasks * share // shares, tasks * (share + 1) // shares
+        for portion in prange(portions):
+            first, last = tasks * portion // portions, tasks * (portion + 1) // portions
             fold_chunks(addresses, sign, factor, layout, at, first, last)
         merge_chunks(addresses, sign, factor, layout, at)
         if writes:
-            for share in prange(shares):
-                first, last = tasks * share // shares, tasks * (share + 1) // shares
+            for portion in prange(portions):
+                first, last = tasks * portion // portions, tasks * (portion + 1) // portions
                 write_chunks(addresses, sign, factor, layout, at, first, last)
         release(states)
 
-    return _compiled(split, _name("split", regime, spec), spec, 3, parallel=True)
+    return _compiled(split, f"split:{regime}:{spec.name}", spec, 3, parallel=True)

@@ -175,18 +175,18 @@ def make_gather(spec: Spec) -> Gathered:
     """The functions: in scratch memory, inputs lie in the type to compute in."""
     own, places = own_format(spec.number), make_places(len(spec.operands))
     run_at = places.run_at
-    formats = tuple(own if i in spec.elements else f for i, f in enumerate(spec.formats))
-    offsets, nbytes = [], 0
+    formats = tuple(own if i in spec.element_inputs else f for i, f in enumerate(spec.formats))
+    block_offsets, nbytes = [], 0
     for o, f in zip(spec.operands, formats, strict=True):
-        offsets.append(nbytes)
+        block_offsets.append(nbytes)
         nbytes += BLOCK * f.bytes if o.per == "element" else 0
-    inputs = [i for i in (*spec.elements, spec.mask) if i is not None]
+    inputs = [i for i in (*spec.element_inputs, spec.mask) if i is not None]
 
     @lanewise
     def block_at(at, room):
         return tuple(
             room + offset if o.per == "element" else address
-            for o, offset, address in zip(spec.operands, offsets, at, strict=True)
+            for o, offset, address in zip(spec.operands, block_offsets, at, strict=True)
         )
 
     def moved(at, offsets, strides, i):
@@ -203,12 +203,10 @@ def make_gather(spec: Spec) -> Gathered:
     @lanewise
     def scatter_one(at, offsets, strides, i, room, j):
         addresses = moved(at, offsets, strides, i)
-        for k in spec.results:
+        for k in spec.element_results:
             bits = formats[k].bits
             raw, integer = Stored(f"int{bits}"), types.Integer.from_bitwidth(bits)
             store(raw, addresses[k], load(integer, raw, room + block_offsets[k] + j * formats[k].bytes))
-
-    block_offsets = tuple(offsets)
 
     def make_each(one):
         @jit

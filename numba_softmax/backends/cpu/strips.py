@@ -66,7 +66,7 @@ def kept_for(spec: Spec) -> Kept:
 
 def tiles_of(spec: Spec) -> int:
     """How many tiles a strip has: one for each input, and enough for the results."""
-    return max(len(spec.elements), len(spec.results))
+    return max(len(spec.element_inputs), len(spec.element_results))
 
 
 class Memory(NamedTuple):
@@ -98,7 +98,7 @@ def make_memory(spec: Spec) -> Memory:
         store(own, at, v)
 
     def get_others(at, apart):
-        return tuple(get(at + apart * k) for k in range(1, len(spec.elements)))
+        return tuple(get(at + apart * k) for k in range(1, len(spec.element_inputs)))
 
     @lanewise
     def weigh_in_place(at, frame, scale):
@@ -216,7 +216,8 @@ def _make_sums(spec: Spec, early: bool) -> tuple[Callable, Callable]:
     """Jitted functions: the sums of a block in the rows of a vector, for each `j` modulo lanes; and these together."""
     fold, number, lanes, memory = spec.op.fold, spec.number, lanes_of(spec.number), make_memory(spec)
     vec, (frame_of, weigh, _), sums_each = Vec(number, lanes), weights_for(spec), kept_for(spec).sums_each
-    get, weigh_in_place, of_softmax, writes = memory.get, memory.weigh_in_place, spec.of_softmax, bool(spec.results)
+    get, weigh_in_place = memory.get, memory.weigh_in_place
+    of_softmax, writes_elements = spec.of_softmax, spec.writes_elements
     ordered = len(fold.sums) - len(fold.counts)
     names, down = fold.sums[:ordered], 1.0 / float_format(number).up
     shortcut = fold.single is not None
@@ -225,7 +226,7 @@ def _make_sums(spec: Spec, early: bool) -> tuple[Callable, Callable]:
     def prefetch_early(j, ask):
         if early:
             prefetch(ask[0] + j * ask[1])
-            if writes:
+            if writes_elements:
                 prefetch_to_write(ask[2] + j * ask[3])
 
     @lanewise

@@ -122,14 +122,14 @@ class Access:
                 keep = self._load_vector(line, self.spec.mask, position, present)
             raws = (
                 self._load_vector(line, i, position, present) if wanted is None or i in wanted else None
-                for i in self.spec.elements
+                for i in self.spec.element_inputs
             )
             parts.append(Part(tuple(raws), keep, position, present))
         return parts
 
     def _load_vector(self, line: Line, i: int, position: Value, count: Value) -> Value:
         g, stored = self.geometry, self.formats[i]
-        fill = self._bits_of_minus_infinity() or 0 if i == self.spec.elements[0] else 0
+        fill = self._bits_of_minus_infinity() or 0 if i == self.spec.element_inputs[0] else 0
         if g.shifted[i]:
             near = line.thread & (g.warp_threads - 1)
             return load_shifted(self.vec, stored, line.at(i), position, count, near, g.warp_threads, fill)
@@ -141,14 +141,14 @@ class Access:
         if self.spec.scaled or self.spec.masked:
             return None
         bits = {"float16": 0xFC00, "bfloat16": 0xFF80, "float32": 0xFF800000, "float64": 0xFFF << 52}
-        return bits.get(self.spec.operands[self.spec.elements[0]].format)
+        return bits.get(self.spec.operands[self.spec.element_inputs[0]].format)
 
     def elements(self, parts: list[Part], scale: Any) -> list[Element]:
         """The elements of parts."""
         return [Element(self._x(part, scale), self.others(part)) for part in parts]
 
     def _x(self, part: Part, scale: Any) -> Value:
-        v = global_memory.numbers(self.vec, part.raws[0], self.formats[self.spec.elements[0]])
+        v = global_memory.numbers(self.vec, part.raws[0], self.formats[self.spec.element_inputs[0]])
         if self.spec.scaled:
             v = v * scale[0]
         if self.spec.masked:  # where nothing was read, the mask is 0
@@ -161,7 +161,7 @@ class Access:
         """The elements of a part in the further operands; where nothing was read they are 0 already."""
         others = (
             global_memory.numbers(self.vec, raw, self.formats[i])
-            for i, raw in zip(self.spec.elements[1:], part.raws[1:], strict=True)
+            for i, raw in zip(self.spec.element_inputs[1:], part.raws[1:], strict=True)
             if raw is not None
         )
         return tuple(select(part.keep != 0, v, 0.0) if self.spec.masked else v for v in others)
@@ -169,7 +169,7 @@ class Access:
     def store(self, line: Line, parts: list[Part], results: list[tuple[Value, ...]]) -> None:
         """Write the results of a thread's parts."""
         for part, of_part in zip(self._placed_again(parts), results, strict=True):
-            for i, result in zip(self.spec.results, of_part, strict=True):
+            for i, result in zip(self.spec.element_results, of_part, strict=True):
                 self._store_vector(line, i, part, result)
 
     def _store_vector(self, line: Line, i: int, part: Part, v: Value) -> None:

@@ -88,7 +88,7 @@ def renewed(v: Value) -> Value:
 # -------------------------------------------------------------------------- lanes
 
 
-def lanes_of(v: Value, first: int, count: int) -> Value:
+def take_lanes(v: Value, first: int, count: int) -> Value:
     """Some lanes of a vector, as a shorter one."""
     order = shuffle_order(list(range(first, first + count)))
     return v.emit(Vec(v.type.element, count), v.builder.shuffle_vector(v.ir, v.ir, order))

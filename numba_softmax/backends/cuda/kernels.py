@@ -107,8 +107,7 @@ def _with_blocks(ptx: str, blocks: int) -> str:
 @built
 def assembled_kernel(kernel: Kernel, capability: tuple[int, int]) -> Assembled:
     """A kernel for a GPU of that capability; from the disk, where it has been kept."""
-    name = repr((kernel.regime, kernel.spec.op.name, kernel.spec[1:], kernel[2:]))
-    key = disk.key_of(name, __name__, capability, numba_cuda.__version__, driver.assembler_version())
+    key = disk.key_of(kernel.name, __name__, capability, numba_cuda.__version__, driver.assembler_version())
     kept = disk.read(key)
     if kept is not None:
         head, _, cubin = kept.partition(b"\n")

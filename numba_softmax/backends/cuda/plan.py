@@ -85,6 +85,11 @@ class Kernel(NamedTuple):
     threads: int  # of a block
 
     @property
+    def name(self) -> str:
+        """The name that it goes by on disk."""
+        return repr((self.regime, self.spec.name, self[2:]))
+
+    @property
     def function(self) -> Callable:
         """The kernel's body."""
         return MAKERS[self.regime](self.spec, self.geometry)
@@ -137,11 +142,11 @@ class _Planner:
         self.spec, self.layout, self.machine, self.alignments = spec, layout, machine, alignments
         self.number_bytes = spec.number.bitwidth // 8
         self.given = spec.state is not None
-        self.of_elements = spec.op.elements is not None
+        self.of_elements = spec.writes_elements
 
     def plan(self) -> Plan:
         layout = self.layout
-        if not self.spec.elements:
+        if not self.spec.element_inputs:
             return self._states()
         along = along_rows(layout)
         if across_rows(layout) and (layout.n == 1 or not along):
@@ -159,7 +164,7 @@ class _Planner:
 
     def _vectors(self, most: int, values: int, elements: int) -> int:
         """Vectors that a thread reads of each operand at once, at most: so many in all, or so many elements."""
-        return max(1, min(most, values // elements) // len(self.spec.elements))
+        return max(1, min(most, values // elements) // len(self.spec.element_inputs))
 
     def _geometry(self, elements: int, length: int, dims: tuple[Dim, ...], reduced_dims: int) -> Geometry:
         """The geometry for vectors of `length` numbers, whose places follow from these dimensions; of one thread."""

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from ... import kernel_code
 from ...math.expmath import rounded
 from ...math.lanewise import Value
+from ...math.simd import convert
 from ...math.weights import shift_of
 from ..spec import Spec, make_finisher
 from .access import Access, Element, Line, Numbers
@@ -48,7 +49,7 @@ class Results:
         if of_softmax:
             frame, unit = folding.frame_of(shift_of(state[0]), scale)
             share = folding.share_of_state(state, unit)
-        prepared = self._finisher.prepare(share, state, known.row)
+        prepared = self._finisher.prepare(share, state, self._row(known))
         return [
             self._finisher.results(
                 rounded(folding.weigh(x, frame, scale)) if of_softmax else x, others, prepared, scale, None
@@ -69,13 +70,18 @@ class Results:
     def _from_weights(
         self, folded: Folded, others: list[Vectors], share: Any, known: Known, down: float | None
     ) -> list[Vectors]:
-        prepared = self._finisher.prepare(share, known.state, known.row)
+        prepared = self._finisher.prepare(share, known.state, self._row(known))
         return [
             self._finisher.results(w, of_w, prepared, known.scale, down)
             for w, of_w in zip(folded.weights, others, strict=True)
         ]
 
+    def _row(self, known: Known) -> tuple[Numbers, ...]:
+        """The numbers of the row, in the type of its state."""
+        number = self.folding.number
+        return tuple(tuple(convert(number, v) for v in numbers) for numbers in known.row)
+
     def store_row(self, line: Line, known: Known, here: Value) -> None:
         """Write the row's results, if there are any, in one of its threads."""
         if self._rows is not None:
-            self.access.store_row(line.placed(), self._rows(known.state, known.row, known.scale), here)
+            self.access.store_row(line.placed(), self._rows(known.state, self._row(known), known.scale), here)

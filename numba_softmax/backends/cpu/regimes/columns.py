@@ -43,8 +43,8 @@ def make_columns(spec: Spec) -> Callable:
         """Strips first to last."""
         n, vectors, scale = word(layout, N), word(layout, STRIP), scale_of(sign, factor)
         apart = vectors * min(n, BLOCK) * VECTOR_BYTES
-        scratch = np.empty(VECTOR_BYTES + sums_bytes + vectors * kept_bytes + tiles * apart, np.uint8)
-        room = aligned_address(scratch) + sums_bytes
+        buffer = np.empty(VECTOR_BYTES + sums_bytes + vectors * kept_bytes + tiles * apart, np.uint8)
+        room = aligned_address(buffer) + sums_bytes
         strides = element_strides(layout)
         for task in range(first, last):
             at, begin, end = strip_at(addresses, layout, task)
@@ -52,7 +52,7 @@ def make_columns(spec: Spec) -> Callable:
                 compute_strip(at, strides, layout, begin, end, (room, room + vectors * kept_bytes, apart), scale)
         if streaming:
             fence(room)
-        release(scratch)
+        release(buffer)
 
     return columns
 
@@ -60,14 +60,14 @@ def make_columns(spec: Spec) -> Callable:
 def _make_strip(spec: Spec) -> Callable:
     """A jitted function: a strip's rows from `begin`, which is within the first vector, to `end`.
 
-    `at` are the addresses of its first row, `memory` those of what is kept of vectors, of the tiles, and their size.
+    `at` are the addresses of its first row, `places` those of what is kept of vectors, of the tiles, and their size.
     """
     strips, edges, kept, lanes = make_strips(spec, False), make_edges(spec), kept_for(spec), lanes_of(spec.number)
     fold_tile, merge_blocks, prepare_rows = strips.fold_tile, strips.merge_blocks, strips.prepare_rows
     numbers_of_rows, numbers_of_long_rows = strips.numbers_of_rows, strips.numbers_of_long_rows
     moved, load_rows, store_rows = edges.moved, edges.load_rows, edges.store_rows
     load_block, weigh_block, write_block = _make_load(spec), _make_weigh(spec), _make_write(spec)
-    reduces, writes = spec.op.rows is not None, spec.op.elements is not None
+    writes_rows, writes_elements = spec.writes_rows, spec.writes_elements
     row_at, blocks_at, state_bytes, kept_bytes = kept.row_at, kept.blocks_at, kept.state_bytes, kept.nbytes
 
     @inlined
@@ -92,17 +92,17 @@ def _make_strip(spec: Spec) -> Callable:
             store_rows(at, layout, c, numbers, begin - c, end - c)
 
     @jit
-    def strip(at, strides, layout, begin, end, memory, scale):
-        n, (room, tile, apart) = word(layout, N), memory
+    def strip(at, strides, layout, begin, end, places, scale):
+        n, (room, tile, apart) = word(layout, N), places
         scratch = room, tile, -(-end // lanes) * VECTOR_BYTES, apart
         fold(at, strides, layout, begin, end, scratch, scale)
-        if reduces:
+        if writes_rows:
             write_numbers(at, layout, begin, end, room, scale)
-        if writes and n <= BLOCK:
+        if writes_elements and n <= BLOCK:
             for c in range(0, end, lanes):
                 prepare_rows(room + c // lanes * kept_bytes, load_rows(at, layout, c, begin - c, end - c), scale)
             write_block(at, strides, n, begin, end, scratch, scale)
-        elif writes:
+        elif writes_elements:
             for first in range(0, n, BLOCK):
                 count, block = min(BLOCK, n - first), moved(at, strides, first, 0)
                 load_block(block, strides, count, begin, end, scratch, scale)
@@ -119,7 +119,7 @@ def _make_load(spec: Spec) -> Callable:
         edges.moved,
         edges.read,
         Vec(spec.number, lanes),
-        spec.elements[0],
+        spec.element_inputs[0],
         memory.get,
         memory.put,
     )
@@ -172,7 +172,7 @@ def _make_write(spec: Spec) -> Callable:
     """A jitted function: writes the results of a block in each row of a strip."""
     edges, finish_vector = make_edges(spec), make_strips(spec, False).finish_vector
     moved, write, lanes, kept_bytes = edges.moved, edges.write, lanes_of(spec.number), kept_for(spec).nbytes
-    y, streamed = (spec.results or (0,))[0], 0
+    y, streamed = (spec.element_results or (0,))[0], 0
     if spec.streaming:
         streamed = lanes * spec.sizes[y]
 

@@ -32,7 +32,7 @@ def make_given_columns(spec: Spec) -> Callable:
     scale_of, streaming, lanes, strip_at = make_scale(spec), spec.streaming, lanes_of(spec.number), make_strip_at(spec)
     element_strides, moved = make_places(len(spec.operands)).element_strides, make_edges(spec).moved
     prepare_strip, finish_strip, kept_bytes = _make_prepare(spec), _make_finish(spec), _kept_bytes(spec)
-    y = (spec.results or (0,))[0]
+    y = (spec.element_results or (0,))[0]
     streamed = lanes * spec.sizes[y]
 
     @lanewise
@@ -42,8 +42,8 @@ def make_given_columns(spec: Spec) -> Callable:
     def given_columns(addresses, sign, factor, layout, first, last):
         n, vectors, scale = word(layout, N), word(layout, STRIP), scale_of(sign, factor)
         chunks, strides = -(-n // CHUNK), element_strides(layout)
-        scratch = np.empty(VECTOR_BYTES + vectors * kept_bytes, np.uint8)
-        room = aligned_address(scratch)
+        buffer = np.empty(VECTOR_BYTES + vectors * kept_bytes, np.uint8)
+        room = aligned_address(buffer)
         for task in range(first, last):
             start = task % chunks * CHUNK
             count = min(CHUNK, n - start)
@@ -57,7 +57,7 @@ def make_given_columns(spec: Spec) -> Callable:
                     finish_strip(at, strides, count, begin, end, room, scale, False)
         if streaming:
             fence(room)
-        release(scratch)
+        release(buffer)
 
     return given_columns
 

@@ -57,16 +57,16 @@ def make_given_rows(spec: Spec, gathered: bool) -> Callable:
 
     def given_rows(addresses, sign, factor, layout, first, last):
         n, scale = word(layout, N), scale_of(sign, factor)
-        scratch = np.empty(nbytes, np.uint8)
-        room = aligned_address(scratch)
+        buffer = np.empty(nbytes, np.uint8)
+        room = aligned_address(buffer)
         for task in range(first, last):
             row, start, stop = chunk_of(task, n)
             at = row_at(addresses, layout, row)
-            m, finisher = prepared_at(at, layout, scale)
-            write(at, layout, room, start, stop, m, finisher, scale)
+            m, prepared = prepared_at(at, layout, scale)
+            write(at, layout, room, start, stop, m, prepared, scale)
         if streaming:
             fence(room)
-        release(scratch)
+        release(buffer)
 
     return given_rows
 
@@ -76,19 +76,19 @@ def _make_write(spec: Spec, gathered: bool) -> Callable:
     places, beyond = make_gather(spec), make_beyond(spec, spec.formats)
     gather, scatter, block_at = places.gather, places.scatter, places.block_at
     rewrite_block = make_blocks(spec, places.formats if gathered else spec.formats).rewrite_block
-    x_size = spec.sizes[spec.elements[0]]
+    x_size = spec.sizes[spec.element_inputs[0]]
 
     @jit
-    def write_gathered(at, layout, room, start, stop, m, finisher, scale):
+    def write_gathered(at, layout, room, start, stop, m, prepared, scale):
         for first in range(start, stop, BLOCK):
             count = min(BLOCK, stop - first)
             gather(at, layout, first, count, room)
-            rewrite_block(block_at(at, room), count, m, finisher, scale, 0)
+            rewrite_block(block_at(at, room), count, m, prepared, scale, 0)
             scatter(at, layout, first, count, room)
 
     @jit
-    def write(at, layout, room, start, stop, m, finisher, scale):
+    def write(at, layout, room, start, stop, m, prepared, scale):
         ahead = min(max(AHEAD, word(layout, N) * x_size), BLOCK * x_size)
-        rewrite_block(beyond(at, start), stop - start, m, finisher, scale, ahead)
+        rewrite_block(beyond(at, start), stop - start, m, prepared, scale, ahead)
 
     return write_gathered if gathered else write

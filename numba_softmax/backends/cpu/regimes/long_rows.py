@@ -56,7 +56,7 @@ def make_chunks(spec: Spec, gathered: bool) -> Chunks:
     beyond, row_numbers, prepare_block = make_beyond(spec, formats), make_row_numbers(spec), _make_prepare(spec)
     clear, keep_sums, keep_row, prepare_rows = group.clear, group.keep_sums, group.keep_row, group.prepare_rows
     finisher_at, state_of_blocks, blocks_at = group.finisher_at, group.state_of_blocks, group.nbytes
-    ahead = 0 if gathered else BLOCK * formats[spec.elements[0]].bytes
+    ahead = 0 if gathered else BLOCK * formats[spec.element_inputs[0]].bytes
     of_softmax = spec.of_softmax
 
     @inlined
@@ -86,11 +86,11 @@ def make_chunks(spec: Spec, gathered: bool) -> Chunks:
             if of_softmax and there:  # as all rows of one block: to the last bit
                 keep_row(room, 0, at, layout)
                 prepare_rows(room, scale)
-                m, finisher = first_number(state), finisher_at(room, 0)
+                m, prepared = first_number(state), finisher_at(room, 0)
             else:
                 own = block_maximum(block, count, scale) if of_softmax else first_number(state)
-                m, finisher = prepare_block(own, state, row_of(at, layout), scale)
-            rewrite_block(block, count, m, finisher, scale, ahead)
+                m, prepared = prepare_block(own, state, row_of(at, layout), scale)
+            rewrite_block(block, count, m, prepared, scale, ahead)
             if gathered:
                 scatter(at, layout, first, count, room + blocks_at)
 
@@ -135,24 +135,24 @@ def make_long_rows(spec: Spec, gathered: bool) -> Callable:
     """The kernel in which one thread folds a row and writes it; gathered: of any strides."""
     scale_of, row_at = make_scale(spec), make_places(len(spec.operands)).row_at
     nbytes, fold, write, reduce, merge = make_chunks(spec, gathered)
-    reduces, writes, streaming = spec.op.rows is not None, spec.op.elements is not None, spec.streaming
+    writes_rows, writes_elements, streaming = spec.writes_rows, spec.writes_elements, spec.streaming
 
     def long_rows(addresses, sign, factor, layout, first, last):
         n, scale = word(layout, N), scale_of(sign, factor)
-        scratch = np.empty(nbytes, np.uint8)
-        room = aligned_address(scratch)
+        buffer = np.empty(nbytes, np.uint8)
+        room = aligned_address(buffer)
         for row in range(first, last):
             at = row_at(addresses, layout, row)
             state = fold(at, layout, room, 0, min(n, CHUNK), scale)
             for start in range(CHUNK, n, CHUNK):
                 state = merge(state, fold(at, layout, room, start, min(n, start + CHUNK), scale), scale)
-            if reduces:
+            if writes_rows:
                 reduce(at, layout, state, scale)
-            if writes:
+            if writes_elements:
                 write(at, layout, room, 0, n, state, scale)
         if streaming:
             fence(room)
-        release(scratch)
+        release(buffer)
 
     return long_rows
 
@@ -172,7 +172,7 @@ def make_split_rows(spec: Spec, gathered: bool) -> tuple[Callable, Callable, Cal
     """
     scale_of, row_at = make_scale(spec), make_places(len(spec.operands)).row_at
     nbytes, fold, write, reduce, merge = make_chunks(spec, gathered)
-    reduces, streaming, names, two_parts = spec.op.rows is not None, spec.streaming, spec.op.fold.state, spec.two_parts
+    writes_rows, streaming, names, two_parts = spec.writes_rows, spec.streaming, spec.op.fold.state, spec.two_parts
     numbers = sum(present(names, two_parts))
     size = 8 * numbers
 
@@ -188,13 +188,13 @@ def make_split_rows(spec: Spec, gathered: bool) -> tuple[Callable, Callable, Cal
     @jit
     def fold_chunks(addresses, sign, factor, layout, states, first, last):
         n, scale = word(layout, N), scale_of(sign, factor)
-        scratch = np.empty(nbytes, np.uint8)
-        room = aligned_address(scratch)
+        buffer = np.empty(nbytes, np.uint8)
+        room = aligned_address(buffer)
         for task in range(first, last):
             row, start, stop = chunk_of(task, n)
             state = fold(row_at(addresses, layout, row), layout, room, start, stop, scale)
             keep_state(states + task * size, state)
-        release(scratch)
+        release(buffer)
 
     @jit
     def merge_chunks(addresses, sign, factor, layout, states):
@@ -205,7 +205,7 @@ def make_split_rows(spec: Spec, gathered: bool) -> tuple[Callable, Callable, Cal
             for c in range(row * chunks + 1, (row + 1) * chunks):
                 state = merge(state, state_at(states + c * size), scale)
             keep_state(states + row * chunks * size, state)
-            if reduces:
+            if writes_rows:
                 reduce(row_at(addresses, layout, row), layout, state, scale)
 
     @jit
@@ -213,14 +213,14 @@ def make_split_rows(spec: Spec, gathered: bool) -> tuple[Callable, Callable, Cal
         """The last chunk first: it is the one that the caches are most likely to hold still."""
         n, scale = word(layout, N), scale_of(sign, factor)
         chunks = -(-n // CHUNK)
-        scratch = np.empty(nbytes, np.uint8)
-        room = aligned_address(scratch)
+        buffer = np.empty(nbytes, np.uint8)
+        room = aligned_address(buffer)
         for task in range(last - 1, first - 1, -1):
             row, start, stop = chunk_of(task, n)
             state = state_at(states + row * chunks * size)
             write(row_at(addresses, layout, row), layout, room, start, stop, state, scale)
         if streaming:
             fence(room)
-        release(scratch)
+        release(buffer)
 
     return fold_chunks, merge_chunks, write_chunks, numbers

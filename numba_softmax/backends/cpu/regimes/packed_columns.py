@@ -45,25 +45,25 @@ def make_packed_columns(spec: Spec) -> Callable:
         n, inner, vectors, scale = word(layout, N), last_row_dim(layout), word(layout, STRIP), scale_of(sign, factor)
         most, strides, step = vectors * lanes // inner, element_strides(layout), vectors * VECTOR_BYTES
         nbytes = sums_bytes + vectors * (kept_bytes + lines * 8 * lanes + tiles * n * VECTOR_BYTES)
-        scratch = np.empty(VECTOR_BYTES + nbytes, np.uint8)
-        room = aligned_address(scratch) + sums_bytes
+        buffer = np.empty(VECTOR_BYTES + nbytes, np.uint8)
+        room = aligned_address(buffer) + sums_bytes
         line, width = room + vectors * kept_bytes, vectors * lanes
-        memory = room, line + lines * 8 * width, step, n * step
+        scratch = room, line + lines * 8 * width, step, n * step
         for begin in range(first, last, most):
             end = min(last, begin + most)
             there = -(-(end - begin) * inner // lanes)
             for group in range(begin, end):
                 at, i = row_at(addresses, layout, group * inner), (group - begin) * inner
-                pack(at, strides, n, inner, i * size, memory, scale)
+                pack(at, strides, n, inner, i * size, scratch, scale)
                 load_group(at, layout, inner, line + i * 8, width)
-            find_maxima(n, there, memory)
-            fold_tile(memory, n, there, state_at, (0, 0, 0, 0), scale)
-            finish_tile(n, there, line, width, memory, scale)
+            find_maxima(n, there, scratch)
+            fold_tile(scratch, n, there, state_at, (0, 0, 0, 0), scale)
+            finish_tile(n, there, line, width, scratch, scale)
             for group in range(begin, end):
                 at, i = row_at(addresses, layout, group * inner), (group - begin) * inner
-                unpack(at, strides, n, inner, i * size, memory)
+                unpack(at, strides, n, inner, i * size, scratch)
                 store_group(at, layout, inner, line + i * 8, width)
-        release(scratch)
+        release(buffer)
 
     return packed_columns
 
@@ -76,7 +76,7 @@ def _make_pack(spec: Spec) -> Callable:
     @lanewise
     def copy(at, count, to, apart, scale):
         keep = load_first(vec.of(types.boolean), BOOL, at[spec.mask], count) if spec.masked else None
-        for k, i in enumerate(spec.elements):
+        for k, i in enumerate(spec.element_inputs):
             v = load_first(vec, spec.formats[i], at[i], count)
             if k == 0 and spec.scaled:
                 v = v * scale[0]
@@ -97,11 +97,11 @@ def _make_pack(spec: Spec) -> Callable:
 def _make_unpack(spec: Spec) -> Callable:
     """A jitted function: writes a group's results an element from the tiles."""
     own, vec, moved = own_format(spec.number), Vec(spec.number, lanes_of(spec.number)), make_edges(spec).moved
-    lanes, size, writes = lanes_of(spec.number), own.bytes, bool(spec.results)
+    lanes, size, writes_elements = lanes_of(spec.number), own.bytes, spec.writes_elements
 
     @lanewise
     def copy(at, count, there, apart):
-        for k, i in enumerate(spec.results):
+        for k, i in enumerate(spec.element_results):
             v = load_first(vec, own, there + apart * k, count)
             if spec.masked:
                 keep = load_first(vec.of(types.boolean), BOOL, at[spec.mask], count)
@@ -111,7 +111,7 @@ def _make_unpack(spec: Spec) -> Callable:
     @jit
     def unpack(at, strides, n, inner, offset, scratch):
         _, tile, step, apart = scratch
-        for j in range(n if writes else 0):
+        for j in range(n if writes_elements else 0):
             for c in range(0, inner, lanes):
                 copy(moved(at, strides, j, c), min(lanes, inner - c), tile + offset + j * step + c * size, apart)
 
@@ -205,7 +205,7 @@ def _make_finish(spec: Spec) -> Callable:
         kept_for(spec).nbytes,
     )
     prepare_rows, finish_column, numbers_of_rows = strips.prepare_rows, strips.finish_column, strips.numbers_of_rows
-    get, put, reduces, writes = lines.get, lines.put, spec.op.rows is not None, spec.op.elements is not None
+    get, put, writes_rows, writes_elements = lines.get, lines.put, spec.writes_rows, spec.writes_elements
 
     @inlined
     def finish_tile(n, vectors, line, width, scratch, scale):
@@ -213,9 +213,9 @@ def _make_finish(spec: Spec) -> Callable:
         for c in range(vectors):
             kept, there = room + c * kept_bytes, line + c * lanes * 8
             row = get(there, width)
-            if reduces:
+            if writes_rows:
                 put(there, width, numbers_of_rows(kept, row, scale))
-            if writes:
+            if writes_elements:
                 prepare_rows(kept, row, scale)
                 finish_column(tile + c * VECTOR_BYTES, n, step, apart, kept, scale)
 

@@ -71,7 +71,7 @@ def make_row_functions(spec: Spec) -> RowFunctions:
     def fold_and_write_row(before, at, layout, room, i, scale, ahead):
         """`fold_row`, and `write_row` of the row `before` that had the same place in its group."""
         n = word(layout, N)
-        for start in range(0, n, BLOCK):
+        for start in range(0, max(n, 1), BLOCK):
             block, k, count = beyond(at, start), i + start // BLOCK, min(BLOCK, n - start)
             m, weights = block_maximum(block, count, scale), weights_of(room, n, i, start)
             sums = finish_and_sum(
@@ -84,8 +84,8 @@ def make_row_functions(spec: Spec) -> RowFunctions:
     def write_row(at, layout, room, i, scale):
         n = word(layout, N)
         for start in range(0, n, BLOCK):
-            finisher, count = finisher_at(room, i + start // BLOCK), min(BLOCK, n - start)
-            finish_block(weights_of(room, n, i, start), beyond(at, start), count, finisher, scale)
+            prepared, count = finisher_at(room, i + start // BLOCK), min(BLOCK, n - start)
+            finish_block(weights_of(room, n, i, start), beyond(at, start), count, prepared, scale)
 
     @jit
     def weigh_again(at, layout, room, scale, ahead):
@@ -111,24 +111,24 @@ def make_rows(spec: Spec) -> Callable:
         group.reduce_blocks,
         group.nbytes,
     )
-    reduces, writes, of_softmax = spec.op.rows is not None, spec.op.elements is not None, spec.of_softmax
-    x_size, streaming = spec.sizes[spec.elements[0]], spec.streaming
+    writes_rows, writes_elements, of_softmax = spec.writes_rows, spec.writes_elements, spec.of_softmax
+    x_size, streaming = spec.sizes[spec.element_inputs[0]], spec.streaming
 
     @inlined
     def finish_group(addresses, layout, room, begin, end, scale, ahead):
         """Write the numbers of rows begin to end, and prepare their results an element."""
         at = row_at(addresses, layout, begin)
         if word(layout, N) <= BLOCK:
-            if reduces:
+            if writes_rows:
                 reduce_rows(room, scale)
                 for row in range(begin, end):
                     store_row(room, row - begin, row_at(addresses, layout, row), layout)
-            if writes:
+            if writes_elements:
                 prepare_rows(room, scale)
         else:
-            if reduces:
+            if writes_rows:
                 reduce_blocks(room, at, layout, scale)
-            if writes:
+            if writes_elements:
                 prepare_blocks(room, scale)
                 if of_softmax:
                     weigh_again(at, layout, room, scale, ahead)
@@ -137,30 +137,30 @@ def make_rows(spec: Spec) -> Callable:
         n, scale = word(layout, N), scale_of(sign, factor)
         members = max(1, min(GROUP, BLOCK // max(n, 1)))
         ahead = max(AHEAD, min(n, BLOCK) * x_size)
-        scratch = np.empty(VECTOR_BYTES + nbytes + members * weights_bytes(n), np.uint8)
-        room = aligned_address(scratch)
+        buffer = np.empty(VECTOR_BYTES + nbytes + members * weights_bytes(n), np.uint8)
+        room = aligned_address(buffer)
         clear(room)
         end = first
         for begin in range(first, last, members):
             before, end = end, min(last, begin + members)
             for row in range(begin, end):
                 at = row_at(addresses, layout, row)
-                if writes and begin > first:
+                if writes_elements and begin > first:
                     fold_and_write_row(
                         row_at(addresses, layout, row - members), at, layout, room, row - begin, scale, ahead
                     )
                 else:
                     fold_row(at, layout, room, row - begin, scale, ahead)
-            if writes and begin > first:  # the last group may have fewer rows than the one before
+            if writes_elements and begin > first:  # the last group may have fewer rows than the one before
                 for row in range(end - members, before):
                     write_row(row_at(addresses, layout, row), layout, room, row - (begin - members), scale)
             finish_group(addresses, layout, room, begin, end, scale, ahead)
-        if writes and first < last:
+        if writes_elements and first < last:
             begin = first + (last - first - 1) // members * members
             for row in range(begin, last):
                 write_row(row_at(addresses, layout, row), layout, room, row - begin, scale)
         if streaming:
             fence(room)
-        release(scratch)
+        release(buffer)
 
     return rows

@@ -34,33 +34,33 @@ def make_short_rows(spec: Spec) -> Callable:
     places, load_rows, write_rows = make_places(len(spec.operands)), _make_load(spec), _make_write(spec)
     row_at, last_row_dim, row_strides = places.row_at, places.last_row_dim, places.row_strides
     fold_tile, finish_strip, ask_early = make_strips(spec, True).fold_tile, _make_finish(spec), _make_ask(spec)
-    sums_bytes, kept_bytes, state_at, writes = kept.sums_bytes, kept.nbytes, kept.row_at, spec.op.elements is not None
+    sums_bytes, kept_bytes, state_at, writes_elements = kept.sums_bytes, kept.nbytes, kept.row_at, spec.writes_elements
 
     def short_rows(addresses, sign, factor, layout, first, last):
         """Strips first to last."""
         n, inner, vectors, scale = word(layout, N), last_row_dim(layout), word(layout, STRIP), scale_of(sign, factor)
         strides, most = row_strides(layout), vectors * lanes
         strips, step, apart = -(-inner // most), vectors * VECTOR_BYTES, -(-n // lanes) * most * VECTOR_BYTES
-        scratch = np.empty(VECTOR_BYTES + sums_bytes + vectors * kept_bytes + tiles * apart, np.uint8)
-        room = aligned_address(scratch) + sums_bytes
-        memory = room, room + vectors * kept_bytes, step, apart
+        buffer = np.empty(VECTOR_BYTES + sums_bytes + vectors * kept_bytes + tiles * apart, np.uint8)
+        room = aligned_address(buffer) + sums_bytes
+        scratch = room, room + vectors * kept_bytes, step, apart
         for task in range(first, last):
             row = task % strips * most
             at, width = row_at(addresses, layout, task // strips * inner + row), min(most, inner - row)
-            load_rows(at, strides, n, width, memory, scale)
-            fold_tile(memory, n, -(-width // lanes), state_at, ask_early(at, strides, most), scale)
-            finish_strip(at, layout, n, width, memory, scale)
-            if writes:
-                write_rows(at, strides, n, width, memory)
-        release(scratch)
+            load_rows(at, strides, n, width, scratch, scale)
+            fold_tile(scratch, n, -(-width // lanes), state_at, ask_early(at, strides, most), scale)
+            finish_strip(at, layout, n, width, scratch, scale)
+            if writes_elements:
+                write_rows(at, strides, n, width, scratch)
+        release(buffer)
 
     return short_rows
 
 
 def _make_ask(spec: Spec) -> Callable:
     """A `lanewise` function: what to prefetch while a strip is folded: elements of the next one, lines of results."""
-    x, lanes = spec.elements[0], lanes_of(spec.number)
-    y = (spec.results or spec.row_results)[0]
+    x, lanes = spec.element_inputs[0], lanes_of(spec.number)
+    y = (spec.element_results or spec.row_results)[0]
 
     @lanewise
     def ask_early(at, strides, most):
@@ -80,7 +80,7 @@ def _make_load(spec: Spec) -> Callable:
     def load_square(at, strides, j, c, rows, count, tile, step, apart, scale, m):
         """Bring the elements from j on of the rows from c on to the tiles; gives the larger of `m` and their maxima."""
         at = tuple(a + c * stride for a, stride in zip(beyond(at, j), strides, strict=True))
-        for k, i in enumerate(spec.elements):
+        for k, i in enumerate(spec.element_inputs):
             vectors = _loaded(spec, vec, i, at, strides, rows, count, scale, k == 0)
             for e, v in enumerate(vectors):
                 m = maximum(v, m) if k == 0 else m
@@ -124,8 +124,8 @@ def _make_finish(spec: Spec) -> Callable:
     strips, edges = make_strips(spec, True), make_edges(spec)
     load_rows, store_rows, prepare_rows = edges.load_rows, edges.store_rows, strips.prepare_rows
     numbers_of_rows, finish_column = strips.numbers_of_rows, strips.finish_column
-    lanes, kept_bytes, reduces, writes = (
-        lanes_of(spec.number), kept_for(spec).nbytes, spec.op.rows is not None, spec.op.elements is not None
+    lanes, kept_bytes, writes_rows, writes_elements = (
+        lanes_of(spec.number), kept_for(spec).nbytes, spec.writes_rows, spec.writes_elements
     )  # fmt: skip
 
     @inlined
@@ -134,9 +134,9 @@ def _make_finish(spec: Spec) -> Callable:
         for c in range(0, width, lanes):
             kept = room + c // lanes * kept_bytes
             row = load_rows(at, layout, c, 0, width - c)
-            if reduces:
+            if writes_rows:
                 store_rows(at, layout, c, numbers_of_rows(kept, row, scale), 0, width - c)
-            if writes:
+            if writes_elements:
                 prepare_rows(kept, row, scale)
                 finish_column(tile + c // lanes * VECTOR_BYTES, n, step, apart, kept, scale)
 
@@ -151,7 +151,7 @@ def _make_write(spec: Spec) -> Callable:
     @lanewise
     def write_square(at, strides, j, c, rows, count, tile, step, apart):
         at = tuple(a + c * stride for a, stride in zip(beyond(at, j), strides, strict=True))
-        for k, i in enumerate(spec.results):
+        for k, i in enumerate(spec.element_results):
             for r, v in enumerate(transpose(tuple(memory.get(tile + apart * k + step * e) for e in range(lanes)))):
                 there = rows > r
                 if spec.masked:

@@ -145,7 +145,7 @@ class Ranks:
 
         for room, v in zip(rooms, vectors, strict=True):
             for i in pieces if room is not None else ():
-                device.write_shared(room, place(i, rank), device.lanes_of(v, i * piece, piece))
+                device.write_shared(room, place(i, rank), device.take_lanes(v, i * piece, piece))
         device.barrier(rank)
         ranks = (device.integer(rank, r) for r in range(g.threads))
         return [

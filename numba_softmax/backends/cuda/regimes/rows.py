@@ -78,9 +78,9 @@ class Stage(Tile):
         self.geometry, self.number = geometry, spec.number
         self.number_bytes = spec.number.bitwidth // 8
         self.keeps_weights = self.results.keeps_weights
-        self.loaded_again = spec.elements[1:] if self.results.uses_others else ()
+        self.loaded_again = spec.element_inputs[1:] if self.results.uses_others else ()
         vec = self.access.vec
-        kept = spec.number if self.keeps_weights else raw_type(vec, spec.formats[spec.elements[0]]).element
+        kept = spec.number if self.keeps_weights else raw_type(vec, spec.formats[spec.element_inputs[0]]).element
         self.kept = vec.of(kept)
 
     def room(self, n: int) -> int:
