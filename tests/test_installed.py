@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from gpu_fakes import NO_DEVICE
+from numba import int64
 
 import numba_softmax as ns
 from numba_softmax import cli
@@ -103,10 +104,7 @@ def test_a_missing_driver_or_gpu_is_said(monkeypatch, module, said, capsys):
 def test_a_kernel_that_is_wrong_is_not_blamed_on_packages():
     from numba_softmax.backends.cuda import kernels
 
-    geometry = SimpleNamespace(row_dims=1, reduced_dims=0)
-    kernel = SimpleNamespace(
-        regime="rows", geometry=geometry, threads=32, function=lambda a, b, c, d, e, f, g, h, i, dims: a.no_such_thing
-    )
+    kernel = SimpleNamespace(signature=(int64,), threads=32, function=lambda address: address.no_such_thing)
     with pytest.raises(Exception, match="no_such_thing") as raised:
         kernels.compile_kernel(kernel, (8, 0))
     assert not isinstance(raised.value, driver.CudaError)
