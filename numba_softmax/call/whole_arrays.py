@@ -50,7 +50,10 @@ def call_numpy(operation: Operation, x: np.ndarray, where: Any, scale: Any, dtyp
         launch, shape, _ = plan_call(operation, x.shape, x.dtype, x.strides, w_strides)
         if launch is not None and dtype is None:
             y = np.empty(shape, x.dtype)
-            launch((address_of(x), address_of(y)) if mask is None else _three(x, mask, y), factor)
+            launch(
+                (address_of(x), address_of(y)) if mask is None else (address_of(x), address_of(mask), address_of(y)),
+                factor,
+            )
         else:
             y = _new_result(operation, x, mask, factor, as_output_dtype(dtype, x.dtype, None))
         return y if shape else y[()]
@@ -67,12 +70,8 @@ def call_numpy(operation: Operation, x: np.ndarray, where: Any, scale: Any, dtyp
     ):
         y[...] = _new_result(operation, x, mask, factor, y.dtype)
     else:
-        launch((x_at, y_at) if mask is None else _three(x, mask, y), factor)
+        launch((x_at, y_at) if mask is None else (address_of(x), address_of(mask), address_of(y)), factor)
     return out
-
-
-def _three(x: np.ndarray, mask: np.ndarray, y: np.ndarray) -> tuple[int, int, int]:
-    return address_of(x), address_of(mask), address_of(y)
 
 
 def _new_result(
@@ -87,7 +86,9 @@ def _new_result(
         y = np.empty_like(x, dtype, subok=False)
     w_strides = None if mask is None else mask.strides
     plan = plan_call(operation, x.shape, x.dtype, x.strides, w_strides, y.shape, y.dtype, y.strides, True)
-    plan.launch((address_of(x), address_of(y)) if mask is None else _three(x, mask, y), scale)
+    plan.launch(
+        (address_of(x), address_of(y)) if mask is None else (address_of(x), address_of(mask), address_of(y)), scale
+    )
     return y
 
 

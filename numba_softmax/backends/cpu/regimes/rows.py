@@ -57,7 +57,7 @@ def make_row_functions(spec: Spec) -> RowFunctions:
         """Where the weights of a row are kept, from element `start` on."""
         return room + weights_at + i * weights_bytes(n) + start * size if of_softmax else 0
 
-    @jit
+    @inlined
     def fold_row(at, layout, room, i, scale, ahead):
         n = word(layout, N)
         for start in range(0, max(n, 1), BLOCK):
@@ -67,7 +67,7 @@ def make_row_functions(spec: Spec) -> RowFunctions:
             keep_sums(room, k, m, sums)
             keep_row(room, k, at, layout)
 
-    @jit
+    @inlined
     def fold_and_write_row(before, at, layout, room, i, scale, ahead):
         """`fold_row`, and `write_row` of the row `before` that had the same place in its group."""
         n = word(layout, N)
