@@ -2,8 +2,8 @@
 
 A file's name is a hash of all that the machine code depends on; the file begins
 with a hash of its name and of the rest; and it appears by renaming. So a file is
-whole and right, or it is not used. Writing one removes those that have not been
-used for longest, if there is too much.
+whole and right, or it is not used. Each write removes the least recently used
+files beyond a limit.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ _IRRELEVANT = (
 )  # fmt: skip
 
 _SECONDS_UNTIL_NOTED_AGAIN = 24 * 3600
-"""A file's time of modification is that of its last use, within a day: most loads write nothing."""
+"""A file's time of modification is that of its last use, to within a day, so that most loads write nothing."""
 
 _SECONDS_TO_WRITE = 3600
-"""Older .part files are of processes that ended while they wrote."""
+"""Older .part files were left by processes that ended while they wrote."""
 
 
 def _limit() -> int:
@@ -54,7 +54,7 @@ def _limit() -> int:
 
 
 LIMIT = _limit()
-"""Bytes of kernels that are kept."""
+"""Bytes of kernels that are kept, at most."""
 
 
 def cache_folder() -> Path:
@@ -82,7 +82,7 @@ def key_of(name: str, module: str, *versions: Any) -> str:
 
 
 def read(key: str) -> bytes | None:
-    """The kernel with that key, if it is there, whole, and written by someone to be trusted."""
+    """The kernel with this key; None unless it is present, whole, and from a trusted owner."""
     with contextlib.suppress(OSError, RuntimeError):
         path = _path(key)
         with open(path, "rb", opener=_open_at_once) as file:
@@ -98,7 +98,7 @@ def read(key: str) -> bytes | None:
 
 
 def write(key: str, payload: bytes) -> None:
-    """Keep a kernel, if that is possible."""
+    """Store a kernel, if that is possible."""
     with contextlib.suppress(OSError, RuntimeError):
         path = _path(key)
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -124,7 +124,7 @@ class KeptFile(NamedTuple):
 
 
 def kept(suffix: str = ".kernel") -> list[KeptFile]:
-    """The files there are, without those that are not to be trusted."""
+    """The files of the cache, without those from owners that are not trusted."""
     found = []
     for entry in os.scandir(cache_folder()):
         if entry.name.endswith(suffix):
@@ -136,7 +136,7 @@ def kept(suffix: str = ".kernel") -> list[KeptFile]:
 
 
 def _prune() -> None:
-    """Remove the kernels beyond the limit that were not used for longest, and what writers left behind."""
+    """Remove the least recently used kernels beyond the limit, and what writers left behind."""
     total, now = 0, time.time()
     for file in sorted(kept(), key=lambda file: file.used, reverse=True):
         total += file.bytes
@@ -157,7 +157,7 @@ def _path(key: str) -> Path:
 
 
 def _seal(key: str, payload: bytes) -> bytes:
-    """The hash that a file begins with. It covers the name: who can write to the folder can rename others' files."""
+    """The hash that a file begins with. It covers the name, since files in a shared folder can be renamed by others."""
     return hashlib.sha256(key.encode() + payload).digest()
 
 
@@ -167,6 +167,6 @@ def _open_at_once(path: str, flags: int) -> int:
 
 
 def _is_trusted(facts: os.stat_result) -> bool:
-    """True of files of this user or of the system. What others wrote could run anything when unpickled."""
+    """True for files of this user or of the system. A file that others wrote could run anything when unpickled."""
     owners = {0, os.geteuid()} if hasattr(os, "geteuid") else {facts.st_uid}
     return stat.S_ISREG(facts.st_mode) and facts.st_uid in owners

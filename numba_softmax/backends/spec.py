@@ -1,4 +1,4 @@
-"""What the backends have in common: what a kernel is compiled for, its operands, and what its results are made with."""
+"""Common to the backends: the description of a kernel, its operands, and its finisher."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ from ..ops.declare import Op, Operand
 kernel_code.register()
 
 SMALLEST_IN_FLOAT32 = 2.0**-100
-"""Smaller scales, and those beyond float32, are computed with in float64."""
+"""With smaller scales, and those beyond float32, kernels compute in float64."""
 
 _IN_FLOAT32 = {order + name for order in ("", ">") for name in ("float16", "bfloat16", "float32")}
 _IN_16_BITS = {order + name for order in ("", ">") for name in ("float16", "bfloat16")}
 
 
 class Spec(NamedTuple):
-    """What a kernel is compiled for."""
+    """The specification of a kernel: all that it is compiled for."""
 
     op: Op
-    operands: tuple[Operand, ...]  # those that there are, in the order of the kernel's addresses
+    operands: tuple[Operand, ...]  # those present, in the order of the kernel's addresses
     scaled: bool
     in_float64: bool  # whatever the formats
-    streaming: bool = False  # write past the caches
+    streaming: bool = False  # write by non-temporal stores
 
     @property
     def name(self) -> str:
-        """The name that kernels on disk go by: it says all that they are made for."""
+        """The name of the kernel on disk, which says all that it is compiled for."""
         return f"{self.op.name}:{kernel_code.digest_of(self.op)}:{self[1:]!r}"
 
     @property
@@ -48,32 +48,32 @@ class Spec(NamedTuple):
 
     @property
     def narrow(self) -> bool:
-        """Whether all results are rounded to 16 bits, from at most float32."""
+        """True if all results are rounded to 16 bits, from at most float32."""
         return {o.format for o in self.operands if o.written} <= _IN_16_BITS and self.number is float32
 
     @property
     def two_parts(self) -> bool:
-        """Whether the sums of states have two parts on the CPU."""
+        """True if the sums of states have two parts on the CPU."""
         return self.number is float64
 
     @property
     def writes_elements(self) -> bool:
-        """Whether there are results an element."""
+        """True if the op has results an element."""
         return self.op.elements is not None
 
     @property
     def writes_rows(self) -> bool:
-        """Whether there are results a row."""
+        """True if the op has results a row."""
         return self.op.rows is not None
 
     @property
     def of_softmax(self) -> bool:
-        """Whether results an element are made of softmax."""
+        """True if results an element are made of softmax."""
         return self.op.elements is not None and self.op.elements.of_softmax
 
     @property
     def formats(self) -> tuple[Stored, ...]:
-        """How the numbers of each operand lie in memory."""
+        """The format in memory of each operand's numbers."""
         return tuple(stored(o.format) for o in self.operands)
 
     @property
@@ -86,42 +86,42 @@ class Spec(NamedTuple):
 
     @property
     def element_inputs(self) -> tuple[int, ...]:
-        """Which operands are read an element, without the mask; the first one is folded."""
+        """The indices of operands with elements to read, without the mask; the first one is folded."""
         return self._which(lambda o: o.per == "element" and o.kind == "number" and o.read)
 
     @property
     def element_results(self) -> tuple[int, ...]:
-        """Which operands are written an element."""
+        """The indices of operands with elements to write."""
         return self._which(lambda o: o.per == "element" and o.written)
 
     @property
     def row_inputs(self) -> tuple[int, ...]:
-        """Which operands are read a row, without the state that a kernel begins with."""
+        """The indices of operands with numbers of rows to read, without the state that a kernel begins with."""
         return tuple(i for i in self._which(lambda o: o.per == "row" and o.read) if i != self.state)
 
     @property
     def row_reads(self) -> tuple[int, ...]:
-        """All operands that are read a row, that state first."""
+        """The indices of all operands with numbers of rows to read, that state first."""
         return (*(() if self.state is None else (self.state,)), *self.row_inputs)
 
     @property
     def row_results(self) -> tuple[int, ...]:
-        """Which operands are written a row."""
+        """The indices of operands with numbers of rows to write."""
         return self._which(lambda o: o.per == "row" and o.written)
 
     @property
     def mask(self) -> int | None:
-        """Which operand is the mask."""
+        """The index of the mask, or None."""
         return next(iter(self._which(lambda o: o.kind == "mask")), None)
 
     @property
     def masked(self) -> bool:
-        """Whether there is a mask."""
+        """True if one of the operands is a mask."""
         return self.mask is not None
 
     @property
     def state(self) -> int | None:
-        """Which operand has the state that a kernel begins with, where it folds none: the first one that is read."""
+        """The index of the state that a kernel begins with if it folds none, the first one that is read; or None."""
         return next(iter(self._which(lambda o: o.kind == "state" and o.read)), None)
 
 
@@ -142,22 +142,22 @@ def operands_for(op: Op, x: str, y: str, masked: bool) -> tuple[Operand, ...]:
 
 
 def sign_and_factor(scale: float) -> tuple[float, float]:
-    """What elements and what their differences are multiplied by.
+    """Split a scale into the factor of elements and that of their differences.
 
-    Differences of elements can overflow where the scaled ones do not: so
-    elements are halved, where that is any help.
+    If ``abs(scale) <= 1``, elements are halved first, because ``x - m`` may
+    overflow although ``scale * (x - m)`` does not.
     """
     sign = -1.0 if scale < 0 else 1.0
     return (sign, abs(scale)) if abs(scale) > 1 else (0.5 * sign, 2 * abs(scale))
 
 
 def needs_float64(factor: float) -> bool:
-    """Whether float32 cannot hold a factor, nor the numbers that it makes."""
+    """True if float32 cannot hold a factor, or the numbers that it makes."""
     return factor != 0 and not SMALLEST_IN_FLOAT32 <= factor < 2.0**126
 
 
 def along_rows(layout: Layout) -> bool:
-    """Whether the elements of a row are neighbours in memory, in all operands."""
+    """True if the elements of a row are neighbours in memory, in all operands."""
     if layout.n <= 1:
         return True
     if len(layout.reduced_dims) > 1:
@@ -171,7 +171,7 @@ def along_rows(layout: Layout) -> bool:
 
 
 def across_rows(layout: Layout) -> bool:
-    """Whether enough rows are neighbours in memory, element by element, and result by result."""
+    """True if several rows are neighbours in memory, element by element, and result by result."""
     rows, *strides = layout.row_dims[-1]
     return (
         len(layout.reduced_dims) == 1
@@ -185,7 +185,7 @@ def across_rows(layout: Layout) -> bool:
 
 
 def make_scale(spec: Spec) -> Callable:
-    """A `lanewise` function: the scale from its sign and factor, in the type to compute in and with what that lacks."""
+    """A `lanewise` function: the scale's sign and factor in the type to compute in, and the factor's rounding error."""
 
     @lanewise
     def scale_of(sign, factor):
@@ -198,21 +198,21 @@ def make_scale(spec: Spec) -> Callable:
 
 
 class Finisher(NamedTuple):
-    """Results an element, from what is known of their row: a tuple of `numbers` numbers of the type to compute in."""
+    """Makes results an element, with `numbers` numbers for the row in the type to compute in."""
 
     numbers: int
     prepare: Callable  # (share, state, row) -> these numbers; `share` makes softmax of weights
     results: (
-        Callable  # (v, others, prepared, scale, down) -> a tuple of results from weights or, of elements, from these
+        Callable  # (v, others, prepared, scale, down) -> a tuple of results from `v`, which are weights or elements
     )
-    selects: bool  # whether masked elements need another result than the one that no weight makes
+    selects: bool  # True if the result of a masked element is not the one that a weight of 0 makes
 
 
 def make_finisher(spec: Spec) -> Finisher:
     """The functions of an op that gives results an element.
 
-    Softmax is ``w (hi + lo)``; where results are rounded to 16 bits, `hi` is good enough. `down` is None or a power of
-    two, which is multiplied by at last: it would take a small share below the normal numbers.
+    Softmax is ``w (hi + lo)``; where results are rounded to 16 bits, `hi` is precise enough. `down` is None or a power
+    of two, and the last factor: applied to a small share, it would make that subnormal.
     """
     elements, number = spec.op.elements, spec.number
     if elements is None:

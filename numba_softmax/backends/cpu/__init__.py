@@ -1,4 +1,4 @@
-"""The CPU backend: which kernel serves which layout, and starting it."""
+"""The CPU backend: chooses the kernel for a layout and launches it."""
 
 from __future__ import annotations
 
@@ -26,28 +26,28 @@ __all__ = ["launcher_for", "plan", "warm"]
 # The measurements behind these numbers are in docs/performance.md.
 
 PARALLEL_FROM, PARALLEL_FROM_ON_WORKQUEUE = 1 << 15, 1 << 19
-"""Elements from which on it is worth to start threads: in 2 us on most threading layers, in 100 us on workqueue."""
+"""Elements from which on threads pay off: starting them takes 2 us on most threading layers, 100 us on workqueue."""
 
 STREAM_FROM = 1 << 25
-"""Bytes of results from which on they are written past the caches."""
+"""Bytes of results from which on they are written by non-temporal stores."""
 
 SHORT, SHORT_BYTES = 6, 1 << 14
-"""Vectors in a row up to which lanes run across rows, and bytes of elements in a strip then, for the first cache."""
+"""Vectors in a row up to which lanes run across rows, and bytes of elements in a strip then, to fit the first cache."""
 
 PACKED, PACKED_BYTES = ((1, BLOCK), (2, 256), (4, 16)), 1 << 14
-"""Columns of less than so many vectors and rows of up to so many elements are packed; and bytes of a strip then."""
+"""Limits in vectors and elements: columns narrower and no longer than a pair are packed; and bytes of their strips."""
 
 STRIP_BYTES = min(3 << 18, max(1 << 17, second_cache() // 2))
-"""Bytes of elements in a strip of other columns: what is brought to the second cache is to stay there."""
+"""Bytes of elements in a strip of other columns, so that what was loaded into the second cache stays there."""
 
 WIDEST_STRIP = 32
-"""Vectors side by side in a strip."""
+"""Vectors side by side in a strip, at most."""
 
 
 class _MadeOnUse:
     """`functools.cached_property` without its lock.
 
-    In Python 3.11 that is one for all instances: who makes one has all others wait.
+    In Python 3.11 all instances share that lock, so that making one value would block all others.
     """
 
     def __init__(self, make: Callable[[Plan], Callable]) -> None:
@@ -59,7 +59,7 @@ class _MadeOnUse:
 
 
 class Plan:
-    """How calls with a certain layout are served."""
+    """The kernel for calls with one layout, and its arguments."""
 
     def __init__(self, regime: str, spec: Spec, tasks: int, layout: Layout, strip: int) -> None:
         self.kernel = regime, spec
@@ -82,19 +82,19 @@ class Plan:
         return split_kernel(*self.kernel)
 
     def splits(self, threads: int) -> bool:
-        """Whether rows are so few and so long that threads share them."""
+        """True if rows are so few and so long that threads share them."""
         return self.kernel[0] in SPLIT and self.tasks < 4 * threads and self.chunks > 1
 
 
 @functools.cache
 def _entry_point(kernel: Callable) -> Callable:
-    """The machine code itself: the dispatcher would look at the types of arguments that never differ, for 0.1 us."""
+    """The machine code itself: the dispatcher would check the types of arguments, which never differ, for 0.1 us."""
     (compiled,) = kernel.overloads.values()
     return compiled.entry_point
 
 
 def plan(op: Op, layout: Layout, scaled: bool, in_float64: bool, streams: bool) -> Plan:
-    """Choose the kernel. All of them give the same bits where more than one could serve."""
+    """Choose the kernel. Where several could be used, all of them give the same bits."""
     spec = Spec(op, layout.operands, scaled, in_float64, False)
     if not spec.element_inputs:
         inner = layout.row_dims[-1][0]
@@ -130,7 +130,7 @@ def _plan(spec: Spec, layout: Layout, along: bool, across: bool, streams: bool) 
 
 
 def _plan_of_given(spec: Spec, layout: Layout, along: bool, across: bool, streams: bool) -> tuple[str, int, int]:
-    """The same for rows whose states are given. There are no bits to be like others'."""
+    """The same for rows whose states are given. Here regimes need not agree in their bits."""
     lanes, chunks = lanes_of(spec.number), -(-layout.n // CHUNK)
     if not across or (layout.n > 1 and along):
         return ("given_rows" if along else "given_gathered"), 0, layout.rows * chunks
@@ -140,9 +140,9 @@ def _plan_of_given(spec: Spec, layout: Layout, along: bool, across: bool, stream
 
 
 def _streamed(spec: Spec, layout: Layout) -> int | None:
-    """Which operand may be written past the caches: the one result an element, if it is large enough.
+    """The operand for non-temporal stores, or None: the only result an element, if it is large enough.
 
-    It lies at whole multiples of its numbers' size.
+    Its strides must be multiples of the size of its numbers.
     """
     if len(spec.element_results) != 1:
         return None
@@ -153,7 +153,7 @@ def _streamed(spec: Spec, layout: Layout) -> int | None:
 
 
 def launcher_for(op: Op, layout: Layout) -> Callable[..., None]:
-    """A function that computes calls with that layout, as `devices` describes it."""
+    """The launcher of calls with this layout, as `devices` describes it."""
     if not layout.rows or not (layout.n or op.rows):
         return lambda addresses, scale: None
 
@@ -187,8 +187,8 @@ def launcher_for(op: Op, layout: Layout) -> Callable[..., None]:
 
 
 def warm(op: Op, x: str, y: str, masked: bool, scaled: bool) -> list[Callable[[], Callable]]:
-    """Functions that compile, or load, one kernel each: all that may serve calls with those formats."""
-    layer()  # TBB's threads are to be started by a thread that lasts, not by one that builds
+    """Functions that compile, or load, one kernel each: all that calls with these formats may use."""
+    layer()  # TBB's threads must be started by a thread that lasts, not by one that builds
     spec = Spec(op, operands_for(op, x, y, masked), scaled, False)
     kernels = [(regime, spec) for regime in REGIMES]
     if len(spec.element_results) == 1:

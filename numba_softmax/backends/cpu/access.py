@@ -1,4 +1,4 @@
-"""Access to the elements of a block that lies contiguously in memory, and what weighs them: lanes run along the row."""
+"""Access to the elements of a contiguous block, and the functions that weigh them: lanes run along the row."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from .layout import make_beyond
 kernel_code.register()
 
 AHEAD_TO_WRITE = 2048
-"""Lines of results are prefetched so many bytes before their use, unless they are written past the caches."""
+"""Bytes by which lines of results are prefetched ahead of their use, unless they are written by non-temporal stores."""
 
 
 class Weighing(NamedTuple):
-    """Functions that weigh elements: those of `weights`, or what is good for 16 bits."""
+    """Functions that weigh elements: those of `weights`, or their narrow variants for results of 16 bits."""
 
     frame_of: Callable
     weigh: Callable
-    unit_of: Callable  # (m, scale) -> the unit of weights that were taken against m, which may be of a wider type
+    unit_of: Callable  # (m, scale) -> the unit of weights relative to m, which may be of a wider type
 
 
 @functools.cache
@@ -52,7 +52,7 @@ class Access(NamedTuple):
 
     beyond: Callable  # (at, j) -> the addresses from element j on
     read: Callable  # (at, j, width, scale) -> the element that is folded, and a tuple of the others
-    read_to_finish: Callable  # (z, at, j, width, scale) -> the same: weights at `z`, or elements with no mask seen to
+    read_to_finish: Callable  # (z, at, j, width, scale) -> the same: weights at `z`, or elements, with no mask applied
     write: Callable  # (at, j, width, results) -> nothing
 
 
@@ -109,7 +109,7 @@ def make_access(spec: Spec, formats: tuple[Stored, ...]) -> Access:
 
 
 class BlockEnds(NamedTuple):
-    """Jitted functions for what is not a vector's arithmetic; see `make_block_ends`."""
+    """Jitted functions for all of a block but the arithmetic of its vectors; see `make_block_ends`."""
 
     head_of: Callable
     mask_results: Callable
@@ -119,7 +119,7 @@ class BlockEnds(NamedTuple):
 
 @functools.cache
 def make_block_ends(spec: Spec, formats: tuple[Stored, ...]) -> BlockEnds:
-    """The functions: where streaming begins, NaN under a mask, prefetching."""
+    """The functions: the start of streaming, NaN under a mask, prefetching."""
     lanes, beyond = lanes_of(spec.number), make_access(spec, formats).beyond
     vec = Vec(spec.number, lanes)
     x, written, sizes = spec.element_inputs[:1], spec.element_results, [f.bytes for f in formats]
@@ -132,7 +132,7 @@ def make_block_ends(spec: Spec, formats: tuple[Stored, ...]) -> BlockEnds:
 
     @inlined
     def head_of(at, count):
-        """How many elements come before the first one that a streamed vector may begin with."""
+        """The number of elements before the first one at which a streamed vector may begin."""
         return min(count, -address(at) % streamed // (streamed // lanes)) if streamed else 0
 
     @lanewise
@@ -145,9 +145,9 @@ def make_block_ends(spec: Spec, formats: tuple[Stored, ...]) -> BlockEnds:
 
     @inlined
     def mask_results(at, count, prepared):
-        """Put what masked elements have after the results of a block.
+        """Overwrite a block's results of masked elements with the value that these have.
 
-        No weight means no share, unless that is NaN: only then there is something to do.
+        A weight of 0 has made them 0 already, unless the share is NaN: only then is there something to do.
         """
         if masks_nans and prepared[0] - prepared[0] != 0.0:
             for j in range(0, count, lanes):
@@ -162,7 +162,7 @@ def make_block_ends(spec: Spec, formats: tuple[Stored, ...]) -> BlockEnds:
 
     @lanewise
     def prefetch_results(at, j):
-        """Prefetch two vectors of results, unless they are written past the caches."""
+        """Prefetch two vectors of results, unless they are written by non-temporal stores."""
         for i in () if spec.streaming else written:
             for line in range(0, 2 * lanes * sizes[i], VECTOR_BYTES):
                 prefetch_to_write(at[i] + j * sizes[i] + AHEAD_TO_WRITE + line)

@@ -1,4 +1,4 @@
-"""What all kernels of the CPU share: sizes, scratch memory, and how their functions are compiled."""
+"""Common to all kernels of the CPU: sizes, scratch memory, and the options to compile functions with."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ The weights of rows up to this length are kept until their sum is known. Beyond,
 """
 
 VECTOR_BYTES = 64
-"""On every CPU: LLVM splits vectors where registers are narrower, and the bits stay."""
+"""Bytes of a vector on every CPU: where registers are narrower, LLVM splits vectors, and the bits are the same."""
 
 AHEAD = 8192
-"""Elements are prefetched at least so many bytes before their use."""
+"""Bytes, at least, by which elements are prefetched ahead of their use."""
 
 BOOL, FLOAT64 = Stored("bool"), Stored("float64")
 
-# `forceinline` is said each time: else a function has it from the one that is being compiled when it is first called.
+# `forceinline` is always given: else a function takes it from the one that is being compiled when it is first called.
 jit = functools.partial(
     njit, error_model="numpy", nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True, fastmath=False,
     forceinline=False,
@@ -48,16 +48,16 @@ def aligned_address(array):
 
 @inlined
 def release(scratch):
-    """Let go of scratch memory.
+    """Keep scratch memory allocated up to this call.
 
-    Numba frees an array after its last mention, and where only its address is
-    used further on, that is too early. So the last mention has to be this.
+    Numba frees an array after its last use, which is too early where only its
+    address is used further on. So this has to be the last use.
     """
     scratch[0] = 0
 
 
 def own_format(number: types.Type) -> Stored:
-    """How numbers of the compute type lie in scratch memory."""
+    """The format in scratch memory of numbers of the type to compute in."""
     return Stored(number.name)
 
 

@@ -40,7 +40,7 @@ class BlockFunctions(NamedTuple):
 class Summing(NamedTuple):
     """Functions that add vectors to the sums in each lane; see `make_summing`."""
 
-    zero: Callable  # (m) -> the sums of nothing
+    zero: Callable  # (m) -> the sums of no elements
     add_vector: Callable  # (elements, j, weights, m, frame, scale, sums) -> the sums with those that `read` gave for j
     add_rest: Callable  # (at, weights, j, count, m, frame, scale, sums) -> the sums with elements j to count
     close: Callable  # (sums) -> those of all lanes, in float64 and without `up`
@@ -50,7 +50,7 @@ class Summing(NamedTuple):
 def make_blocks(spec: Spec, formats: tuple[Stored, ...]) -> BlockFunctions:
     """The block functions for operands in these formats; `at` are the addresses of a block.
 
-    `weights` is where a block's weights are kept, or 0; `z` where they are read.
+    `weights` is the address at which a block's weights are kept, or 0; `z` is the one from which they are read.
     """
     number, lanes, frame_of = spec.number, lanes_of(spec.number), weights_for(spec).frame_of
     zero, add_vector, add_rest, close = make_summing(spec, formats)
@@ -59,7 +59,7 @@ def make_blocks(spec: Spec, formats: tuple[Stored, ...]) -> BlockFunctions:
 
     @jit
     def block_sums(at, weights, count, m, scale, ahead):
-        """The sums of a block with the maximum `m`. The last vector of weights is a whole one."""
+        """The sums of a block with the maximum `m`. The last vector of weights is written whole."""
         m = number(shift_of(m))
         frame, _ = frame_of(m, scale)
         sums = zero(m)
@@ -88,8 +88,8 @@ def make_blocks(spec: Spec, formats: tuple[Stored, ...]) -> BlockFunctions:
     def finish_and_sum(z, finished, prepared, at, weights, count, m, scale, ahead):
         """`finish_block` of the block `finished` and `block_sums` of another that is as long, in one loop.
 
-        The memory then has results to take while elements are computed with. The weights of both blocks may lie in the
-        same place: `z` is read ahead of what `weights` gets.
+        So results are written to memory while elements are computed. The weights of both blocks may lie in the same
+        place: `z` is read before `weights` is written.
         """
         m = number(shift_of(m))
         frame, _ = frame_of(m, scale)
@@ -195,7 +195,7 @@ def _make_finish(spec: Spec, formats: tuple[Stored, ...]) -> Callable:
 
 
 def _make_rewrite(spec: Spec, formats: tuple[Stored, ...]) -> Callable:
-    """A jitted function: writes a block's results from its elements, which are weighed against `m`."""
+    """A jitted function: writes a block's results from its elements, which are exponentiated against `m`."""
     number, lanes, access, results_of = (
         spec.number, lanes_of(spec.number), make_access(spec, formats), make_finisher(spec).results
     )  # fmt: skip

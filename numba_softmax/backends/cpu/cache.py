@@ -1,7 +1,7 @@
 """Numba's compiled kernels on disk.
 
-Numba's own cache shares an index file among processes, looks at the kernel's
-own source file alone, and lets some faults out as errors.
+Numba's own cache shares an index file among processes, checks no source file
+but the kernel's own, and raises some faults as errors.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def _number_functions_apart() -> bool:
     """Make the symbols of this process differ from those of any other.
 
     Numba numbers functions from 1 in each process, and symbols are told apart
-    by that number. Kernels from different processes would so have symbols in
+    by that number. Kernels from different processes would then have symbols in
     common, and the linker takes the first of a name: one kernel would run
     another's code. Counting from a random number keeps them apart.
     """
@@ -56,7 +56,7 @@ class KernelCache(NullCache):
         return None
 
     def save_overload(self, sig: Any, cres: Any) -> None:
-        """Keep a compiled kernel, if that is possible."""
+        """Store a compiled kernel, if that is possible."""
         if not _symbols_are_unique:
             return
         with contextlib.suppress(Exception):

@@ -24,9 +24,9 @@ class Edges(NamedTuple):
     """Jitted functions; `at` are the addresses of the vectors. See `make_edges`."""
 
     moved: Callable  # (at, strides, j, c) -> the addresses, j elements and c rows further
-    read: Callable  # (at, begin, end, scale) -> the numbers of all inputs, the first one to be folded
+    read: Callable  # (at, begin, end, scale) -> the numbers of all inputs, the first of which is folded
     write: Callable  # (at, results, begin, end, past_caches) -> nothing
-    load_rows: Callable  # (at, layout, c, begin, end) -> numbers for the rows from c on, a tuple for each operand
+    load_rows: Callable  # (at, layout, c, begin, end) -> the numbers of the rows from c on, a tuple for each operand
     store_rows: Callable  # (at, layout, c, results, begin, end) -> nothing
 
 
@@ -134,7 +134,7 @@ def make_edges(spec: Spec) -> Edges:
 
 
 def store_numbers(stored, address, stride, v, begin, end):
-    """Write the lanes from begin to end of a vector, `stride` apart."""
+    """Write lanes begin to end of a vector, with a stride in bytes."""
     with v.builder.if_else((stride == stored.bytes).ir) as (side_by_side, apart):
         with side_by_side:
             store_where(lanes_between(v.type, begin, end), stored, address, v)
@@ -145,7 +145,7 @@ def store_numbers(stored, address, stride, v, begin, end):
 
 
 def load_apart(v, stored, address, stride, begin, end):
-    """The vector of numbers that lie `stride` apart, in lanes begin to end; others have one of theirs."""
+    """Load a vector with a stride in bytes, in lanes begin to end; the other lanes repeat a number of these."""
     result = None
     for i in range(v.lanes):
         i64 = address.emit(address.type, address.ir.type(i))
@@ -157,22 +157,22 @@ def load_apart(v, stored, address, stride, begin, end):
 
 
 def strips_in(inner: int, strip: int, lanes: int, streaming: bool) -> int:
-    """How many strips of so many vectors cover `inner` rows; streamed ones begin at a whole vector of memory."""
+    """The number of strips of `strip` vectors over `inner` rows; streamed ones begin at a whole vector of memory."""
     return -(-(inner + (lanes - 1 if streaming else 0)) // (strip * lanes))
 
 
 def strip_width(inner: int, widest: int, lanes: int, streaming: bool) -> int:
-    """The width of strips, in vectors: at most the widest, at least one, and all about the same."""
+    """The width of strips in vectors: at least one, at most `widest`, and about the same for all."""
     vectors = -(-(inner + (lanes - 1 if streaming else 0)) // lanes)
     strips = -(-vectors // max(1, widest))
     return -(-vectors // strips)
 
 
 def make_strip_at(spec: Spec) -> Callable:
-    """A jitted function: where strip number `index` is.
+    """A jitted function: the addresses of strip number `index`, and the range of its rows.
 
-    It gives the addresses of the strip's first row, which need not be one: with them the rows' numbers `begin` to
-    `end`, of which the first one is within the first vector.
+    The addresses are those of row 0 of the strip, which may lie before the array: only rows `begin` to `end` exist, and
+    `begin` is within the first vector.
     """
     places, lanes, streaming = make_places(len(spec.operands)), lanes_of(spec.number), spec.streaming
     row_at, last_row_dim, row_strides, count_strips = (

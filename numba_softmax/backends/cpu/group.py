@@ -1,8 +1,7 @@
 """The sums of up to `GROUP` blocks together, with lanes across the blocks.
 
-Turning a block's sums into what its weights are multiplied by is a long chain of dependent steps; so those of up to 8
-blocks are taken side by side, in one vector of float64. Scratch memory at `room` has a line of `GROUP` numbers for each
-kind of number.
+Turning a block's sums into the factor of its weights is a long serial dependency chain, so up to 8 blocks are processed
+side by side, in one vector of float64. Scratch memory at `room` has a line of `GROUP` numbers for each kind of number.
 """
 
 from __future__ import annotations
@@ -37,22 +36,22 @@ class Group(NamedTuple):
     """`lanewise` functions over the sums of a group; see `make_group`."""
 
     nbytes: int  # of scratch memory
-    clear: Callable  # (room): all blocks are empty
-    keep_sums: Callable  # (room, i, m, sums): those of block i
-    keep_row: Callable  # (room, i, at, layout): the numbers of block i's row that are read
-    prepare_rows: Callable  # (room, scale): of rows of one block each, what their results are made with
-    prepare_blocks: Callable  # (room, scale): the same of the blocks of one row
-    reduce_rows: Callable  # (room, scale): the numbers of rows of one block each, for `store_row`
+    clear: Callable  # (room): makes all blocks empty
+    keep_sums: Callable  # (room, i, m, sums): stores those of block i
+    keep_row: Callable  # (room, i, at, layout): stores the numbers that are read of block i's row
+    prepare_rows: Callable  # (room, scale): prepares the finishers of rows of one block each
+    prepare_blocks: Callable  # (room, scale): prepares those of the blocks of one row
+    reduce_rows: Callable  # (room, scale): computes the numbers of rows of one block each, for `store_row`
     store_row: Callable  # (room, i, at, layout): writes them
     reduce_blocks: Callable  # (room, at, layout, scale): writes the numbers of the one row of all blocks
     state_of_blocks: Callable  # (room, scale) -> the state of the one row of all blocks
-    finisher_at: Callable  # (room, i) -> what the results of block i are made with
+    finisher_at: Callable  # (room, i) -> the numbers of block i's finisher
     maximum_at: Callable  # (room, i) -> the block's own maximum
-    against_at: Callable  # (room, i) -> the maximum that its weights are to be taken against
+    against_at: Callable  # (room, i) -> the maximum to subtract in the block's weights
 
 
 class _Memory:
-    """The lines of a group: where they are, and what lies there. It is there while a kernel is compiled."""
+    """The lines of a group: their offsets, and access to their numbers. It exists only while a kernel is compiled."""
 
     def __init__(self, spec: Spec) -> None:
         self.spec, self.fold, self.vec = spec, spec.op.fold, Vec(float64, GROUP)
@@ -66,7 +65,7 @@ class _Memory:
         self.nbytes = next(lines)
 
     def keep(self, at: Value, lines: Iterable[int], numbers: Iterable[Value]) -> None:
-        """Put a number, or a vector of them, into each line."""
+        """Store a number, or a vector of them, in each line."""
         for line, number in zip(lines, numbers, strict=False):
             store(FLOAT64, at + line, widen(number))
 
@@ -100,7 +99,7 @@ class _Memory:
         return tuple(self.get(room, lines) for lines in self.inputs_at)
 
     def prepare(self, room: Value, share: Any, state: Any) -> None:
-        """Keep what results are made with."""
+        """Prepare the finishers of all blocks, and store their numbers."""
         self.keep(room, self.finisher_at, self.finisher.prepare(share, state, self.row(room)))
 
 

@@ -33,7 +33,7 @@ REGIMES: dict[str, Callable[[Spec], Callable]] = {
     "columns": make_columns,
     "packed_columns": make_packed_columns,
 }
-"""What makes a kernel's function, not compiled yet."""
+"""Makers of the kernels' functions, which are not compiled yet."""
 
 STATE_REGIMES: dict[str, Callable[[Spec], Callable]] = {
     "given_rows": functools.partial(make_given_rows, gathered=False),
@@ -41,17 +41,17 @@ STATE_REGIMES: dict[str, Callable[[Spec], Callable]] = {
     "given_columns": make_given_columns,
     "states": make_states,
 }
-"""The same for rows whose states are there."""
+"""The same for rows whose states are given, and for states themselves."""
 
 STREAMED = {"rows", "long_rows", "columns", "given_rows", "given_columns"}
-"""Regimes that may write past the caches."""
+"""Regimes that may use non-temporal stores."""
 
 SPLIT = {"long_rows", "gathered"}
 """Regimes whose rows threads may share."""
 
 
 def _compiled(function: Callable, name: str, spec: Spec, integers: int, parallel: bool = False) -> Callable:
-    """The kernel: addresses of the operands, sign, factor, the table of the layout, and so many more integers."""
+    """The kernel: it takes the operands' addresses, sign, factor, the layout's table, and `integers` more integers."""
     if config.DISABLE_JIT:
         raise RuntimeError(NEEDS_COMPILER)
     dispatcher = njit(function, error_model="numpy", nogil=True, parallel=parallel)
@@ -67,13 +67,13 @@ def _body(regime: str, spec: Spec) -> Callable:
 
 @built
 def serial_kernel(regime: str, spec: Spec) -> Callable:
-    """``f(addresses, sign, factor, layout, first, last)``: those tasks, in the calling thread."""
+    """``f(addresses, sign, factor, layout, first, last)``: computes these tasks in the calling thread."""
     return _compiled(_body(regime, spec), f"serial:{regime}:{spec.name}", spec, 2)
 
 
 @built
 def threaded_kernel(regime: str, spec: Spec) -> Callable:
-    """``f(addresses, sign, factor, layout, tasks, portions)``: the tasks in so many portions, one a thread."""
+    """``f(addresses, sign, factor, layout, tasks, portions)``: computes the tasks, a portion of them in each thread."""
     body = jit(_body(regime, spec))
 
     def threaded(addresses, sign, factor, layout, tasks, portions):
@@ -85,7 +85,7 @@ def threaded_kernel(regime: str, spec: Spec) -> Callable:
 
 @built
 def split_kernel(regime: str, spec: Spec) -> Callable:
-    """``f(addresses, sign, factor, layout, rows, chunks, portions)``: chunks of rows shared out to threads."""
+    """``f(addresses, sign, factor, layout, rows, chunks, portions)``: computes rows whose chunks threads share."""
     fold_chunks, merge_chunks, write_chunks, numbers = make_split_rows(spec, regime == "gathered")
     writes = spec.writes_elements
 

@@ -1,4 +1,4 @@
-"""The layout of a problem as kernels read it: a table of int64 words in memory.
+"""A layout as kernels read it: a table of int64 words in memory.
 
 Words: the number of rows, the length of a row, the number of row dimensions and
 of reduced dimensions, the vectors in a strip; then for each dimension, row
@@ -39,7 +39,7 @@ def layout_words(layout: Layout, strip: int) -> np.ndarray:
 
 
 def words_of_one_row(n, x_stride, y_stride):
-    """The table for a row of that length, elements and results so many bytes apart; for jitted code too."""
+    """The table for one row of `n` elements, with strides in bytes; for jitted code too."""
     return (1, n, 1, 1, 0, 1, 0, 0, n, x_stride, y_stride)
 
 
@@ -50,10 +50,10 @@ def word(layout, i):
 
 
 class Places(NamedTuple):
-    """Jitted functions: where the numbers of all operands lie; see `make_places`."""
+    """Jitted functions: addresses and strides of all operands; see `make_places`."""
 
     row_at: Callable  # (addresses, layout, row) -> the addresses of a row's first numbers
-    run_at: Callable  # (layout, position) -> offsets and strides of the elements from a position on, and how many
+    run_at: Callable  # (layout, position) -> offsets, strides and number of the elements from a position on
     last_row_dim: Callable  # (layout) -> the size of the last row dimension
     row_strides: Callable  # (layout) -> the strides from row to row in it
     element_strides: Callable  # (layout) -> the strides from element to element, in the last reduced dimension
@@ -61,7 +61,7 @@ class Places(NamedTuple):
 
 @functools.cache
 def make_places(count: int) -> Places:
-    """The functions for so many operands."""
+    """The functions for `count` operands."""
     dim = 1 + count
 
     @lanewise
@@ -83,7 +83,7 @@ def make_places(count: int) -> Places:
 
     @inlined
     def offsets_of(layout, first_dim, dims, index):
-        """Where the element of that number in C order over some dimensions lies."""
+        """The offsets of element number `index`, in C order over some dimensions."""
         offsets = zeros(layout)
         at = TABLE + dim * (first_dim + dims - 1)
         for _ in range(dims - 1):
@@ -135,14 +135,14 @@ class RowNumbers(NamedTuple):
     """`lanewise` access to the operands with numbers for rows; see `make_row_numbers`."""
 
     load: Callable  # (at, layout) -> the numbers of the operands that are read, a tuple for each, in float64
-    store: Callable  # (at, layout, results) -> nothing: it writes the numbers of those that are written
+    store: Callable  # (at, layout, results) -> nothing: writes the numbers of those that are written
 
 
 def make_row_numbers(spec: Spec) -> RowNumbers:
     """The functions for one row, at the addresses of its first numbers."""
 
     def places(at, layout, i):
-        """The addresses of an operand's numbers: they lie as many numbers apart as there are rows."""
+        """The addresses of an operand's numbers, each of which is in a plane with one number for each row."""
         plane = word(layout, ROWS) * spec.sizes[i]
         return [at[i] + plane * k if k else at[i] for k in range(spec.operands[i].numbers)]
 
@@ -162,17 +162,17 @@ def make_row_numbers(spec: Spec) -> RowNumbers:
 
 
 class Gathered(NamedTuple):
-    """A block of a row in scratch memory, in which its elements are brought together; see `make_gather`."""
+    """A block of a row, gathered into scratch memory; see `make_gather`."""
 
-    formats: tuple[Stored, ...]  # how the operands lie there
+    formats: tuple[Stored, ...]  # those of the operands there
     nbytes: int
-    gather: Callable  # (at, layout, start, count, room) -> nothing: brings elements and mask there
-    scatter: Callable  # (at, layout, start, count, room) -> nothing: takes results from there to where they belong
+    gather: Callable  # (at, layout, start, count, room) -> nothing: copies elements and mask there
+    scatter: Callable  # (at, layout, start, count, room) -> nothing: copies results from there to the operands
     block_at: Callable  # (at, room) -> the addresses of the block there; row operands stay where they are
 
 
 def make_gather(spec: Spec) -> Gathered:
-    """The functions: in scratch memory, inputs lie in the type to compute in."""
+    """The functions; in scratch memory, inputs have the type to compute in."""
     own, places = own_format(spec.number), make_places(len(spec.operands))
     run_at = places.run_at
     formats = tuple(own if i in spec.element_inputs else f for i, f in enumerate(spec.formats))

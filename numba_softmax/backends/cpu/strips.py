@@ -1,16 +1,16 @@
 """The work on a strip: rows that are neighbours in memory, some vectors wide, with lanes across the rows.
 
-A block of each row is brought together in scratch memory, in a tile for each input, and weights replace the elements
-there: elements that lie a power of two apart would drive each other out of the caches. Each lane does for its row, in
-the same order, what `blocks` does with lanes along the row, so the bits are the same: element ``j`` of a block goes to
-the sum ``j`` modulo lanes, and those sums are added in halves.
+A block of each row is copied to scratch memory, into a tile for each input, and weights replace the elements there:
+in the array itself, elements that lie a power of two apart would evict each other from the caches. Each lane does for
+its row, in the same order, what `blocks` does with lanes along the row, so the bits are the same: element ``j`` of a
+block goes to the sum ``j`` modulo lanes, and those sums are added pairwise.
 
     scratch memory   [ sums of a block | kept of vector 0 | kept of vector 1 | ... | tile of x | tile of v | ... ]
-    kept             [ maxima | what results are made with | state of the rows | states of a chunk's blocks ]
+    kept             [ maxima | numbers of the finisher | state of the rows | states of a chunk's blocks ]
     tile             [ element 0: vector 0, vector 1, ... | element 1: ... | ... ]
 
-``scratch = (room, tile, step, apart)`` are the addresses of what is kept of the first vector and of the first tile, the
-bytes from a tile's element to the next one, and from a tile to the next one.
+``scratch = (room, tile, step, apart)`` are the addresses of what is kept of the first vector and of the first tile, and
+the strides in bytes from a tile's element to the next one, and from a tile to the next one.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Kept(NamedTuple):
 def kept_for(spec: Spec) -> Kept:
     """The offsets for a kernel: vectors of the type to compute in, then states in float64.
 
-    The state of a block of weights are its maximum and sums, until it is merged.
+    Until it is merged, the state of a block of weights is its maximum and sums.
     """
     lanes, fold = lanes_of(spec.number), spec.op.fold
     names = fold.sums[: len(fold.sums) - len(fold.counts)]
@@ -65,7 +65,7 @@ def kept_for(spec: Spec) -> Kept:
 
 
 def tiles_of(spec: Spec) -> int:
-    """How many tiles a strip has: one for each input, and enough for the results."""
+    """The number of tiles of a strip: one for each input, and enough for the results."""
     return max(len(spec.element_inputs), len(spec.element_results))
 
 
@@ -75,9 +75,9 @@ class Memory(NamedTuple):
     get: Callable  # (at) -> a vector of the type to compute in
     put: Callable  # (at, v)
     get_others: Callable  # (at, apart) -> the vectors of the other inputs' tiles
-    weigh_in_place: Callable  # (at, frame, scale) -> weights in parts; they take the place of the elements
+    weigh_in_place: Callable  # (at, frame, scale) -> weights in parts, which replace the elements
     put_numbers: Callable  # (at, vectors): vectors of float64, one after the other
-    get_named: Callable  # (names, at) -> what a fold calls so, from there
+    get_named: Callable  # (names, at) -> the numbers of a fold with these names, stored from `at` on
     get_sums: Callable  # (at) -> a block's maximum and sums
     get_state: Callable  # (at)
     put_state: Callable  # (at, state)
@@ -128,14 +128,14 @@ def make_memory(spec: Spec) -> Memory:
 
 
 class Strips(NamedTuple):
-    """Jitted functions over strips; `kept` is the address of what is kept of a vector, `row` numbers of its rows."""
+    """Jitted functions over strips; `kept` is the address of what is kept of a vector, `row` has its rows' numbers."""
 
-    fold_tile: Callable  # (scratch, count, vectors, state_at, ask, scale): the states of a block's rows
-    merge_blocks: Callable  # (blocks, vectors, room, first, scale): those of a chunk's rows
-    prepare_rows: Callable  # (kept, row, scale): what the results of rows of one block each are made with
-    prepare_block: Callable  # (kept, row, scale) -> the same for one of several blocks, and the frame to weigh it in
+    fold_tile: Callable  # (scratch, count, vectors, state_at, ask, scale): makes the states of a block's rows
+    merge_blocks: Callable  # (blocks, vectors, room, first, scale): merges those of a chunk's blocks
+    prepare_rows: Callable  # (kept, row, scale): prepares the finisher of rows of one block each
+    prepare_block: Callable  # (kept, row, scale) -> the frame of one of several blocks; prepares its finisher
     finish_vector: Callable  # (at, apart, kept, scale) -> the results of the vector of the tiles at `at`
-    finish_column: Callable  # (at, n, step, apart, kept, scale): puts the results of `n` vectors in the tiles
+    finish_column: Callable  # (at, n, step, apart, kept, scale): replaces `n` vectors of the tiles by their results
     numbers_of_rows: Callable  # (kept, row, scale) -> numbers a row, of rows of one block each
     numbers_of_long_rows: Callable  # (kept, row, scale) -> those of longer rows
 
@@ -154,7 +154,7 @@ def make_strips(spec: Spec, early: bool) -> Strips:
 
     @lanewise
     def keep_block(at, m, sums, counts, unit):
-        """Leave the state of a block or, of weights, its sums; see `kept_for`."""
+        """Store the state of a block or, of weights, its sums; see `kept_for`."""
         sums, m = (*sums, *(widen(v) for v in counts)), widen(m)
         if of_softmax:
             memory.put_numbers(at, [m, *only(sums)])
@@ -163,10 +163,10 @@ def make_strips(spec: Spec, early: bool) -> Strips:
 
     @jit
     def fold_tile(scratch, count, vectors, state_at, ask, scale):
-        """Leave the states of a block's rows in scratch memory, and weights in the tile.
+        """Store the states of a block's rows in scratch memory, and weights in the tile.
 
-        If `early`, cache lines are prefetched with each vector of elements: ``ask = (x, x_step, y, y_step)`` are where
-        the first ones are, to be read and to be written, and by how much further the next ones.
+        If `early`, cache lines are prefetched with each vector of elements: ``ask = (x, x_step, y, y_step)`` are the
+        address of the first one to read and the stride to the next, and the same for those to write.
         """
         room, tile, step, apart = scratch
         sums = room - sums_bytes
@@ -178,7 +178,7 @@ def make_strips(spec: Spec, early: bool) -> Strips:
 
     @lanewise
     def state_of_sums(at, scale):
-        """Put the state of a block in place of its maximum and sums."""
+        """Replace the maximum and sums of a block by its state."""
         m, sums = memory.get_sums(at)
         put_state(at, fold.block_state(m, sums, unit_of(m, scale)))
 
@@ -193,7 +193,7 @@ def make_strips(spec: Spec, early: bool) -> Strips:
 
     @jit
     def merge_blocks(blocks, vectors, room, first, scale):
-        """The states of a chunk's blocks together, and with what came before the chunk."""
+        """Merge the states of a chunk's blocks pairwise, and the result into the state of what precedes the chunk."""
         for c in range(vectors):
             row, at = room + c * nbytes + row_at, room + c * nbytes + blocks_at
             if of_softmax:
@@ -213,7 +213,7 @@ def make_strips(spec: Spec, early: bool) -> Strips:
 
 
 def _make_sums(spec: Spec, early: bool) -> tuple[Callable, Callable]:
-    """Jitted functions: the sums of a block in the rows of a vector, for each `j` modulo lanes; and these together."""
+    """Jitted functions: sum a block in a vector's rows, for each `j` modulo lanes; and add these sums pairwise."""
     fold, number, lanes, memory = spec.op.fold, spec.number, lanes_of(spec.number), make_memory(spec)
     vec, (frame_of, weigh, _), sums_each = Vec(number, lanes), weights_for(spec), kept_for(spec).sums_each
     get, weigh_in_place = memory.get, memory.weigh_in_place
@@ -231,7 +231,7 @@ def _make_sums(spec: Spec, early: bool) -> tuple[Callable, Callable]:
 
     @lanewise
     def add_element(at, apart, m, frame, scale, column):
-        """Add an element of each row to the sums, and put weights in its place."""
+        """Add an element of each row to the sums, and replace it by its weight if the op is made of softmax."""
         v, others = get(at), memory.get_others(at, apart)
         weight = weigh_in_place(at, frame, scale) if of_softmax else weigh(v, frame, scale)
         return fold.add(column, weight, v, shift_of(m), others)
@@ -246,7 +246,7 @@ def _make_sums(spec: Spec, early: bool) -> tuple[Callable, Callable]:
 
     @lanewise
     def keep_column(sums, slot, closed, counts):
-        """Keep the sums of a slot; gives the counts so far."""
+        """Store the sums of a slot; return the counts so far."""
         memory.put_numbers(sums + slot * sums_each, only(widened(names, closed[:ordered])))
         return tuple(a + b for a, b in zip(counts, closed[ordered:], strict=True))
 
@@ -260,7 +260,7 @@ def _make_sums(spec: Spec, early: bool) -> tuple[Callable, Callable]:
 
     @inlined
     def sum_column(at, step, apart, count, m, sums, ask, scale):
-        """Leave the sums of a block in `sums`; return its counts and unit."""
+        """Store the sums of a block in `sums`; return its counts and unit."""
         frame, unit = frame_of(m, scale)
         counts = no_counts(m)
         for slot in range(min(count, lanes)):
@@ -289,7 +289,7 @@ def _make_sums(spec: Spec, early: bool) -> tuple[Callable, Callable]:
 
     @inlined
     def sum_in_halves(sums, count):
-        """The sum of a block's sums; those that are not there would be 0 for as many lanes along a row."""
+        """The pairwise sum of a block's sums; missing ones are skipped, which with lanes along a row are 0."""
         there, half = min(count, lanes), lanes // 2
         while half:
             for k in range(there - half):
@@ -311,7 +311,7 @@ def _make_finish(spec: Spec) -> tuple[Callable, ...]:
             memory.put(kept + (kept_at.finisher_at + VECTOR_BYTES * k), v)
 
     def share_and_state(kept, scale):
-        """Of rows of one block each."""
+        """The share and the state of rows of one block each."""
         at = kept + kept_at.row_at
         if not spec.of_softmax:
             return None, memory.get_state(at)

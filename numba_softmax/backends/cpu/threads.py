@@ -1,10 +1,10 @@
-"""How many threads a call may use, whatever Numba's threading layer can bear.
+"""The number of threads that a call may safely use with each of Numba's threading layers.
 
 Two of the layers end the process in situations that are normal for a library:
 `workqueue` when two Python threads start parallel work at once, and the GNU
-OpenMP layer when a forked child does after its parent did. So parallel work
-goes one call at a time on `workqueue`, and a child of a process that had its
-threads running computes in its own thread.
+OpenMP layer when a forked child starts some after its parent did. So on
+`workqueue` parallel calls run one at a time, and a child of a process that had
+its threads running computes in the calling thread.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ if hasattr(os, "register_at_fork"):
 
 
 class UnusableError(RuntimeError):
-    """Numba's settings are such that no kernel runs."""
+    """Numba's settings keep every kernel from running."""
 
 
 def check() -> None:
-    """Raise an error if no kernel can run; Numba's threads are started if they were not."""
+    """Raise an error if no kernel can run; Numba's threads are started if they are not running."""
     if numba.config.DISABLE_JIT:
         raise UnusableError(NEEDS_COMPILER)
     try:
@@ -56,14 +56,14 @@ def _count() -> int:
 
 
 def layer() -> str:
-    """Numba's threading layer; its threads are started if they were not."""
+    """Numba's threading layer; its threads are started if they are not running."""
     _count()
     return numba.threading_layer() if numba_parallel._threading_layer else "none"
 
 
 @contextlib.contextmanager
 def threads_for_call() -> Iterator[int]:
-    """The number of threads that a parallel kernel may be started with now: 1 for none."""
+    """The number of threads that a parallel kernel may be started with now; 1 if none may."""
     if _forked:
         yield 1
         return

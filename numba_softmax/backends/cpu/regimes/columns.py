@@ -1,6 +1,6 @@
 """The kernel for an axis that is not last: rows are neighbours in memory, element by element.
 
-A strip of some vectors side by side goes down the rows' elements, a block at a time:
+A strip, some vectors wide, is computed down the rows' elements, a block at a time:
 
     element 0       [ row 0 ... 15 ][ row 16 ... 31 ]      read, and copied to the tile
     element 1       [      ...     ][      ...      ]
@@ -30,7 +30,7 @@ from ..strips import kept_for, make_memory, make_strips, tiles_of
 kernel_code.register()
 
 AHEAD_ROWS = 16
-"""Elements of a strip are prefetched so many lines before their use."""
+"""Lines by which elements of a strip are prefetched ahead of their use."""
 
 
 def make_columns(spec: Spec) -> Callable:
@@ -40,7 +40,7 @@ def make_columns(spec: Spec) -> Callable:
     sums_bytes, kept_bytes, tiles = kept.sums_bytes, kept.nbytes, tiles_of(spec)
 
     def columns(addresses, sign, factor, layout, first, last):
-        """Strips first to last."""
+        """Compute strips first to last."""
         n, vectors, scale = word(layout, N), word(layout, STRIP), scale_of(sign, factor)
         apart = vectors * min(n, BLOCK) * VECTOR_BYTES
         buffer = np.empty(VECTOR_BYTES + sums_bytes + vectors * kept_bytes + tiles * apart, np.uint8)
@@ -58,9 +58,9 @@ def make_columns(spec: Spec) -> Callable:
 
 
 def _make_strip(spec: Spec) -> Callable:
-    """A jitted function: a strip's rows from `begin`, which is within the first vector, to `end`.
+    """A jitted function: computes a strip's rows from `begin`, which is within the first vector, to `end`.
 
-    `at` are the addresses of its first row, `places` those of what is kept of vectors, of the tiles, and their size.
+    `at` are the addresses of its row 0, `places` those of what is kept of vectors and of the tiles, and a tile's bytes.
     """
     strips, edges, kept, lanes = make_strips(spec, False), make_edges(spec), kept_for(spec), lanes_of(spec.number)
     fold_tile, merge_blocks, prepare_rows = strips.fold_tile, strips.merge_blocks, strips.prepare_rows
@@ -113,7 +113,7 @@ def _make_strip(spec: Spec) -> Callable:
 
 
 def _make_load(spec: Spec) -> Callable:
-    """A jitted function: brings a block of a strip to the tiles, and finds the maximum of each row."""
+    """A jitted function: copies a block of a strip to the tiles, and finds the maximum of each row."""
     edges, memory, lanes, kept_bytes = make_edges(spec), make_memory(spec), lanes_of(spec.number), kept_for(spec).nbytes
     moved, read, vec, x, get, put = (
         edges.moved,
@@ -150,7 +150,7 @@ def _make_load(spec: Spec) -> Callable:
 
 
 def _make_weigh(spec: Spec) -> Callable:
-    """A jitted function: prepares one of several blocks of a strip, and weighs the elements in the tile."""
+    """A jitted function: prepares one of several blocks of a strip, and exponentiates the elements in the tile."""
     prepare_block, load_rows = make_strips(spec, False).prepare_block, make_edges(spec).load_rows
     weigh_in_place, of_softmax = make_memory(spec).weigh_in_place, spec.of_softmax
     lanes, kept_bytes = lanes_of(spec.number), kept_for(spec).nbytes

@@ -1,4 +1,4 @@
-"""The kernel for rows that are neighbours in memory, and whose states are there: elements are normalised in one pass.
+"""The kernel for rows that are neighbours in memory, and whose states are given: elements are normalised in one pass.
 
 A task is a chunk of a strip.
 """
@@ -67,7 +67,7 @@ def _kept_bytes(spec: Spec) -> int:
 
 
 def _make_prepare(spec: Spec) -> Callable:
-    """A jitted function: keeps, for each vector of a strip, the rows' maxima and what their results are made with."""
+    """A jitted function: stores, for each vector of a strip, the rows' maxima and the numbers of their finishers."""
     prepare, put, load_rows = make_prepare_given(spec), make_memory(spec).put, make_edges(spec).load_rows
     lanes, kept_bytes = lanes_of(spec.number), _kept_bytes(spec)
 
@@ -86,7 +86,7 @@ def _make_prepare(spec: Spec) -> Callable:
 
 
 def _make_finish(spec: Spec) -> Callable:
-    """A jitted function: the results of so many elements of a strip, some at a time, vector by vector."""
+    """A jitted function: writes the results of `count` elements of a strip, some at a time, vector by vector."""
     edges, finisher, lanes, kept_bytes = make_edges(spec), make_finisher(spec), lanes_of(spec.number), _kept_bytes(spec)
     moved, read, write, get = edges.moved, edges.read, edges.write, make_memory(spec).get
     frame_of, weigh, _ = weights_for(spec)

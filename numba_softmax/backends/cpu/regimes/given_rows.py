@@ -1,4 +1,4 @@
-"""Kernels for contiguous rows, and rows of any strides, whose states are there: elements are normalised in one pass.
+"""Kernels for contiguous rows, and rows of any strides, whose states are given: elements are normalised in one pass.
 
 A task is a chunk of a row.
 """
@@ -29,9 +29,9 @@ kernel_code.register()
 
 
 def make_prepare_given(spec: Spec) -> Callable:
-    """A function: the maximum that elements are weighed against, and what results are made with.
+    """A function: the maximum to subtract from elements, and the numbers of the finisher.
 
-    It is given the numbers of the rows, or of a vector of them: first those of their states.
+    It takes the numbers of a row, or of a vector of rows; the first ones are those of the states.
     """
     finisher, unit_of, fold, float64 = make_finisher(spec), weights_for(spec).unit_of, spec.op.fold, types.float64
 
@@ -46,7 +46,7 @@ def make_prepare_given(spec: Spec) -> Callable:
 
 
 def make_given_rows(spec: Spec, gathered: bool) -> Callable:
-    """The kernel for contiguous rows or, gathered, for any."""
+    """The kernel for contiguous rows or, if `gathered`, for any strides."""
     scale_of, row_at, streaming = make_scale(spec), make_places(len(spec.operands)).row_at, spec.streaming
     prepare, row_numbers, write = make_prepare_given(spec), make_row_numbers(spec), _make_write(spec, gathered)
     nbytes = VECTOR_BYTES + (make_gather(spec).nbytes if gathered else 0)
@@ -72,7 +72,7 @@ def make_given_rows(spec: Spec, gathered: bool) -> Callable:
 
 
 def _make_write(spec: Spec, gathered: bool) -> Callable:
-    """A jitted function: the results of elements start to stop of a row."""
+    """A jitted function: writes the results of elements start to stop of a row."""
     places, beyond = make_gather(spec), make_beyond(spec, spec.formats)
     gather, scatter, block_at = places.gather, places.scatter, places.block_at
     rewrite_block = make_blocks(spec, places.formats if gathered else spec.formats).rewrite_block

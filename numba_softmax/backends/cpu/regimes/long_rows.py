@@ -41,8 +41,8 @@ class Chunks(NamedTuple):
 
     nbytes: int  # of scratch memory, which begins with a group
     fold: Callable  # (at, layout, room, start, stop, scale) -> the state of these elements
-    write: Callable  # (at, layout, room, start, stop, state, scale): their results
-    reduce: Callable  # (at, layout, state, scale): the row's numbers
+    write: Callable  # (at, layout, room, start, stop, state, scale): writes their results
+    reduce: Callable  # (at, layout, state, scale): writes the row's numbers
     merge: Callable  # (state, state, scale) -> state
 
 
@@ -83,7 +83,7 @@ def make_chunks(spec: Spec, gathered: bool) -> Chunks:
         for first in range(start, stop, BLOCK):
             count = min(BLOCK, stop - first)
             block = block_of(at, layout, room, first, count, there)
-            if of_softmax and there:  # as all rows of one block: to the last bit
+            if of_softmax and there:  # for the same bits as all rows of one block
                 keep_row(room, 0, at, layout)
                 prepare_rows(room, scale)
                 m, prepared = first_number(state), finisher_at(room, 0)
@@ -115,9 +115,9 @@ def make_chunks(spec: Spec, gathered: bool) -> Chunks:
 
 
 def _make_prepare(spec: Spec) -> Callable:
-    """A `lanewise` function: the maximum to weigh a block against, and what its results are made with.
+    """A `lanewise` function: the maximum to subtract in a block, and the numbers of its finisher.
 
-    It is given the block's own maximum, and the state and the numbers of its row.
+    It takes the block's own maximum, and the state and the numbers of its row.
     """
     finisher, unit_of = make_finisher(spec), weights_for(spec).unit_of
 
@@ -132,7 +132,7 @@ def _make_prepare(spec: Spec) -> Callable:
 
 
 def make_long_rows(spec: Spec, gathered: bool) -> Callable:
-    """The kernel in which one thread folds a row and writes it; gathered: of any strides."""
+    """The kernel in which one thread folds a row and writes it; if `gathered`, for any strides."""
     scale_of, row_at = make_scale(spec), make_places(len(spec.operands)).row_at
     nbytes, fold, write, reduce, merge = make_chunks(spec, gathered)
     writes_rows, writes_elements, streaming = spec.writes_rows, spec.writes_elements, spec.streaming
@@ -159,16 +159,16 @@ def make_long_rows(spec: Spec, gathered: bool) -> Callable:
 
 @inlined
 def chunk_of(task, n):
-    """The row of a chunk, and its first and last elements."""
+    """The row of a chunk, and the range of its elements."""
     chunks = -(-n // CHUNK)
     start = task % chunks * CHUNK
     return task // chunks, start, min(n, start + CHUNK)
 
 
 def make_split_rows(spec: Spec, gathered: bool) -> tuple[Callable, Callable, Callable, int]:
-    """Few long rows: functions to fold chunks, to merge the states of each row's, and to write chunks.
+    """The functions for few long rows, which fold chunks, merge the states of each row's chunks, and write chunks.
 
-    And how many numbers a state has in `states`, an array of float64.
+    The last value is the number of float64 that a state has in the array `states`.
     """
     scale_of, row_at = make_scale(spec), make_places(len(spec.operands)).row_at
     nbytes, fold, write, reduce, merge = make_chunks(spec, gathered)
@@ -198,7 +198,7 @@ def make_split_rows(spec: Spec, gathered: bool) -> tuple[Callable, Callable, Cal
 
     @jit
     def merge_chunks(addresses, sign, factor, layout, states):
-        """Leaves the state of each row with its first chunk."""
+        """Store the state of each row in place of its first chunk's."""
         rows, chunks, scale = word(layout, ROWS), -(-word(layout, N) // CHUNK), scale_of(sign, factor)
         for row in range(rows):
             state = state_at(states + row * chunks * size)
@@ -210,7 +210,7 @@ def make_split_rows(spec: Spec, gathered: bool) -> tuple[Callable, Callable, Cal
 
     @jit
     def write_chunks(addresses, sign, factor, layout, states, first, last):
-        """The last chunk first: it is the one that the caches are most likely to hold still."""
+        """Write the last chunk first: it is the one most likely to be in the caches still."""
         n, scale = word(layout, N), scale_of(sign, factor)
         chunks = -(-n // CHUNK)
         buffer = np.empty(nbytes, np.uint8)

@@ -5,7 +5,7 @@
               group 1   element 0   [ d0 e0 f0 ]                   ...
                         element 1   [ d1 e1 f1 ]
 
-Numbers of rows are brought together as well, in a line of float64 for each. Then it is the work of `strips`.
+Numbers of rows are collected as well, in a line of float64 for each. The tile is then computed by `strips`.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def make_packed_columns(spec: Spec) -> Callable:
     sums_bytes, kept_bytes, state_at, size = kept.sums_bytes, kept.nbytes, kept.row_at, own_format(spec.number).bytes
 
     def packed_columns(addresses, sign, factor, layout, first, last):
-        """Groups of neighbours first to last."""
+        """Compute groups of neighbours first to last."""
         n, inner, vectors, scale = word(layout, N), last_row_dim(layout), word(layout, STRIP), scale_of(sign, factor)
         most, strides, step = vectors * lanes // inner, element_strides(layout), vectors * VECTOR_BYTES
         nbytes = sums_bytes + vectors * (kept_bytes + lines * 8 * lanes + tiles * n * VECTOR_BYTES)
@@ -69,7 +69,7 @@ def make_packed_columns(spec: Spec) -> Callable:
 
 
 def _make_pack(spec: Spec) -> Callable:
-    """A jitted function: brings a group's elements to the tiles, -inf where masked, from byte `offset` of a line on."""
+    """A jitted function: copies a group's elements to the tiles, -inf where masked, from byte `offset` of a line on."""
     own, vec, moved = own_format(spec.number), Vec(spec.number, lanes_of(spec.number)), make_edges(spec).moved
     lanes, size = lanes_of(spec.number), own.bytes
 
@@ -122,14 +122,14 @@ class Lines(NamedTuple):
     """Lines of float64 for the numbers of the rows in a tile; a line has room for `width` rows."""
 
     how_many: int
-    load_group: Callable  # (at, layout, inner, line, width): brings the numbers of a group's rows there
+    load_group: Callable  # (at, layout, inner, line, width): copies the numbers of a group's rows there
     store_group: Callable  # (at, layout, inner, line, width): writes those that are results
     get: Callable  # (line, width) -> the numbers of the rows of a vector
-    put: Callable  # (line, width, numbers): keeps those that are results
+    put: Callable  # (line, width, numbers): stores those that are results
 
 
 def _make_lines(spec: Spec) -> Lines:
-    """The functions; `line` is the place of the first row in the first line."""
+    """The functions; `line` is the address of the first row in the first line."""
     edges, lanes, vec = make_edges(spec), lanes_of(spec.number), Vec(float64, lanes_of(spec.number))
     load_rows, store_rows = edges.load_rows, edges.store_rows
     counts = [spec.operands[i].numbers for i in (*spec.row_inputs, *spec.row_results)]
@@ -180,7 +180,7 @@ def _make_lines(spec: Spec) -> Lines:
 
 
 def _make_maxima(spec: Spec) -> Callable:
-    """A jitted function: the maxima of the rows in the first tile."""
+    """A jitted function: finds the maxima of the rows in the first tile."""
     vec, kept_bytes, memory = Vec(spec.number, lanes_of(spec.number)), kept_for(spec).nbytes, make_memory(spec)
     get, put = memory.get, memory.put
 
@@ -197,7 +197,7 @@ def _make_maxima(spec: Spec) -> Callable:
 
 
 def _make_finish(spec: Spec) -> Callable:
-    """A jitted function: puts the results an element in the tiles, and numbers of rows in their lines."""
+    """A jitted function: writes the results an element to the tiles, and numbers of rows to their lines."""
     strips, lines, lanes, kept_bytes = (
         make_strips(spec, False),
         _make_lines(spec),

@@ -1,9 +1,9 @@
 """The kernel for contiguous rows of at most a chunk, whose weights are kept until their sum is known.
 
-Rows of one block go in groups, longer ones one by one. While the blocks of a
-group are read, the results of the group before are written: the memory
-is kept busy in both directions, and the chain from sums to results is over
-when they are wanted:
+Rows of one block are computed in groups, longer ones one by one. While the
+blocks of a group are read, the results of the previous group are written: the
+memory is kept busy in both directions, and the dependency chain from sums to
+results is complete when they are needed:
 
     group 0        read, fold
     group 1        read, fold      write group 0
@@ -33,7 +33,7 @@ kernel_code.register()
 class RowFunctions(NamedTuple):
     """Jitted functions over a contiguous row of a group; see `make_row_functions`."""
 
-    weights_bytes: Callable  # (n) -> of a row's weights
+    weights_bytes: Callable  # (n) -> the bytes of a row's weights
     fold_row: Callable
     fold_and_write_row: Callable
     write_row: Callable
@@ -41,7 +41,7 @@ class RowFunctions(NamedTuple):
 
 
 def make_row_functions(spec: Spec) -> RowFunctions:
-    """The functions for row `i` of the group at `room`, the addresses of which are `at`."""
+    """The functions for row `i` of the group at `room`; `at` are the row's addresses."""
     group, beyond, size = make_group(spec), make_beyond(spec, spec.formats), own_format(spec.number).bytes
     block_maximum, block_sums, finish_block, finish_and_sum, _ = make_blocks(spec, spec.formats)
     keep_sums, keep_row, finisher_at = group.keep_sums, group.keep_row, group.finisher_at
@@ -54,7 +54,7 @@ def make_row_functions(spec: Spec) -> RowFunctions:
 
     @inlined
     def weights_of(room, n, i, start):
-        """Where the weights of a row are kept, from element `start` on."""
+        """The address of a row's kept weights, from element `start` on."""
         return room + weights_at + i * weights_bytes(n) + start * size if of_softmax else 0
 
     @inlined
@@ -69,7 +69,7 @@ def make_row_functions(spec: Spec) -> RowFunctions:
 
     @inlined
     def fold_and_write_row(before, at, layout, room, i, scale, ahead):
-        """`fold_row`, and `write_row` of the row `before` that had the same place in its group."""
+        """`fold_row`, and `write_row` of the row `before`, which had the same place in the previous group."""
         n = word(layout, N)
         for start in range(0, max(n, 1), BLOCK):
             block, k, count = beyond(at, start), i + start // BLOCK, min(BLOCK, n - start)
@@ -89,7 +89,7 @@ def make_row_functions(spec: Spec) -> RowFunctions:
 
     @jit
     def weigh_again(at, layout, room, scale, ahead):
-        """Weigh again the blocks of a row whose own maximum is far below the row's: a rescale would underflow."""
+        """Recompute the weights of blocks whose own maximum is far below the row's: a rescale would underflow."""
         n = word(layout, N)
         for start in range(0, n, BLOCK):
             m = against_at(room, start // BLOCK)

@@ -1,10 +1,10 @@
-"""The kernel for short contiguous rows, 16 of them at once (8 in float64): they are transposed to have lanes across.
+"""The kernel for short contiguous rows: 16 of them (8 in float64) are transposed at once, so that lanes run across.
 
     memory    row 0    [ a0 a1 a2 ... ]            tile    element 0   [ a0 b0 c0 ... ]
               row 1    [ b0 b1 b2 ... ]                    element 1   [ a1 b1 c1 ... ]
               row 2    [ c0 c1 c2 ... ]                      ...
 
-Then it is the work of `strips`, and results are transposed back.
+The tile is then computed by `strips`, and results are transposed back.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def make_short_rows(spec: Spec) -> Callable:
     sums_bytes, kept_bytes, state_at, writes_elements = kept.sums_bytes, kept.nbytes, kept.row_at, spec.writes_elements
 
     def short_rows(addresses, sign, factor, layout, first, last):
-        """Strips first to last."""
+        """Compute strips first to last."""
         n, inner, vectors, scale = word(layout, N), last_row_dim(layout), word(layout, STRIP), scale_of(sign, factor)
         strides, most = row_strides(layout), vectors * lanes
         strips, step, apart = -(-inner // most), vectors * VECTOR_BYTES, -(-n // lanes) * most * VECTOR_BYTES
@@ -58,7 +58,7 @@ def make_short_rows(spec: Spec) -> Callable:
 
 
 def _make_ask(spec: Spec) -> Callable:
-    """A `lanewise` function: what to prefetch while a strip is folded: elements of the next one, lines of results."""
+    """A `lanewise` function: addresses and strides to prefetch during a fold, of the next strip and of results."""
     x, lanes = spec.element_inputs[0], lanes_of(spec.number)
     y = (spec.element_results or spec.row_results)[0]
 
@@ -71,14 +71,14 @@ def _make_ask(spec: Spec) -> Callable:
 
 
 def _make_load(spec: Spec) -> Callable:
-    """A jitted function: brings rows to the tiles, lanes across them, and finds the maximum of each."""
+    """A jitted function: transposes rows into the tiles, and finds the maximum of each."""
     lanes, memory, kept_bytes = lanes_of(spec.number), make_memory(spec), kept_for(spec).nbytes
     vec, beyond = Vec(spec.number, lanes), make_beyond(spec, spec.formats)
     put = memory.put
 
     @lanewise
     def load_square(at, strides, j, c, rows, count, tile, step, apart, scale, m):
-        """Bring the elements from j on of the rows from c on to the tiles; gives the larger of `m` and their maxima."""
+        """Load elements from j on of rows from c on into the tiles; return the larger of `m` and their maxima."""
         at = tuple(a + c * stride for a, stride in zip(beyond(at, j), strides, strict=True))
         for k, i in enumerate(spec.element_inputs):
             vectors = _loaded(spec, vec, i, at, strides, rows, count, scale, k == 0)
@@ -102,7 +102,7 @@ def _make_load(spec: Spec) -> Callable:
 
 
 def _loaded(spec, vec, i, at, strides, rows, count, scale, folded):
-    """An input of as many rows as there are lanes, transposed; where there is no element, -inf or 0."""
+    """An input of one row for each lane, transposed; missing and masked elements are -inf or 0."""
     vectors = []
     for k in range(vec.lanes):
         there = rows > k
@@ -120,7 +120,7 @@ def _loaded(spec, vec, i, at, strides, rows, count, scale, folded):
 
 
 def _make_finish(spec: Spec) -> Callable:
-    """A jitted function: writes the numbers of a strip's rows, and puts results an element in the tiles."""
+    """A jitted function: writes the numbers of a strip's rows, and results an element to the tiles."""
     strips, edges = make_strips(spec, True), make_edges(spec)
     load_rows, store_rows, prepare_rows = edges.load_rows, edges.store_rows, strips.prepare_rows
     numbers_of_rows, finish_column = strips.numbers_of_rows, strips.finish_column

@@ -17,11 +17,11 @@ from ..layout import ROWS, make_places, word
 kernel_code.register()
 
 STATE_LANES = 8
-"""Rows that are worked on at once."""
+"""Rows that are computed at once."""
 
 
 def make_states(spec: Spec) -> Callable:
-    """The kernel. A state is that of the operand that has one, as it is stored; without one, that of no elements."""
+    """The kernel. States are read from the operand that stores them; without one, they are those of no elements."""
     scale_of, places, op, vec = make_scale(spec), make_places(len(spec.operands)), spec.op, Vec(float64, STATE_LANES)
     row_at, last_row_dim, row_strides = places.row_at, places.last_row_dim, places.row_strides
     names, formats, sizes = op.fold.state, spec.formats, spec.sizes
