@@ -120,7 +120,7 @@ class KeptFile(NamedTuple):
 
     path: str
     bytes: int
-    used: float  # when, by the clock of time.time()
+    used: float  # the time of the last use, as of time.time()
 
 
 def kept(suffix: str = ".kernel") -> list[KeptFile]:

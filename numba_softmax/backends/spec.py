@@ -198,7 +198,7 @@ def make_scale(spec: Spec) -> Callable:
 
 
 class Finisher(NamedTuple):
-    """Makes results an element, with `numbers` numbers for the row in the type to compute in."""
+    """Makes results an element, with `numbers` numbers that are prepared for their row in the type to compute in."""
 
     numbers: int
     prepare: Callable  # (share, state, row) -> these numbers; `share` makes softmax of weights

@@ -147,7 +147,7 @@ def make_block_ends(spec: Spec, formats: tuple[Stored, ...]) -> BlockEnds:
     def mask_results(at, count, prepared):
         """Overwrite a block's results of masked elements with the value that these have.
 
-        A weight of 0 has made them 0 already, unless the share is NaN: only then is there something to do.
+        A weight of 0 has made them 0 already, unless the share is NaN: only then do they have to be overwritten.
         """
         if masks_nans and prepared[0] - prepared[0] != 0.0:
             for j in range(0, count, lanes):

@@ -1,7 +1,7 @@
 """The work on one block of a row that lies contiguously in memory: lanes run along the row.
 
 block_maximum      x -> the maximum
-block_sums         x, others -> sums; weights are kept, if there is room for them
+block_sums         x, others -> sums; weights are kept, if they are given memory
 finish_block       weights (or x), others -> results
 finish_and_sum     finish_block of one block and block_sums of another, in one loop
 rewrite_block      x, others -> results, where weights were not kept

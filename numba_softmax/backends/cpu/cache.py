@@ -49,7 +49,7 @@ class KernelCache(NullCache):
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         """The compiled kernel from disk, or None."""
         with contextlib.suppress(Exception):
-            rtsys.initialize(target_context)  # kernels take memory from it; what the compiler needs is left alone
+            rtsys.initialize(target_context)  # kernels allocate memory by it; the compiler's own part stays unready
             payload = disk.read(self._key(sig, target_context.codegen()))
             if payload is not None:
                 return CompileResult._rebuild(target_context, *pickle.loads(payload))

@@ -40,9 +40,9 @@ kernel_code.register()
 class Kept(NamedTuple):
     """Offsets in scratch memory; see `kept_for`."""
 
-    sums_bytes: int  # before what is kept of the first vector
-    sums_each: int  # of one of them
-    nbytes: int  # that are kept of each vector
+    sums_bytes: int  # bytes of all sums, which precede what is kept of the first vector
+    sums_each: int  # bytes of the sums of one slot
+    nbytes: int  # bytes that are kept of each vector
     finisher_at: int
     row_at: int  # the rows' states
     blocks_at: int  # those of a chunk's blocks

@@ -1,4 +1,4 @@
-"""The CUDA backend: which kernels serve which layout, and starting them.
+"""The CUDA backend: chooses the kernels for a layout and launches them.
 
 Nothing here needs numba-cuda, a driver or a GPU before the first call.
 """
@@ -26,14 +26,14 @@ __all__ = ["launcher_for", "warm"]
 
 
 class _Ready(NamedTuple):
-    """What serves calls with a layout on a device."""
+    """The loaded kernels for calls with a layout on a device."""
 
     launches: tuple[driver.LoadedKernel, ...]
     workspace: int  # bytes of temporary memory
 
 
 def launcher_for(op: Op, layout: Layout) -> Callable[[tuple[int, ...], float | None, Queue], None]:
-    """A function that queues the work of calls with that layout, as `devices` describes it."""
+    """The launcher of calls with this layout, which queues their work, as `devices` describes it."""
     if not layout.rows or not (layout.n or op.rows):
         return lambda addresses, scale, queue: None
 
@@ -45,7 +45,7 @@ def launcher_for(op: Op, layout: Layout) -> Callable[[tuple[int, ...], float | N
         if scale is not None:
             sign, factor = sign_and_factor(scale)
             in_float64 = needs_float64(factor)
-        # Most arrays are aligned, which one look at all addresses together finds out in less time.
+        # Most arrays are aligned, and one test of all addresses together finds that sooner.
         alignments = reduce(or_, addresses) & 15 and tuple([address & 15 for address in addresses])
         kind = queue.ordinal, scale is not None, in_float64, alignments
         launches, nbytes = ready.get(kind) or ready.setdefault(kind, _made_ready(op, layout, *kind))
@@ -63,7 +63,7 @@ def launcher_for(op: Op, layout: Layout) -> Callable[[tuple[int, ...], float | N
 def _made_ready(
     op: Op, layout: Layout, ordinal: int, scaled: bool, in_float64: bool, alignments: tuple[int, ...] | Literal[0]
 ) -> _Ready:
-    """The kernels on a device; `alignments` are those of the addresses, or 0 for all."""
+    """The kernels on a device; `alignments` are those of the addresses, or 0 if all are aligned."""
     alignments = alignments or (0,) * len(layout.operands)
     plan = _planner().plan(op, layout, _machine(ordinal), scaled, in_float64, alignments)
     return _Ready(
@@ -84,7 +84,7 @@ def _machine(ordinal: int) -> Machine:
 
 @built
 def _planner() -> ModuleType:
-    """The module that plans; it needs numba-cuda."""
+    """The module `plan`, which needs numba-cuda."""
     from . import plan
 
     return plan

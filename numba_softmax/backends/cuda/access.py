@@ -1,7 +1,7 @@
-"""Memory: the elements, results and numbers a row that a thread loads and stores, along rows or across them.
+"""Loads and stores of a thread: elements, results and numbers of rows, along rows or across them.
 
-All here runs where a kernel is compiled, on `Value` objects, and emits its instructions: the loops are those of the
-compiler, and nothing is left of the objects.
+All of this runs while a kernel is compiled, on `Value` objects, and emits its instructions: loops are unrolled, and
+nothing is left of the objects.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ Numbers = tuple[Any, ...]
 
 
 class Line(NamedTuple):
-    """A row, or some that are neighbours, as one of its threads knows it."""
+    """A row, or several neighbouring rows, as seen by one of their threads."""
 
     addresses: tuple[Value, ...]  # the operands'
-    starts: tuple[Value, ...]  # where its first element, or number, lies from there on
+    starts: tuple[Value, ...]  # offsets from there to its first element, or number
     dims: tuple[Value, ...]  # sizes and strides, as the kernel gets them
-    rows: Value  # how many there are in all
-    here: Value  # how many there are here: 0 or 1; across rows, at most the elements of a vector, or less than none
+    rows: Value  # the number of rows in all
+    here: Value  # the number of rows here: 0 or 1; across rows, at most the elements of a vector, and maybe negative
     thread: Value  # the thread's number along the row
 
     def at(self, i: int) -> Value:
@@ -42,7 +42,7 @@ class Line(NamedTuple):
         return self.addresses[i] + self.starts[i]
 
     def placed(self) -> Line:
-        """The same with these addresses, so that loops do not compute them again."""
+        """The same line with its offsets added to the addresses, so that loops do not add them again."""
         at = tuple(map(self.at, range(len(self.addresses))))
         return self._replace(addresses=at, starts=tuple(like(address, 0) for address in at))
 
@@ -50,14 +50,14 @@ class Line(NamedTuple):
 class Part(NamedTuple):
     """A vector of a row in registers, as it came from memory."""
 
-    raws: tuple[Any, ...]  # of each operand that is read an element; None if that was not wanted
+    raws: tuple[Any, ...]  # of each operand with elements to read; None if that was not wanted
     keep: Value | None  # the bytes of the mask
     position: Value  # of its first element
-    present: Value  # how many elements are there; others may be less than none
+    present: Value  # the number of elements present; it may be negative, or more than a vector's
 
 
 class Element(NamedTuple):
-    """The elements of a part in the type to compute in; those that do not count are -inf, and 0 in `others`."""
+    """The elements of a part in the type to compute in; missing and masked ones are -inf, and 0 in `others`."""
 
     x: Value  # with the scale's sign
     others: tuple[Value, ...]
@@ -76,12 +76,12 @@ class Access:
     def line(
         self, addresses: tuple[Value, ...], dims: tuple[Value, ...], rows: Value, row: Value, thread: Value
     ) -> Line:
-        """A row by its number."""
+        """The row with this number."""
         starts = tuple(self._offsets(dims, 0, self.geometry.row_dims, row))
         return Line(addresses, starts, dims, rows, (row < rows).cast(int32), thread)
 
     def _offsets(self, dims: tuple[Value, ...], first: int, count: int, index: Value) -> list[Value]:
-        """Where number `index`, in C order over some dimensions, lies in each operand."""
+        """The offset in each operand of number `index`, in C order over some dimensions."""
         result, each = [like(index, 0)] * len(self.formats), 1 + len(self.formats)
         for d in reversed(range(first, first + count)):
             size, *steps = dims[each * d : each * (d + 1)]
@@ -92,20 +92,20 @@ class Access:
         return result
 
     def _element_offset(self, line: Line, operand: int, position: Value) -> Value:
-        """Where an element lies in an operand, from the line's beginning on."""
+        """The offset of an element in an operand, from the line's beginning."""
         g, wide = self.geometry, position.cast(int64)
         if g.reduced_dims:
             return self._offsets(line.dims, g.row_dims, g.reduced_dims, wide)[operand]
         return wide * self.sizes[operand]
 
     def _place(self, line: Line, k: int, start: Value, stop: Value) -> tuple[Value, Value]:
-        """The position of a thread's vector `k` in elements start to stop, and how many elements are there."""
+        """The position of a thread's vector `k` in elements start to stop, and the number of elements from there on."""
         g = self.geometry
         position = start + ((line.thread + g.threads * k) * g.elements).cast(start.type)
         return position, (stop - position).cast(int32)
 
     def _placed_again(self, parts: list[Part]) -> list[Part]:
-        """The parts, their positions and counts computed anew: no registers hold them between loads and stores."""
+        """The parts with positions and counts computed anew, so that no registers hold them from loads to stores."""
         step = self.geometry.threads * self.geometry.elements
         position, present = device.renewed(parts[0].position), device.renewed(parts[0].present)
         return [part._replace(position=position + step * k, present=present - step * k) for k, part in enumerate(parts)]
@@ -137,7 +137,7 @@ class Access:
         return global_memory.load_raw(self.vec, stored, address, count, g.widths[i], g.ragged, fill)
 
     def _bits_of_minus_infinity(self) -> int | None:
-        """What elements that are not there are read as; None if that cannot be minus infinity."""
+        """The bits for missing elements, -inf in the format of `x`; None if that, a scale or a mask rules this out."""
         if self.spec.scaled or self.spec.masked:
             return None
         bits = {"float16": 0xFC00, "bfloat16": 0xFF80, "float32": 0xFF800000, "float64": 0xFFF << 52}
@@ -158,7 +158,7 @@ class Access:
         return select(first_lanes(self.vec, part.present), v, -INF)
 
     def others(self, part: Part) -> tuple[Value, ...]:
-        """The elements of a part in the further operands; where nothing was read they are 0 already."""
+        """The elements of a part in the further operands; those that were not read are 0 already."""
         others = (
             global_memory.numbers(self.vec, raw, self.formats[i])
             for i, raw in zip(self.spec.element_inputs[1:], part.raws[1:], strict=True)
@@ -173,7 +173,7 @@ class Access:
                 self._store_vector(line, i, part, result)
 
     def _store_vector(self, line: Line, i: int, part: Part, v: Value) -> None:
-        """Write a vector of results, for masked elements what the operand has for those."""
+        """Write a vector of results; masked elements get the operand's value for those."""
         g, stored = self.geometry, self.formats[i]
         if part.keep is not None:
             v = select(part.keep != 0, v, self.spec.operands[i].masked)
@@ -189,7 +189,7 @@ class Access:
     # ----------------------------------------------------------- numbers of rows
 
     def row_inputs(self, line: Line) -> tuple[Numbers, ...]:
-        """The numbers of the operands that are read a row."""
+        """The numbers of the line in all operands with numbers of rows to read."""
         return tuple(self.row_numbers(line, i) for i in self.spec.row_inputs)
 
     def row_numbers(self, line: Line, i: int) -> Numbers:
@@ -207,7 +207,7 @@ class Access:
         return lane(global_memory.numbers(v, raw, stored), 0)
 
     def store_row(self, line: Line, results: tuple[Numbers, ...], here: Value) -> None:
-        """Write a row's results, of each operand the first numbers that there is room for; `here`, that is a thread."""
+        """Write a row's results in the thread where `here` is true; only the first ones, if an operand has fewer."""
         count = here.cast(int32)
         for i, numbers in zip(self.spec.row_results, results, strict=True):
             for address, number in zip(self._planes(line, i, self.formats[i]), numbers, strict=False):

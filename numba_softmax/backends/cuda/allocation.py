@@ -13,16 +13,16 @@ from .driver import Queue
 _PORTABLE = 1
 
 KEPT_BYTES = 1 << 25
-"""Of memory that is not in use: more than the states of most calls need, and little of a GPU's."""
+"""Bytes of unused memory that a pool keeps: more than the states of most calls need, and little of a GPU's memory."""
 
 
 @functools.cache
 def _pool(ordinal: int) -> Any:
     """A pool of memory on a device, kept for good.
 
-    The device has one already, but all that is free in that one is given back
-    whenever the host waits for the GPU, and getting it anew takes longer than most
-    kernels. To change that would be to change it for all libraries.
+    The device has one already, but that one releases all of its unused memory
+    whenever the host waits for the GPU, and allocating it again takes longer than
+    most kernels. Changing that would change it for all libraries.
     """
     doing = f"making a pool of memory on GPU {ordinal}"
     wanted = driver._cuda.CUmemPoolProps()
@@ -37,7 +37,7 @@ def _pool(ordinal: int) -> Any:
 
 @contextmanager
 def scratch(queue: Queue, nbytes: int) -> Iterator[int]:
-    """Memory on the device for what is queued meanwhile, allocated and freed in the order of the stream."""
+    """Memory on the device for the work queued meanwhile, allocated and freed in the order of the stream."""
     ordinal, stream = queue
     doing, pools = f"allocating {nbytes} bytes on GPU {ordinal}", driver.device(ordinal).has_pools
     with driver.current(ordinal):
@@ -58,7 +58,7 @@ def scratch(queue: Queue, nbytes: int) -> Iterator[int]:
 
 @contextmanager
 def pinned(ordinal: int, nbytes: int) -> Iterator[int]:
-    """Memory of the host that the device copies from and to by itself. Its users are done with it at the end."""
+    """Pinned memory of the host, which the device copies from and to by itself. All copies must be done at the end."""
     with driver.current(ordinal):
         address = int(driver.ask(f"pinning {nbytes} bytes of host memory", "cuMemHostAlloc", nbytes, _PORTABLE))
     try:
@@ -79,7 +79,7 @@ def copy_to_host(queue: Queue, to: int, address: int, nbytes: int) -> None:
 
 
 def copy_on_device(queue: Queue, to: int, address: int, nbytes: int) -> None:
-    """Queue a copy within the driver.device."""
+    """Queue a copy within the device."""
     _copy("cuMemcpyDtoDAsync", queue, to, address, nbytes)
 
 

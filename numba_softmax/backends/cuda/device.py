@@ -1,8 +1,8 @@
-"""What the hardware offers: every primitive of CUDA that the kernels use, and nothing else.
+"""The primitives of CUDA that the kernels use, and nothing else.
 
-These are `lanewise` functions that emit NVVM's instructions, and so is all that the kernels
-call. What is not of one thread stands here alone: threads and blocks, shuffles, shared
-memory, the barrier. Global memory is in `global_memory`.
+These are `lanewise` functions that emit NVVM's instructions, as is all that the kernels
+call. All that involves more than one thread is in this module: threads and blocks, shuffles,
+shared memory, the barrier. Global memory is in `global_memory`.
 """
 
 from __future__ import annotations
@@ -61,12 +61,12 @@ def quotient_and_rest(a, b):
 
 
 def funnel_right(low: Value, high: Value, bits: Value) -> Value:
-    """The word that begins `bits` after the first one of two words side by side."""
+    """The word that begins `bits` bits after the beginning of the first of two words side by side."""
     return _funnel("shf.r.wrap.b32 $0, $1, $2, $3;", low, high, bits)
 
 
 def funnel_left(low: Value, high: Value, bits: Value) -> Value:
-    """The word that begins `bits` before the second one of two words side by side."""
+    """The word that begins `bits` bits before the beginning of the second of two words side by side."""
     return _funnel("shf.l.wrap.b32 $0, $1, $2, $3;", low, high, bits)
 
 
@@ -78,7 +78,7 @@ def _funnel(assembly: str, low: Value, high: Value, bits: Value) -> Value:
 def renewed(v: Value) -> Value:
     """The same number of 32 or 64 bits, which the compiler does not know to be the same.
 
-    What is computed from it is computed again, instead of being kept in registers since it was computed before.
+    Values that depend on it are computed again, instead of being kept in registers.
     """
     t, kind = v.ir.type, {32: "r", 64: "l"}[v.ir.type.width]
     assembly = f"mov.b{t.width} $0, $1;"
@@ -95,7 +95,7 @@ def take_lanes(v: Value, first: int, count: int) -> Value:
 
 
 def side_by_side(vectors: list[Value]) -> Value:
-    """Vectors of the same length as one: a power of two of them."""
+    """Concatenate vectors of the same length, a power of two of them."""
     while len(vectors) > 1:
         a, b = vectors[::2], vectors[1::2]
         both = Vec(a[0].type.element, 2 * a[0].type.lanes)
@@ -120,7 +120,7 @@ def block_of(v):
 
 
 def place_in_block(v: Value) -> tuple[Value, Value]:
-    """The number of this thread in a block of any dimensions, and how many there are; `v` is any number."""
+    """The number of this thread in a block of any dimensions, and the number of threads; `v` is any number."""
     place, count = integer(v, 0), integer(v, 1)
     for axis in "xyz":
         i, size = (
@@ -133,28 +133,28 @@ def place_in_block(v: Value) -> tuple[Value, Value]:
 
 @lanewise
 def barrier(v):
-    """Wait for all threads of the block; `v` is given back."""
+    """Wait for all threads of the block; return `v`."""
     call_llvm(v.builder, "llvm.nvvm.barrier0", ir.VoidType())
     return v
 
 
 _DOWN, _UP, _ACROSS = 2, 1, 3
-"""Whose register a shuffle reads: of a lane further on, of one before, of the one whose number differs by a mask."""
+"""Modes of a shuffle: it reads from a later lane, an earlier one, or the one whose number differs by a mask."""
 
 
 @lanewise
 def exchange(v, step):
-    """The number of the thread whose lane differs by the bit `step`; all lanes of the warp take part."""
+    """The number from the thread whose lane differs by the bit `step`; all lanes of the warp take part."""
     return _shuffled(v, _ACROSS, step, WARP - 1)
 
 
 def from_next(v: Value) -> Value:
-    """The number of the next lane of the warp; of the last one, its own."""
+    """The number from the next lane of the warp; the last lane gets its own."""
     return _shuffled(v, _DOWN, 1, WARP - 1)
 
 
 def from_previous(v: Value) -> Value:
-    """The number of the lane before; of the first one, its own."""
+    """The number from the previous lane of the warp; the first lane gets its own."""
     return _shuffled(v, _UP, 1, 0)
 
 
@@ -172,7 +172,7 @@ def _shuffled(v: Value, mode: int, distance: int, limit: int) -> Value:
 
 
 def shared_memory(v: Value, name: str, number: types.Type, count: int) -> ir.Value:
-    """The pointer to so many numbers that the threads of a block share; one array a name."""
+    """The pointer to `count` numbers in shared memory; each name has one array."""
     module = v.builder.module
     if name not in module.globals:
         array = ir.GlobalVariable(module, ir.ArrayType(llvm_type(number), count), name, addrspace=_SHARED)
@@ -182,7 +182,7 @@ def shared_memory(v: Value, name: str, number: types.Type, count: int) -> ir.Val
 
 
 def dynamic_shared_memory(v: Value) -> ir.Value:
-    """The pointer to the bytes of shared memory that were asked for at launch."""
+    """The pointer to the bytes of shared memory that were requested at launch."""
     module, name = v.builder.module, "dynamic_shared_memory"
     if name not in module.globals:
         array = ir.GlobalVariable(module, ir.ArrayType(ir.IntType(8), 0), name, addrspace=_SHARED)
@@ -191,13 +191,13 @@ def dynamic_shared_memory(v: Value) -> ir.Value:
 
 
 def read_shared(v: types.Type, array: ir.Value, index: Value) -> Value:
-    """The `v`, a number or a Vec, that begins at place `index` of a shared array."""
+    """Read a `v`, a number or a Vec, from position `index` of a shared array."""
     pointer, align = _shared_pointer(v, array, index)
     return index.emit(v, index.builder.load(pointer, align=align))
 
 
 def write_shared(array: ir.Value, index: Value, value: Value) -> None:
-    """Write a number or a Vec to place `index` of a shared array, where it is aligned to its size."""
+    """Write a number or a Vec to position `index` of a shared array, where it is aligned to its size."""
     pointer, align = _shared_pointer(value.type, array, index)
     value.builder.store(value.ir, pointer, align=align)
 

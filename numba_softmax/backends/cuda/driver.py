@@ -1,8 +1,8 @@
-"""What is asked of the CUDA driver: devices, kernels, streams, memory; and its errors as exceptions.
+"""Calls of the CUDA driver: devices, kernels, streams, memory; its errors are raised as exceptions.
 
-It works in the primary context of a device, which PyTorch, CuPy and Numba use
-too, and leaves a thread's current context as it was. The bindings come with
-numba-cuda. They are loaded by the first question to the driver, and so is the
+They work in the primary context of a device, which PyTorch, CuPy and Numba use
+too, and leave a thread's current context as it was. The bindings come with
+numba-cuda. They are loaded by the first call of the driver, and so is the
 driver: importing this module needs neither.
 """
 
@@ -25,17 +25,17 @@ from .installed import CudaError
 kernel_code.register()
 
 LEGACY_STREAM, PER_THREAD_STREAM = 1, 2
-"""Handles that stand for default streams. What 0 stands for is for the bindings to say: see `default_stream`."""
+"""Handles that stand for default streams. The meaning of 0 depends on the bindings: see `default_stream`."""
 
 # Numbers of the driver's interface, which do not change.
 _OUT_OF_MEMORY, _NOT_INITIALIZED, _NO_DEVICE, _INVALID_VALUE = 2, 3, 100, 1
 _CORRUPTING = (214, 220, 700, 702, 710, *range(714, 720))
-"""Errors after which no call of a process can use the device: a kernel, anyone's, did something that it must not do."""
+"""Errors after which a process cannot use the device any more: some kernel, of any library, did something illegal."""
 _NON_BLOCKING, _NO_TIMING = 1, 2
 
 
 class Queue(NamedTuple):
-    """Where work is queued: a device, and the handle of one of its streams."""
+    """A queue of work: a device, and the handle of one of its streams."""
 
     ordinal: int
     stream: int
@@ -52,7 +52,7 @@ class Device:
     shared_memory: int  # bytes that a block can have
     l2: int  # bytes
     memory: int  # bytes
-    has_pools: bool  # whether memory can be allocated in the order of a stream
+    has_pools: bool  # True if memory can be allocated in the order of a stream
 
 
 # ----------------------------------------------------------------------- loading
@@ -62,7 +62,7 @@ class _Unready:
     """Stands for the bindings until they are needed."""
 
     def __getattr__(self, name: str) -> Any:
-        if not name.startswith(("cu", "CU")):  # whoever looks for __wrapped__, say, does not mean to start CUDA
+        if not name.startswith(("cu", "CU")):  # a look-up of, say, __wrapped__ must not start CUDA
             raise AttributeError(name)
         build(_start)
         return getattr(_cuda, name)
@@ -114,7 +114,7 @@ def _start() -> None:
 
 
 def _exception(bindings: Any, error: int, doing: str) -> Exception:
-    """What to raise for an error of the driver."""
+    """The exception to raise for an error of the driver."""
     known, name = bindings.cuGetErrorName(error)
     _, text = bindings.cuGetErrorString(error)
     said = f"{name.decode()}: {text.decode()}" if not known else f"error {int(error)}"
@@ -128,7 +128,7 @@ def _exception(bindings: Any, error: int, doing: str) -> Exception:
 
 
 def ask(doing: str, function: str, *arguments: Any) -> Any:
-    """What a function of the driver gives: nothing, or one value."""
+    """Call a function of the driver; return its value, or None if it has none."""
     error, *values = getattr(_cuda, function)(*arguments)
     if error:
         raise _exception(_cuda, error, doing)
@@ -136,7 +136,7 @@ def ask(doing: str, function: str, *arguments: Any) -> Any:
 
 
 def tell(function: str, *arguments: Any) -> None:
-    """Have something released. There is nothing to be done about an error, and often one is being raised already."""
+    """Call a function of the driver that releases something; ignore its error, since another is often being raised."""
     getattr(_cuda, function)(*arguments)
 
 
@@ -150,12 +150,12 @@ def version() -> tuple[int, int]:
 
 
 def count() -> int:
-    """How many devices there are."""
+    """The number of devices."""
     return ask("counting GPUs", "cuDeviceGetCount")
 
 
 def assembler_version() -> tuple[int, int]:
-    """That of nvJitLink."""
+    """The version of nvJitLink."""
     nvjitlink = installed.bindings("nvjitlink")
     with installed.needed():
         return nvjitlink.version()
@@ -163,7 +163,7 @@ def assembler_version() -> tuple[int, int]:
 
 @functools.cache
 def device(ordinal: int) -> Device:
-    """What there is to know of a device."""
+    """The properties of a device."""
     doing = f"asking for GPU {ordinal}"
     handle = ask(doing, "cuDeviceGet", ordinal)
 
@@ -209,7 +209,7 @@ def ordinal_of(address: int) -> int | None:
 
 @contextmanager
 def current(ordinal: int) -> Iterator[None]:
-    """A device's context is the thread's current one."""
+    """Make a device's context the thread's current one for a while."""
     context = _context(ordinal)
     if int(ask("asking for the current context", "cuCtxGetCurrent")) == context:
         yield
@@ -252,7 +252,7 @@ def _log(nvjitlink: Any, handle: int, kind: str) -> str:
 
 
 def load(ordinal: int, cubin: bytes, entry: str) -> Any:
-    """A kernel of that name, loaded for good; a block of it can have all the shared memory that there is."""
+    """Load the kernel named `entry` for good, with all of the device's shared memory allowed to its blocks."""
     doing = f"loading {entry} on GPU {ordinal}"
     with current(ordinal):
         module = ask(doing, "cuModuleLoadData", cubin)
@@ -265,11 +265,11 @@ def load(ordinal: int, cubin: bytes, entry: str) -> Any:
 
 
 class LoadedKernel:
-    """A kernel and how it is launched, but for what differs between calls.
+    """A kernel with its constant launch parameters.
 
-    `packing` says how the kernel's parameters lie in memory, in letters of `struct`, q or d: the addresses, that of the
-    workspace, the scale's sign and factor, and then the `fixed` ones, which are always the same. `shared_memory` is the
-    number of bytes a block that the kernel does not ask for itself.
+    `packing` is the layout of the kernel's parameters in memory, in letters of `struct`, q or d: the addresses, that of
+    the workspace, the scale's sign and factor, and then the `fixed` ones, which are always the same. `shared_memory` is
+    the number of bytes of a block that the kernel does not declare itself.
     """
 
     def __init__(
@@ -288,7 +288,7 @@ class LoadedKernel:
         except IndexError:
             block = _Parameters(self._parameters)
         try:
-            # one tuple is unpacked in half the time of one beside others
+            # unpacking one tuple takes half the time of unpacking it beside other arguments
             self._pack_into(block.values, 0, *(addresses + (workspace, sign, factor)))  # noqa: RUF005
             if int(_cuda.cuCtxGetCurrent()[1]) == _context(queue.ordinal):
                 error = _cuda.cuLaunchKernel(*self._how, queue.stream, block.pointers, 0)[0]
@@ -302,7 +302,7 @@ class LoadedKernel:
 
 
 class _Parameters:
-    """The parameters of a launch in memory, and their addresses, as the driver wants them."""
+    """The parameters of a launch in memory, and their addresses, in the form that the driver takes."""
 
     def __init__(self, parameters: list[int]) -> None:
         self.values = (ctypes.c_int64 * len(parameters))(*parameters)
@@ -316,7 +316,7 @@ class _Parameters:
 
 @contextmanager
 def new_stream(ordinal: int) -> Iterator[Queue]:
-    """A stream that no other one waits for. What is queued is waited for at the end."""
+    """A new stream that does not synchronize with others. At the end, the host waits for the work queued in it."""
     with current(ordinal):
         stream = int(ask(f"creating a stream on GPU {ordinal}", "cuStreamCreate", _NON_BLOCKING))
     try:
@@ -329,13 +329,13 @@ def new_stream(ordinal: int) -> Iterator[Queue]:
 
 @functools.cache
 def default_stream() -> int:
-    """Which default stream 0 is to the bindings, and to Numba, which works through them."""
+    """The default stream that 0 stands for in the bindings, and so in Numba, which uses them."""
     per_thread = os.environ.get("CUDA_PYTHON_CUDA_PER_THREAD_DEFAULT_STREAM", "0") not in ("", "0")
     return PER_THREAD_STREAM if per_thread else LEGACY_STREAM
 
 
 def check_stream(queue: Queue) -> None:
-    """Refuse a stream that is gone, or one of another device."""
+    """Raise an error if a stream no longer exists, or belongs to another device."""
     if queue.stream <= PER_THREAD_STREAM:
         return
     context = int(ask(f"asking for stream {queue.stream:#x}", "cuStreamGetCtx", queue.stream))
@@ -344,7 +344,7 @@ def check_stream(queue: Queue) -> None:
 
 
 def wait(queue: Queue, stream: int) -> None:
-    """Have all that is queued from now on wait for what another stream of the device holds now."""
+    """Make all work queued from now on wait for the work that another stream of the device holds now."""
     doing = f"having stream {queue.stream:#x} wait for stream {stream:#x}"
     with current(queue.ordinal):
         event = ask(doing, "cuEventCreate", _NO_TIMING)
@@ -352,16 +352,16 @@ def wait(queue: Queue, stream: int) -> None:
             ask(doing, "cuEventRecord", event, stream)
             ask(doing, "cuStreamWaitEvent", queue.stream, event, 0)
         finally:
-            tell("cuEventDestroy", event)  # which the driver does when it has come
+            tell("cuEventDestroy", event)  # the driver does so once the event is complete
 
 
 def drain(queue: Queue) -> None:
-    """Wait as `synchronize` does, with no word of errors."""
+    """Wait as `synchronize` does, but ignore errors."""
     with current(queue.ordinal):
         tell("cuStreamSynchronize", queue.stream)
 
 
 def synchronize(queue: Queue) -> None:
-    """Wait until all is done that is queued."""
+    """Wait until all queued work is done."""
     with current(queue.ordinal):
         ask(f"waiting for GPU {queue.ordinal}", "cuStreamSynchronize", queue.stream)

@@ -1,6 +1,6 @@
-"""Folding: what one thread makes of the elements that it has in registers, and the states of the op's fold.
+"""Folding: the sums and states that one thread makes of the elements in its registers.
 
-For results of 16 bits, weights are one number each, by the special function unit, and sums have one part.
+For results of 16 bits, weights are one number each, from the special function unit, and sums have one part.
 """
 
 from __future__ import annotations
@@ -33,33 +33,33 @@ Scale = Any
 """The scale as `weights` has it, three numbers; or None."""
 
 NARROW_LOG2_UP = 16.0
-"""Weights for 16-bit results are so much larger that even a subnormal bfloat16 comes from a normal number."""
+"""The log2 of `up` for 16-bit results: weights that large are normal numbers even for a subnormal bfloat16."""
 
 
 @lanewise
 def zero_of_few_others(v, number):
-    """No weights."""
+    """The sums of no weights."""
     zero = splat(v, like(number, 0.0))
     return zero, None, zero
 
 
 @lanewise
 def add_to_few_others(sums, weight, x, m, others):
-    """One more weight or, of a finite maximum, one more tie."""
+    """Add a weight or, for an element equal to a finite maximum, a tie."""
     total, _, ties = sums
     is_maximum = x == m
     return total + select(is_maximum, 0.0, weight), None, select(is_maximum, ties + 1.0, ties)
 
 
 OF_FEW = {ALL: FEW, OTHERS: OTHERS._replace(zero=zero_of_few_others, add=add_to_few_others)}
-"""For folds, those without the additions' errors: enough for the few dozen of a thread and results of 16 bits."""
+"""Folds without the additions' errors, by fold: precise enough for a thread's few dozen elements and 16-bit results."""
 
 
 class Folded(NamedTuple):
-    """What folding leaves in registers of a thread's elements."""
+    """The weights of a thread's elements, which folding leaves in registers."""
 
     weights: list[Value]
-    m: Value  # the maximum that they were taken against
+    m: Value  # the maximum that was subtracted
     unit: Value | None  # theirs
 
 
@@ -87,11 +87,11 @@ class Folding:
         return self._of_lanes(m)
 
     def _of_lanes(self, v: Value) -> Value:
-        """One of the lanes of a vector, if all have the same row's number."""
+        """One of the lanes of a vector if all have the same row's number, else the vector."""
         return lane(v, 0) if self.along else v
 
     def frame_of(self, m: Value, scale: Scale) -> tuple[Any, Value | None]:
-        """The frame that `weigh` takes, of the maximum that elements are weighed against; and the weights' unit."""
+        """The frame that `weigh` takes, from the maximum to subtract; and the weights' unit."""
         return (narrow_frame_of if self.spec.narrow else self.fold.frame_of)(m, scale)
 
     def weigh(self, x: Value, frame: Any, scale: Scale) -> Any:
@@ -101,7 +101,7 @@ class Folding:
         return weigh(x, frame, scale)
 
     def sums(self, elements: list[Element], m: Value, scale: Scale) -> tuple[Sums, Folded]:
-        """The sums of a thread's elements for the maximum `m` of them and maybe others."""
+        """The sums of a thread's elements, with `m` the maximum of these and maybe of others."""
         finite = shift_of(m)
         frame, unit = self.frame_of(finite, scale)
         weights, sums = [], self.fold.zero(self.vec, finite)
@@ -119,53 +119,53 @@ class Folding:
     # ------------------------------------------------------------------- states
 
     def state(self, sums: Sums, folded: Folded) -> State:
-        """The state of what has these sums."""
+        """The state of elements with these sums."""
         return self.fold.block_state(folded.m, without_up(self.fold, sums, 1.0 / self.up), folded.unit)
 
     def folded(self, state: State, elements: list[Element], scale: Scale) -> tuple[State, Folded]:
-        """A thread's state with some more elements."""
+        """A thread's state merged with that of some more elements."""
         sums, folded = self.sums(elements, self.maximum(elements), scale)
         return merge_states(self.fold, state, self.state(sums, folded), scale), folded
 
     def first_state(self, v: Value) -> State:
-        """The state of nothing; `v` is any number."""
+        """The state of no elements; `v` is any number."""
         zero = like(convert(self.number, v), 0.0)
         zero = zero if self.along else splat(self.vec, zero)
         return self.fold.identity(zero, zero if self.two_parts else None)
 
     def restored(self, numbers: list[Value]) -> State:
-        """The state with the numbers that `only` has left."""
+        """The state from the numbers that `only` returned."""
         return restored(self.fold.state, self.two_parts, numbers)
 
     @property
     def state_numbers(self) -> int:
-        """How many numbers a state has, at most."""
+        """The count of numbers of a state, at most."""
         return len(self.fold.state)
 
     # ------------------------------------------------------------------- shares
 
     def share_of_sums(self, sums: Sums) -> tuple[Value, Value | None]:
-        """What makes softmax of weights against the row's maximum, from the row's sums, which have the same unit."""
+        """The share that makes softmax of weights relative to the row's maximum, from sums with the same unit."""
         return inverse(*times(sums[:2], 1.0 / self.up))
 
     def share_of_folded(self, folded: Folded, state: State, scale: Scale) -> tuple[Value, Value | None]:
-        """What makes softmax of the weights of a part of a row, but for `up`."""
+        """The share that makes softmax of the weights of a part of a row, except for the factor `up`."""
         factor = online.rescale_factor(folded.m, state[0], scale, state[2])
         return over(product(factor, online.share(state)), folded.unit)
 
     def share_of_state(self, state: State, unit: Value | None) -> tuple[Value, Value | None]:
-        """What makes softmax of weights against the row's maximum."""
+        """The share that makes softmax of weights relative to the row's maximum, from the row's state."""
         return times(over(online.share(state), unit), float_format(self.number).up / self.up)
 
 
 def _in_one_part(pair: tuple[Value, Value | None]) -> tuple[Value, None]:
-    """The sum of both parts: where a sum starts far above its terms, it has all of them in the second one."""
+    """The sum of both parts: a sum that starts far above its terms has collected all of them in its second part."""
     v, lo = pair
     return v if lo is None else v + lo, None
 
 
 def added_by(exchange: Callable, lanes: int, names: Names, sums: Sums) -> Sums:
-    """Sums over lanes that `exchange` can reach, added in halves: both sides of an addition get the same."""
+    """Pairwise sums over lanes that `exchange` reaches: both lanes of an addition get the same bits."""
     for step in halvings(lanes):
         sums = added(names, sums, [None if v is None else exchange(v, step) for v in sums])
     return sums

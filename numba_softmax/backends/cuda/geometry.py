@@ -1,8 +1,7 @@
-"""How rows are shared out to threads, and how they lie in memory: what a kernel is compiled for besides its op.
+"""The geometry that a kernel is compiled for besides its op: how rows are shared out to threads and lie in memory.
 
 The elements of a row go to its threads in turn, a vector each; a thread has several of them. So the order of all sums
-follows from the length of the row and the formats alone: not from where the row lies, nor from how wide the accesses
-to it can be.
+follows from the length of the row and the formats alone, not from the address of the row nor the width of accesses.
 """
 
 from __future__ import annotations
@@ -19,20 +18,20 @@ BLOCK_THREADS = 128
 
 
 class Geometry(NamedTuple):
-    """How rows are shared out to threads, and how they lie in memory."""
+    """The sharing of rows among threads, and the arrangement of rows in memory."""
 
     threads: int  # of a row; a power of two
     vectors: int  # of a thread
     elements: int  # of a vector
     widths: tuple[int, ...]  # bytes in an access to each operand
-    shifted: tuple[bool, ...]  # whether the operand's rows may begin within a vector: see `shifts`
-    ragged: bool  # whether a row may end within a vector
+    shifted: tuple[bool, ...]  # for each operand, True if its rows may begin within a vector: see `shifts`
+    ragged: bool  # True if a row may end within a vector
     row_dims: int
     reduced_dims: int  # 0 if the elements of a row are neighbours in memory
-    bfloat16: bool  # whether the machine rounds to bfloat16
+    bfloat16: bool  # True if the machine has instructions to round to bfloat16
     across: int = 1  # threads side by side across rows, if those are neighbours in memory
     groups: int = 1  # of rows that are neighbours, among these threads
-    apart: tuple[bool, ...] = ()  # whether the operand's numbers of such neighbours lie apart; () if none do
+    apart: tuple[bool, ...] = ()  # for each operand, True if such neighbours' numbers lie apart; () if none do
 
     @property
     def tile(self) -> int:

@@ -13,14 +13,14 @@ from ...math.simd import convert, lane
 kernel_code.register()
 
 WIDEST = 16
-"""Bytes that one thread reads or writes at once, at most."""
+"""Bytes of one thread's access to memory, at most."""
 
 _INT, _GLOBAL = ir.IntType(32), 1  # an address space
 
 # ------------------------------------------------------------- numbers of 16 bits
 
-# They are moved and converted two at a time, in words of 32 bits. Left to itself, the compiler takes their vectors
-# apart into narrower accesses and, where float16 is widened, loads halves as if they were float32.
+# They are moved and converted two at a time, in words of 32 bits. By default the compiler splits their vectors into
+# narrower accesses and, where float16 is widened, loads halves as if they were float32.
 
 _UNPACK_FLOAT16 = "{ .reg .b16 %lo, %hi; mov.b32 {%lo, %hi}, $2; cvt.f32.f16 $0, %lo; cvt.f32.f16 $1, %hi; }"
 _PACK_FLOAT16 = "{ .reg .b16 %lo, %hi; cvt.rn.f16.f32 %lo, $1; cvt.rn.f16.f32 %hi, $2; mov.b32 $0, {%lo, %hi}; }"
@@ -32,7 +32,7 @@ def _comes_in_pairs(stored: Stored, lanes: int) -> bool:
 
 
 def numbers(v: Vec, raw: Value, stored: Stored) -> Value:
-    """Raw integers, as they came from memory, as a `v`."""
+    """Convert raw integers, as they came from memory, to a `v`."""
     if not _comes_in_pairs(stored, v.lanes):
         return from_memory(raw, stored, v)
     builder, f32 = raw.builder, ir.FloatType()
@@ -53,7 +53,7 @@ def numbers(v: Vec, raw: Value, stored: Stored) -> Value:
 
 
 def packed(value: Value, stored: Stored, has_bfloat16: bool) -> Value:
-    """Numbers as the raw integers that go to memory, rounded to nearest even."""
+    """Convert numbers to the raw integers that go to memory, rounded to nearest even."""
     lanes, builder = value.type.lanes, value.builder
     if not _comes_in_pairs(stored, lanes):
         return to_memory(value, stored)
@@ -86,10 +86,10 @@ def load_raw(
     fill: int = 0,
     first: Value | None = None,
 ) -> Value:
-    """The bits of the vector at `address`, of which elements `first`, or 0, to `count` are there.
+    """The bits of the vector at `address`, of which elements `first`, or 0, to `count` are present.
 
     Others are `fill`, and are not read. Accesses are `width` bytes wide. If not
-    `ragged`, `count` is known to be no more than 0, or all lanes.
+    `ragged`, `count` is known to be at most 0, or at least all lanes.
     """
     raw = raw_type(v, stored)
     builder, own = address.builder, _own_words(raw, stored)
@@ -114,7 +114,7 @@ def load_raw(
 
 
 def _own_words(raw: types.Type, stored: Stored) -> ir.VectorType:
-    """A vector's bits in words that the compiler leaves together: those of short elements it would load one by one."""
+    """The type of a vector's bits in words, since the compiler would load short elements one by one."""
     in_words = stored.bytes < 4 and raw.lanes * stored.bytes % 4 == 0
     return ir.VectorType(_INT, raw.lanes * stored.bytes // 4) if in_words else llvm_type(raw)
 
@@ -150,7 +150,7 @@ def _all_there(count: Value, lanes: int, ragged: bool) -> ir.Value:
 
 
 def _load_one(words: ir.Value, i: int, stored: Stored, address: Value, here: ir.Value, width: int) -> ir.Value:
-    """The words with element `i` from memory, if that is `here`."""
+    """The words, with element `i` loaded from memory if `here`."""
     builder, before = address.builder, address.builder.block
     element, word = ir.IntType(8 * stored.bytes), words.type.element
     each = word.width // element.width
@@ -167,7 +167,7 @@ def _load_one(words: ir.Value, i: int, stored: Stored, address: Value, here: ir.
 
 
 def _either(builder: ir.IRBuilder, a: ir.Value, a_block: ir.Block, b: ir.Value, b_block: ir.Block) -> ir.Value:
-    """The value that comes from whichever block was run before."""
+    """The value that belongs to whichever block ran before."""
     phi = builder.phi(a.type)
     phi.add_incoming(a, a_block)
     phi.add_incoming(b, b_block)
@@ -175,7 +175,7 @@ def _either(builder: ir.IRBuilder, a: ir.Value, a_block: ir.Block, b: ir.Value, 
 
 
 def _pieces(raw: types.Type, stored: Stored, width: int) -> tuple[ir.VectorType, int, int]:
-    """How a vector is moved by accesses of so many bytes: the words it consists of, words an access, bytes a word."""
+    """The split of a vector into accesses of `width` bytes: its words, words in an access, bytes of a word."""
     size = min(width, 4)
     words = ir.VectorType(ir.IntType(8 * size), raw.lanes * stored.bytes // size)
     return words, min(width // size, words.count), size
@@ -207,6 +207,6 @@ def _store_pieces(
 
 
 def _pointer(builder: ir.IRBuilder, address: Value, offset: int, t: ir.Type) -> ir.Value:
-    """Global memory: known as such, it is reached in a step less."""
+    """A pointer into global memory: where the address space is known, an access needs one instruction less."""
     start = builder.inttoptr(address.ir, ir.IntType(8).as_pointer(_GLOBAL))
     return builder.bitcast(builder.gep(start, [ir.IntType(64)(offset)]), t.as_pointer(_GLOBAL))

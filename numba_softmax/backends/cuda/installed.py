@@ -1,4 +1,4 @@
-"""The packages that CUDA needs, and the error that says which of them is missing, or which two do not go together."""
+"""The packages that CUDA needs, and the error that names the one that is missing, or the two that are incompatible."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ class CudaError(RuntimeError):
 
 @contextmanager
 def needed() -> Iterator[None]:
-    """Turn whatever fails in here, an import or a first use of packages, into a CudaError that says what to install."""
+    """Turn any failure inside, of an import or a first use of packages, into a CudaError that says what to install."""
     try:
-        importlib.import_module("numba_cuda")  # its absence says more than what follows from it
+        importlib.import_module("numba_cuda")  # an error about its absence is clearer than those that would follow
         yield
     except Exception as error:
         raise unusable(error) from error
@@ -50,7 +50,7 @@ def bindings(name: str) -> Any:
 
 
 def unusable(error: Exception) -> CudaError:
-    """The CudaError for an error that installed packages are to blame for."""
+    """The CudaError for an error that the installed packages cause."""
     if isinstance(error, CudaError):
         return error
     lacking = _lacking(error)
@@ -66,7 +66,7 @@ def unusable(error: Exception) -> CudaError:
 
 
 def _lacking(error: Exception) -> str | None:
-    """The package in which something was looked for and not found."""
+    """The package in which something was not found."""
     if isinstance(error, ImportError):
         return _package(error.name)
     if isinstance(error, AttributeError):
@@ -76,14 +76,14 @@ def _lacking(error: Exception) -> str | None:
 
 
 def _asking(error: Exception) -> str | None:
-    """The package whose code failed; a module's `__getattr__` is not what looks for something."""
+    """The package whose code failed; a module's `__getattr__` does not count."""
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__) if frame.f_code.co_name != "__getattr__"]
     packages = [_package(frame.f_globals.get("__name__")) for frame in frames]
     return next(filter(None, reversed(packages)), None)
 
 
 def _package(module: str | None) -> str | None:
-    """The name by which the package of a module is installed; None for Python's own modules."""
+    """The name under which the package of a module is installed; None for Python's own modules."""
     parts = (module or "").split(".")
     for end in range(len(parts), 0, -1):
         found = _PACKAGES.get(".".join(parts[:end]))

@@ -26,12 +26,12 @@ kernel_code.register()
 _OPTIONS = {
     "fastmath": False,
     "opt": 3,
-    "fma": 0,  # products and sums are fused where it is said, and nowhere else: the errors of sums depend on it
+    "fma": 0,  # products and sums are fused only where the code says so: the errors of sums depend on it
 }
 
 
 def target_of(capability: tuple[int, int]) -> tuple[int, int]:
-    """The virtual architecture to compile for: there are two, and newer machines run the newer one's code."""
+    """The virtual architecture to compile for: one of two, the newer of which is for all newer machines too."""
     return (8, 0) if capability >= (8, 0) else (7, 5)
 
 
@@ -43,7 +43,7 @@ class Compiled(NamedTuple):
 
 
 def compile_kernel(kernel: Kernel, target: tuple[int, int]) -> Compiled:
-    """Compile a kernel for a virtual architecture; that takes no GPU."""
+    """Compile a kernel for a virtual architecture; this needs no GPU."""
     try:
         return _compiled(kernel.function, kernel.signature, kernel.threads, target)
     except Exception as error:
@@ -52,7 +52,7 @@ def compile_kernel(kernel: Kernel, target: tuple[int, int]) -> Compiled:
 
 
 def check_compiler(found: Exception | None = None) -> None:
-    """Raise CudaError if not even an empty kernel can be compiled; what was `found` before says why."""
+    """Raise CudaError if not even an empty kernel can be compiled; an error `found` before gives the reason."""
     try:
         _compiled(lambda: None, (), 32, (7, 5))
     except Exception as error:
@@ -71,7 +71,7 @@ def _compiled(function: Callable, signature: tuple, threads: int, target: tuple[
 
 
 class Assembled(NamedTuple):
-    """A kernel in a GPU's machine code, its entry, and what the assembler says of it."""
+    """A kernel in a GPU's machine code, its entry, and the assembler's report on it."""
 
     cubin: bytes
     entry: str
@@ -88,10 +88,10 @@ def assemble(kernel: Kernel, ptx: str, capability: tuple[int, int]) -> tuple[byt
 
 
 def _blocks_at_once(kernel: Kernel, capability: tuple[int, int]) -> Iterator[int]:
-    """The least number of blocks that a multiprocessor should hold, and what to try next if that makes a kernel spill.
+    """The least number of blocks that a multiprocessor should hold, then what to try if that makes the kernel spill.
 
-    Left alone, the assembler gives a thread of float32 kernels so many registers that a multiprocessor holds 8 or
-    16 warps: too little is on its way from memory then. Before capability 9.0, with 24 most kernels spill.
+    By default, the assembler gives threads of float32 kernels registers to the point that a multiprocessor holds only 8
+    or 16 warps: too few to hide the memory's latency. Before capability 9.0, with 24 warps most kernels spill.
     """
     if kernel.spec.number is float32:
         for warps in (24, 16) if capability >= (9, 0) else (16,):
@@ -100,13 +100,13 @@ def _blocks_at_once(kernel: Kernel, capability: tuple[int, int]) -> Iterator[int
 
 
 def _with_blocks(ptx: str, blocks: int) -> str:
-    """The PTX of a kernel of which a multiprocessor is to hold at least so many blocks, if not 0."""
+    """The PTX of a kernel of which a multiprocessor is to hold at least `blocks` blocks, unless that is 0."""
     return re.sub(r"\.maxntid.*", rf"\g<0>\n.minnctapersm {blocks}", ptx) if blocks else ptx
 
 
 @built
 def assembled_kernel(kernel: Kernel, capability: tuple[int, int]) -> Assembled:
-    """A kernel for a GPU of that capability; from the disk, where it has been kept."""
+    """A kernel for a GPU of this capability, loaded from disk if it was stored there."""
     key = disk.key_of(kernel.name, __name__, capability, numba_cuda.__version__, driver.assembler_version())
     kept = disk.read(key)
     if kept is not None:

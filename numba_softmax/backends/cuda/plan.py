@@ -1,7 +1,7 @@
-"""Which kernels serve a layout, and how many blocks of them: nothing here needs a GPU.
+"""Chooses the kernels for a layout, and the number of their blocks: nothing here needs a GPU.
 
-What the bits of a row depend on follows from its length, the formats, and whether its elements or
-its neighbours lie side by side in memory; never from how many rows there are.
+All that the bits of a row depend on follows from its length, the formats, and whether its elements
+or its neighbours lie side by side in memory; never from the number of rows.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ MAKERS: dict[str, Callable[[Spec, Geometry], Callable]] = {
     "given_columns": make_given_columns,
     "states": make_states,
 }
-"""What makes a kernel's function, not compiled yet."""
+"""Makers of the kernels' functions, which are not compiled yet."""
 
 VALUES = 32
-"""Elements of a row that a thread has in registers, at most; of all operands that are read an element."""
+"""Elements of a row that a thread has in registers, at most, over all operands with elements to read."""
 
 VECTORS = 8
 """Vectors that a thread has in registers, at most: more would leave too few threads to hide the memory's latency."""
@@ -51,33 +51,33 @@ MOST_THREADS = 256
 """Threads of a row in registers, at most: with more, some kernels would have too few registers for each."""
 
 STAGED_THREADS, STAGED_VECTORS, STAGED_VALUES = 512, 4, 16
-"""Threads of a row in shared memory; vectors and elements that each reads at once, at most."""
+"""Threads of a row in shared memory; and the vectors and elements that each of them reads at once, at most."""
 
 CHUNK_THREADS, MOST_CHUNKS = 256, 512
-"""Threads of a chunk of a longer row, and into how many chunks a row is cut.
+"""Threads of a chunk of a longer row, and the chunks of a row, at most.
 
-Each block merges the states of all chunks of its row: more of them would cost more than they gain.
+Each block merges the states of all chunks of its row: more chunks would cost more than they gain.
 """
 
 RANKS = ((1, 128), (4, 32), (16, 16), (32, 8))
 """Threads along and across columns."""
 
 LONG_RANKS, LEAST_COLUMN_CHUNK, MOST_COLUMN_CHUNKS = (16, 16), 512, 256
-"""The same for columns in chunks; the elements of a chunk, at least, and how many chunks a column has, at most."""
+"""The same for columns in chunks; the elements of a chunk, at least; and the chunks of a column, at most."""
 
 SHIFTED = 64
-"""Vectors in a row from which on those that are not aligned are shifted."""
+"""Vectors in a row from which on vectors that are not aligned are shifted."""
 
 
 class Machine(NamedTuple):
-    """What kernels and plans depend on of a GPU."""
+    """The properties of a GPU that kernels and plans depend on."""
 
     capability: tuple[int, int]
     shared_memory: int  # bytes that a block can have
 
 
 class Kernel(NamedTuple):
-    """What is compiled."""
+    """A kernel's regime and all else that it is compiled for."""
 
     regime: str
     spec: Spec
@@ -86,7 +86,7 @@ class Kernel(NamedTuple):
 
     @property
     def name(self) -> str:
-        """The name that it goes by on disk."""
+        """The kernel's name on disk."""
         return repr((self.regime, self.spec.name, self[2:]))
 
     @property
@@ -98,9 +98,9 @@ class Kernel(NamedTuple):
     def signature(self) -> tuple[Any, ...]:
         """The parameters' types.
 
-        They are addresses, one for each operand; that of the workspace, the temporary memory for states of chunks; the
-        scale's sign and factor; how many rows there are, elements of a row, and elements of a chunk; and of each
-        dimension the size and a stride for each operand.
+        The parameters are an address for each operand; that of the workspace, which is temporary memory for the states
+        of chunks; the scale's sign and factor; the numbers of rows, of a row's elements, and of a chunk's elements; and
+        for each dimension its size and a stride for each operand.
         """
         operands, g = len(self.spec.operands), self.geometry
         addresses = types.UniTuple(int64, operands)
@@ -109,13 +109,13 @@ class Kernel(NamedTuple):
 
     @property
     def packing(self) -> str:
-        """How the parameters lie in memory, one after the other: letters of `struct`."""
+        """The layout of the parameters in memory, one after the other, in letters of `struct`."""
         flat = (t for p in self.signature for t in ([p.dtype] * p.count if isinstance(p, types.UniTuple) else [p]))
         return "".join("d" if t is float64 else "q" for t in flat)
 
 
 class Launch(NamedTuple):
-    """A kernel, on so many blocks, with so many bytes of shared memory."""
+    """A kernel, the blocks to launch it on, and their bytes of dynamic shared memory."""
 
     kernel: Kernel
     blocks: int
@@ -123,7 +123,7 @@ class Launch(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """What serves a layout: launches, one after the other."""
+    """The launches for a layout, one after the other."""
 
     launches: tuple[Launch, ...]
     workspace: int  # bytes of temporary memory
@@ -136,7 +136,7 @@ def plan(op: Op, layout: Layout, machine: Machine, scaled: bool, in_float64: boo
 
 
 class _Planner:
-    """One choice."""
+    """The choice of kernels for one layout."""
 
     def __init__(self, spec: Spec, layout: Layout, machine: Machine, alignments: tuple[int, ...]) -> None:
         self.spec, self.layout, self.machine, self.alignments = spec, layout, machine, alignments
@@ -154,7 +154,7 @@ class _Planner:
         return self._rows(along)
 
     def _elements(self, across: bool) -> int:
-        """Elements of a vector: 16 bytes of elements or results, and not too many numbers to compute with."""
+        """The elements of a vector: 16 bytes of elements or results, and not too many numbers to compute with."""
         sizes = (
             size
             for o, size in zip(self.spec.operands, self.spec.sizes, strict=True)
@@ -163,11 +163,11 @@ class _Planner:
         return WIDEST // max(*sizes, self.number_bytes // 2)
 
     def _vectors(self, most: int, values: int, elements: int) -> int:
-        """Vectors that a thread reads of each operand at once, at most: so many in all, or so many elements."""
+        """The vectors that a thread reads of each operand at once: at most `most`, and `values` elements, over all."""
         return max(1, min(most, values // elements) // len(self.spec.element_inputs))
 
     def _geometry(self, elements: int, length: int, dims: tuple[Dim, ...], reduced_dims: int) -> Geometry:
-        """The geometry for vectors of `length` numbers, whose places follow from these dimensions; of one thread."""
+        """The geometry of one thread, for lines of `length` numbers, with accesses as wide as these strides allow."""
         spec, operands = self.spec, range(len(self.spec.operands))
         to_bfloat16 = any(
             o.written and f.number == "bfloat16" for o, f in zip(spec.operands, spec.formats, strict=True)
@@ -179,7 +179,7 @@ class _Planner:
         )  # fmt: skip
 
     def _width(self, i: int, elements: int, dims: Iterable[Dim]) -> int:
-        """The widest access to an operand that all vectors are aligned to."""
+        """The bytes of the widest access to an operand that all vectors are aligned to."""
         operand, size = self.spec.operands[i], self.spec.sizes[i]
         planes = self.layout.rows * size if operand.numbers > 1 else 0
         return math.gcd(min(WIDEST, elements * size), self.alignments[i], planes, *(dim[1 + i] for dim in dims))
@@ -210,7 +210,7 @@ class _Planner:
         return self._chunks(longer, dims)
 
     def _shifts(self, geometry: Geometry) -> tuple[bool, ...]:
-        """Whether vectors of an operand are shifted rather than taken apart."""
+        """For each operand, True if its vectors are shifted rather than split into narrower accesses."""
         return tuple(
             o.per == "element"
             and o.kind == "number"
@@ -220,7 +220,7 @@ class _Planner:
         )
 
     def _slots(self, geometry: Geometry) -> int:
-        """Bytes of shared memory for the states of warps."""
+        """The bytes of shared memory for the states of warps."""
         return len(self.spec.op.fold.state) * max(WIDEST, geometry.warps * self.number_bytes)
 
     def _rows_in_registers(self, geometry: Geometry, dims: tuple[Dim, ...]) -> Plan:
@@ -230,7 +230,7 @@ class _Planner:
         return self._plan((Launch(kernel, math.ceil(layout.rows / geometry.rows_per_block) * tiles),), dims)
 
     def _regime(self, regime: str) -> str:
-        """The regime, or the one that takes its place where states are given."""
+        """The regime or, if states are given, the one in its place."""
         return f"given_{regime}" if self.given else regime
 
     def _states(self) -> Plan:
@@ -252,7 +252,7 @@ class _Planner:
         return self._plan(launches, dims, blocks * self._state_bytes(), chunk)
 
     def _state_bytes(self) -> int:
-        """Bytes of a chunk's state."""
+        """The bytes of a chunk's state."""
         return len(self.spec.op.fold.state) * self.number_bytes
 
     # ---------------------------------------------------------------- columns
@@ -288,7 +288,7 @@ class _Planner:
         return self._plan(launches, dims, layout.rows * chunks * self._state_bytes(), chunk)
 
     def _apart(self, geometry: Geometry, steps: list[int]) -> Geometry:
-        """The geometry where rows are neighbours, but their numbers in some operands that are read are not."""
+        """The geometry for rows that are neighbours, while their numbers in some operands may not be."""
         spec = self.spec
         apart = tuple(o.per == "row" and s != size for o, s, size in zip(spec.operands, steps, spec.sizes, strict=True))
         if not any(apart):
@@ -312,7 +312,7 @@ def _with_half(geometry: Geometry) -> Geometry:
 
 
 def _shares(most: int) -> Iterable[tuple[int, int]]:
-    """The threads of a row and the vectors of each, at most so many, from the shortest row on."""
+    """The threads of a row and the vectors of each, of which `most` are allowed, from the shortest row on."""
     shares = [(1, 1), (2, 1), (4, 1), (8, 1), (8, 2), (8, 4), (16, 4), (WARP, 4)]
     threads = WARP
     while threads <= MOST_THREADS:
@@ -322,9 +322,9 @@ def _shares(most: int) -> Iterable[tuple[int, int]]:
 
 
 def kernels_for(op: Op, x: str, y: str, masked: bool, scaled: bool, machine: Machine) -> list[Kernel]:
-    """All kernels that may serve arrays in these formats whose rows are aligned, and the last one of each kind if not.
+    """All kernels for arrays in these formats with aligned rows, and for other rows the last kernel of each kind.
 
-    The shortest kinds of rows come first.
+    Those for the shortest rows come first.
     """
     found: dict[Kernel, None] = {}
     for layout, alignments in _samples(op, x, y, masked):
@@ -334,10 +334,10 @@ def kernels_for(op: Op, x: str, y: str, masked: bool, scaled: bool, machine: Mac
 
 
 def state_kernels_for(op: Op, x: str, masked: bool, scaled: bool, machine: Machine) -> list[Kernel]:
-    """Kernels for states of rows in that format.
+    """The kernels for states of rows in the format `x`.
 
-    They are all of an op that makes them or works on them; of other ops, the largest that finish elements, and those
-    that read results off states.
+    Of an op that makes states or works on them they are all kernels; of other ops, the largest that finish elements,
+    and those that read results off states.
     """
     if scaled and not op.takes_scale:
         return []
@@ -353,13 +353,13 @@ def state_kernels_for(op: Op, x: str, masked: bool, scaled: bool, machine: Machi
 
 
 def _samples(op: Op, x: str, y: str, masked: bool) -> Iterable[tuple[Layout, tuple[int, ...]]]:
-    """Layouts for which plans differ, with alignments."""
+    """Layouts with different plans, and their alignments."""
     operands = operands_for(op, x, y, masked)
     sizes = tuple(stored(o.format).bytes for o in operands)
     aligned = (0,) * len(sizes)
 
     def layout(rows: int, n: int, row_step: int, step: int, of_first: int = 1) -> Layout:
-        """Steps are those of elements, the first operand's times `of_first`."""
+        """The layout with these strides in elements; those of the first operand are multiplied by `of_first`."""
 
         def dim(count: int, step: int, row_step: int) -> Dim:
             steps = [size * (step if o.per == "element" else row_step) for o, size in zip(operands, sizes, strict=True)]

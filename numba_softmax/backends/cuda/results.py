@@ -1,4 +1,4 @@
-"""Results, of elements and of rows, from the states of rows; and what is kept of elements for them."""
+"""Results of elements and of rows, from the states of rows, and from weights or elements that were kept."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Vectors = tuple[Value, ...]
 
 
 class Known(NamedTuple):
-    """What is known of a row that is folded."""
+    """The state, numbers and scale of a row that is folded."""
 
     state: State
     row: tuple[Numbers, ...]  # those that the op reads a row
@@ -34,7 +34,7 @@ class Results:
         elements, self._rows = spec.op.elements, spec.op.rows
         self.of_elements = elements is not None
         self.uses_others = elements is not None and elements.finish is not None
-        self.keeps_weights = spec.of_softmax and not spec.narrow  # of 16 bits, weights are as soon made anew
+        self.keeps_weights = spec.of_softmax and not spec.narrow  # for 16 bits, computing them again is as fast
         self._finisher = make_finisher(spec)
 
     def load_and_store(self, line: Line, start: Value, stop: Value, known: Known) -> None:
@@ -58,12 +58,12 @@ class Results:
         ]
 
     def from_weights(self, folded: Folded, others: list[Vectors], sums: Sums, known: Known) -> list[Vectors]:
-        """The results of weights that were taken against the row's maximum, from the row's sums."""
+        """The results of weights relative to the row's maximum, from the row's sums."""
         return self._from_weights(folded, others, self.folding.share_of_sums(sums), known, None)
 
     def from_far_weights(self, folded: Folded, others: list[Vectors], known: Known) -> list[Vectors]:
-        """The results of weights that were taken against the maximum of a part of the row."""
-        # A small factor takes weights below the normal numbers only with the second multiplication.
+        """The results of weights relative to the maximum of a part of the row."""
+        # A small factor makes weights subnormal only in the second multiplication.
         share = self.folding.share_of_folded(folded, known.state, known.scale)
         return self._from_weights(folded, others, share, known, 1.0 / self.folding.up)
 
@@ -82,6 +82,6 @@ class Results:
         return tuple(tuple(convert(number, v) for v in numbers) for numbers in known.row)
 
     def store_row(self, line: Line, known: Known, here: Value) -> None:
-        """Write the row's results, if there are any, in one of its threads."""
+        """Write the row's results, if the op has any, in one of its threads."""
         if self._rows is not None:
             self.access.store_row(line.placed(), self._rows(known.state, self._row(known), known.scale), here)

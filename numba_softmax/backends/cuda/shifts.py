@@ -1,8 +1,9 @@
-"""Rows that do not begin at a whole vector: wide accesses all the same.
+"""Wide accesses to rows that do not begin at a whole vector.
 
 A thread has elements ``i V`` to ``(i + 1) V`` of a row wherever the row lies, so that sums do not depend on that. In
-memory these are the end of one aligned vector and the beginning of the next one. So each thread moves an aligned
-vector, and neighbours hand each other what is the other's. Only the ends of rows and of warps take narrower accesses.
+memory these are the end of one aligned vector and the beginning of the next one. So each thread loads or stores an
+aligned vector, and neighbours exchange the elements that are the other's. Only the ends of rows and of warps take
+narrower accesses.
 """
 
 from __future__ import annotations
@@ -21,14 +22,14 @@ kernel_code.register()
 
 
 def can_shift(stored: Stored, lanes: int) -> bool:
-    """Whether vectors of so many lanes consist of words that can be handed on."""
+    """True if vectors of `lanes` lanes consist of words that threads can exchange."""
     return stored.bytes in (2, 4, 8) and not stored.swapped and lanes * stored.bytes in (8, 16)
 
 
 def load_shifted(
     v: Vec, stored: Stored, row: Value, position: Value, count: Value, lane: Value, lanes: int, fill: int
 ) -> Value:
-    """The bits of the vector at a position of a row, as `global_memory.load_raw` gives them.
+    """The bits of the vector at a position of a row, as `global_memory.load_raw` returns them.
 
     `row` is the address of the row's first element, `lane` the thread's number among the `lanes` that have parts side
     by side.
@@ -55,7 +56,7 @@ def store_shifted(
     there = row + position.cast(int64) * stored.bytes
     own = _words(raw)
     aligned = _vector(raw.type, _earlier([device.from_previous(w) for w in own] + own, offset, stored))
-    # A vector goes whole if all of it is the row's, and what is the neighbour's is at hand.
+    # A vector is stored whole if all of it belongs to the row, and the neighbour's elements are available.
     whole = ((lane > 0) | (skipped == 0)) & ((position > 0) | (skipped == 0)) & (count + skipped >= n)
     next_whole = (lane < lanes - 1) & (count + skipped >= 2 * n)
     with builder.if_then(whole.ir):
@@ -68,7 +69,7 @@ def store_shifted(
 
 
 def _offset(row: Value, size: int, stored: Stored) -> tuple[Value, Value]:
-    """How far a row begins behind a multiple of `size`: in bytes, and in elements."""
+    """The distance of a row's beginning from the multiple of `size` before it, in bytes and in elements."""
     offset = (row & (size - 1)).cast(int32)
     return offset, device.quotient_and_rest(offset, stored.bytes)[0]
 
@@ -90,7 +91,7 @@ def _vector(t: types.Type, words: list[Value]) -> Value:
 
 
 def _later(words: list[Value], offset: Value, stored: Stored) -> list[Value]:
-    """The half of twice as many words that begins `offset` bytes after the first one."""
+    """Half of these words: those that begin `offset` bytes after the first one."""
     half = len(words) // 2
     for step in _steps(half):
         moved = (offset & (4 * step)) != 0
@@ -102,7 +103,7 @@ def _later(words: list[Value], offset: Value, stored: Stored) -> list[Value]:
 
 
 def _earlier(words: list[Value], offset: Value, stored: Stored) -> list[Value]:
-    """The half of twice as many words that begins `offset` bytes before the middle."""
+    """Half of these words: those that begin `offset` bytes before the middle."""
     half = len(words) // 2
     for step in _steps(half):
         moved = (offset & (4 * step)) != 0
@@ -114,5 +115,5 @@ def _earlier(words: list[Value], offset: Value, stored: Stored) -> list[Value]:
 
 
 def _steps(half: int) -> tuple[int, ...]:
-    """By how many words a shift moves, at a time."""
+    """The distances in words by which a shift moves, one after the other."""
     return tuple(step for step in (2, 1) if step < half)

@@ -1,4 +1,4 @@
-"""What the threads along a row make of their maxima, sums and states: over the lanes of a warp, then over warps."""
+"""Reductions of maxima, sums and states over the threads along a row: the lanes of a warp, then the warps."""
 
 from __future__ import annotations
 
@@ -14,32 +14,32 @@ kernel_code.register()
 
 
 class Warps:
-    """The threads of a row. All of them get the result."""
+    """Reductions over the threads of a row, all of which get the result."""
 
     def __init__(self, folding: Folding, geometry: Geometry) -> None:
         self.folding, self.geometry = folding, geometry
 
     def maximum(self, m: Value, lanes: int) -> Value:
-        """The maximum over so many lanes of a warp."""
+        """The maximum over `lanes` lanes of a warp."""
         for step in halvings(lanes):
             m = larger(m, device.exchange(m, step))
         return m
 
     def sums(self, sums: Sums, lanes: int) -> Sums:
-        """The sums over so many lanes of a warp."""
+        """The sums over `lanes` lanes of a warp."""
         return added_by(device.exchange, lanes, self.folding.fold.sums, sums)
 
     def merge_lanes(self, state: State, lanes: int, scale: Scale) -> State:
-        """The state of the states of so many lanes."""
+        """The merged state of `lanes` lanes of a warp."""
         fold = self.folding.fold
         m = self.maximum(state[0], lanes)
         sums = added_by(device.exchange, lanes, contributions(fold), fold.rescaled(state, m, scale))
         return fold.state_of(m, *sums)
 
     def merge_warps(self, state: State, row: Value, thread: Value, scale: Scale) -> State:
-        """The state of the states of a row's warps; `row` is its number in the block.
+        """The merged state of a row's warps; `row` is the row's number in the block.
 
-        Each warp leaves its state in shared memory. Behind the barrier each reads all of them, one a lane.
+        Each warp stores its state in shared memory. After the barrier each warp reads all of them, one a lane.
         """
         warps, number = self.geometry.warps, self.folding.number
         if warps == 1:
@@ -59,5 +59,5 @@ class Warps:
         return self.merge_lanes(theirs, warps, scale)
 
     def merge(self, state: State, thread: Value, scale: Scale) -> State:
-        """The state of the states of all threads of a block, which has one row."""
+        """The merged state of all threads of a block, which has one row."""
         return self.merge_warps(self.merge_lanes(state, device.WARP, scale), like(thread, 0), thread, scale)

@@ -1,6 +1,6 @@
-"""Arrays of the libraries that keep them on GPUs: what they say of themselves, and new ones.
+"""Arrays of libraries for GPUs: their addresses, shapes, dtypes and streams, and new arrays.
 
-No library but Numba is imported here: whoever has an array of one has imported it.
+No library but Numba is imported here: a caller with an array of a library has imported it.
 """
 
 from __future__ import annotations
@@ -35,33 +35,33 @@ class View(NamedTuple):
     ordinal: int
     stream: int | None  # in which its library uses it; None if that is not known
     array: Any
-    loan: Any = None  # what keeps the memory, besides the array
+    loan: Any = None  # keeps the memory alive, besides the array
 
 
 class Library(ABC):
-    """What is asked of a library. `stream` is the one to work in, if that is fixed already."""
+    """The interface to a library. `stream` is the one to work in, if that is fixed already."""
 
     @abstractmethod
     def view(self, array: Any, name: str, stream: int | None) -> View:
-        """An array, which an error is to call by that name."""
+        """The view of an array; errors call the array `name`."""
 
     @abstractmethod
     def empty(self, x: View, shape: tuple[int, ...], dtype: np.dtype, stream: int | None) -> Any:
-        """A new array in C order, for use in that stream or else in the current one."""
+        """A new array in C order, for use in `stream` or, if that is None, in the current one."""
 
     def transposed(self, array: Any, axes: list[int]) -> Any:
-        """A view of a new array, with its axes in that order."""
+        """A view of a new array, with its axes in the order `axes`."""
         return array.transpose(axes)
 
     def empty_like(self, x: View, dtype: np.dtype, stream: int | None) -> Any:
-        """A new array of the shape of `x`, its axes in the order in memory of those of `x`, as NumPy's `empty_like`."""
+        """A new array of the shape of `x`, with the axes in the same order in memory, as NumPy's `empty_like`."""
         order = order_in_memory(x.strides)
         array = self.empty(x, tuple(x.shape[i] for i in order), dtype, stream)
         inverse = sorted(range(len(order)), key=order.__getitem__)
         return array if list(order) == inverse == list(range(len(order))) else self.transposed(array, inverse)
 
     def used_in(self, view: View, stream: int) -> None:  # noqa: B027 - most libraries leave that to the user
-        """Have the array's memory kept until what is queued in a stream by now is done."""
+        """Keep the array's memory until the work that is queued in a stream by now is done."""
 
 
 class Torch(Library):
@@ -98,13 +98,13 @@ def _dtype_of_torch(dtype: Any, argument: str) -> np.dtype:
 
 @functools.cache
 def _streams_of_torch(torch: Any) -> Callable[[int], int]:
-    """What gives a device's current stream. Asking for its handle alone takes a fifth of the time, where one can."""
+    """A function that returns a device's current stream: where possible only its handle, in a fifth of the time."""
     raw = getattr(torch._C, "_cuda_getCurrentRawStream", None)
     return raw or (lambda ordinal: torch.cuda.current_stream(ordinal).cuda_stream)
 
 
 def _torch_stream(torch: ModuleType, ordinal: int, stream: int) -> Any:
-    handle = 0 if stream == driver.LEGACY_STREAM else stream  # the one name that PyTorch has for it
+    handle = 0 if stream == driver.LEGACY_STREAM else stream  # PyTorch's only name for it
     return torch.cuda.ExternalStream(handle, device=torch.device("cuda", ordinal))
 
 
@@ -162,10 +162,10 @@ class Numba(Library):
 
 
 class Other(Library):
-    """Arrays that speak ``__cuda_array_interface__`` or DLPack.
+    """Arrays that implement ``__cuda_array_interface__`` or DLPack.
 
-    The first is believed if it names a stream, for then it also says what to wait
-    for. DLPack has the library wait, but says nothing of what it does next.
+    The former is preferred if it names a stream, which is then the one to wait for.
+    DLPack makes the library wait, but does not tell in which stream it goes on.
     """
 
     def view(self, array: Any, name: str, stream: int | None) -> View:
@@ -189,7 +189,7 @@ class Other(Library):
 
 
 def _by_interface(interface: dict[str, Any], array: Any, name: str) -> View:
-    """As CUDA Array Interface, version 3, has it."""
+    """The view of an array by CUDA Array Interface, version 3."""
     if interface.get("mask") is not None:
         raise TypeError(f"{name} has a mask, which would be ignored: pass its data, and use where=")
     dtype = np.dtype(interface["typestr"])
@@ -206,7 +206,7 @@ def _by_interface(interface: dict[str, Any], array: Any, name: str) -> View:
 
 
 def _ordinal(address: int, name: str, array: Any) -> int:
-    """The device on which an array lies. One without elements lies where it is wanted."""
+    """The device on which an array lies. An array without elements counts as one on the current device."""
     if not address:
         return driver.current_ordinal()
     ordinal = driver.ordinal_of(address)
@@ -216,7 +216,7 @@ def _ordinal(address: int, name: str, array: Any) -> int:
 
 
 def in_host_memory(array: Any, name: str) -> TypeError:
-    """The error for an array that ought to be on a GPU."""
+    """The error for an array that should be on a GPU."""
     kind = type(array)
     return TypeError(
         f"{name} is a {kind.__module__}.{kind.__qualname__} in host memory, but the call works on a GPU, "
@@ -240,7 +240,7 @@ def library_of(array: Any) -> Library:
 
 @functools.lru_cache(maxsize=256)
 def _library_of_type(kind: Any) -> Library:
-    """The library of a type of arrays, which its base classes tell."""
+    """The library of a type of arrays, according to its base classes."""
     for base in kind.__mro__:
         library = _LIBRARIES.get((base.__module__.partition(".")[0], base.__name__))
         if library is not None:

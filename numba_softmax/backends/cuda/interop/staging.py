@@ -1,8 +1,8 @@
-"""Arrays in host memory that a GPU computes with: moved there and back in slices, through pinned memory.
+"""Calls on arrays in host memory by a GPU: the arrays are moved there and back in slices, through pinned memory.
 
-A slice is a range of rows. While one is computed with, the next one moves to the
-GPU and the one before moves back, each through a slot with its own stream and memory. There are
-three slots at most, so the size of an array does not matter, only that of a row.
+A slice is a range of rows. While one is computed, the next one moves to the GPU and
+the previous one moves back, each through a slot with its own stream and memory. At
+most three slots are used, so the size of an array is not limited, only that of a row.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from .. import allocation, driver
 from ..driver import Queue
 
 SLICE_BYTES = 1 << 23
-"""Bytes of elements in a slice: enough for the full speed of a bus, and little to wait for at both ends."""
+"""Bytes of elements in a slice: enough for the full speed of a bus, with short waits at both ends of a call."""
 
 SLOTS = 3
 
@@ -36,10 +36,10 @@ class Box(NamedTuple):
 
 
 class ArraySlice(NamedTuple):
-    """What a box holds of one operand."""
+    """The part of one operand in a box."""
 
-    sizes: tuple[int, ...]  # along the rows' dimensions and the reduced ones; 1 where the array repeats itself
-    steps: tuple[int, ...]  # of a copy without gaps, in the order in memory of the array; 0 where that repeats itself
+    sizes: tuple[int, ...]  # along the rows' dimensions and the reduced ones; 1 where the array is broadcast
+    steps: tuple[int, ...]  # strides of a copy without gaps, in the array's order in memory; 0 where that is broadcast
     nbytes: int
 
 
@@ -48,7 +48,7 @@ class Side(NamedTuple):
 
     operand: Operand
     dtype: np.dtype  # with the array's order of bytes
-    steps: tuple[int, ...]  # along the rows' dimensions and the reduced ones
+    steps: tuple[int, ...]  # strides along the rows' dimensions and the reduced ones
 
     def part(self, sizes: tuple[int, ...]) -> ArraySlice:
         sizes = tuple(size if step else 1 for size, step in zip(sizes, self.steps, strict=True))
@@ -59,7 +59,7 @@ class Side(NamedTuple):
         return ArraySlice(sizes, tuple(steps), nbytes)
 
     def in_array(self, address: int, start: tuple[int, ...], part: ArraySlice) -> np.ndarray:
-        """A part as it lies in the array, whose first element is at the address."""
+        """A part in the array, whose first element is at `address`."""
         address += sum(i * step for i, step in zip(start, self.steps, strict=False))
         return stand_in(address, part.sizes, self.dtype, self.steps, self.operand.written)
 
@@ -69,7 +69,7 @@ class Side(NamedTuple):
 
 
 def launcher_for(op: Op, layout: Layout) -> Callable[[tuple[int, ...], float | None], None]:
-    """A function that computes calls with that layout, as `devices` describes it."""
+    """The launcher of calls with this layout, as `devices` describes it."""
     if not layout.rows or not (layout.n or op.rows):
         return lambda addresses, scale: None
     plan = Staged(op, layout)
@@ -82,7 +82,7 @@ def warm(op: Op, x: str, y: str, masked: bool, scaled: bool) -> list[Callable[[]
 
 
 class Staged:
-    """How arrays of one layout are moved."""
+    """The plan by which arrays of one layout are moved through a GPU."""
 
     def __init__(self, op: Op, layout: Layout) -> None:
         self._op, self._layout = op, layout
@@ -99,11 +99,11 @@ class Staged:
         return _boxes(self._row_sizes, max(1, SLICE_BYTES // max(1, self._row_bytes)))
 
     def parts(self, box: Box) -> list[ArraySlice]:
-        """What a box holds of each operand."""
+        """The parts of all operands in a box."""
         return [side.part((*box.sizes, *self._n_sizes)) for side in self.sides]
 
     def run(self, ordinal: int, addresses: tuple[int, ...], scale: float | None) -> None:
-        """Compute. At the end, however it comes, nothing is under way any more and nothing is kept."""
+        """Compute. At the end, even after an error, no copy or kernel is running and all memory is freed."""
         with ExitStack() as stack:
             slots: list[Slot] = []
             for box, slot in zip(self.boxes(), self._slots(stack, ordinal, slots), strict=False):
@@ -113,7 +113,7 @@ class Staged:
                 slot.take_results(addresses)
 
     def _slots(self, stack: ExitStack, ordinal: int, slots: list[Slot]) -> Iterator[Slot]:
-        """One slot after the other, round and round; fewer of them if memory is short."""
+        """The slots in turn, again and again; fewer of them if memory is short."""
         sizes = [part.nbytes for part in self.parts(next(self.boxes()))]
         while len(slots) < SLOTS:
             try:
@@ -134,7 +134,7 @@ class Staged:
     def launch(
         self, box: Box, parts: list[ArraySlice], addresses: list[int], scale: float | None, queue: Queue
     ) -> None:
-        """Queue the work on a box. There are few sizes of boxes, and each is planned once."""
+        """Queue the work on a box. Boxes have few different sizes, and each size is planned once."""
         launch = self._launchers.get(box.sizes)
         if launch is None:
             steps = [part.steps for part in parts]
@@ -150,15 +150,15 @@ class Slot:
 
     def __init__(self, plan: Staged, ordinal: int, sizes: list[int], resources: ExitStack) -> None:
         self._plan = plan
-        self._box: Box | None = None  # what is being computed
+        self._box: Box | None = None  # the one being computed
         self._parts: list[ArraySlice] = []
         self._queue = resources.enter_context(driver.new_stream(ordinal))
         self._gpu = [resources.enter_context(allocation.scratch(self._queue, max(1, size))) for size in sizes]
         self._pinned = [resources.enter_context(allocation.pinned(ordinal, max(1, size))) for size in sizes]
-        resources.callback(driver.drain, self._queue)  # it comes first when they are released
+        resources.callback(driver.drain, self._queue)  # runs first when they are released
 
     def start(self, box: Box, addresses: tuple[int, ...], scale: float | None) -> None:
-        """Queue a box: there, the work, and back."""
+        """Queue a box: the copies to the GPU, the work, and the copies back."""
         parts, queue = self._plan.parts(box), self._queue
         for k, (side, part) in enumerate(zip(self._plan.sides, parts, strict=True)):
             if side.operand.read and part.nbytes:
@@ -171,7 +171,7 @@ class Slot:
         self._box, self._parts = box, parts
 
     def take_results(self, addresses: tuple[int, ...]) -> None:
-        """Wait for a box, if there is one, and put its results where they belong."""
+        """Wait for the box being computed, if any, and copy its results to the arrays."""
         if self._box is not None:
             driver.synchronize(self._queue)
             for k, (side, part) in enumerate(zip(self._plan.sides, self._parts, strict=True)):
@@ -188,7 +188,7 @@ def _bits(format: str) -> np.dtype:
 
 
 def _boxes(sizes: tuple[int, ...], rows: int) -> Iterator[Box]:
-    """Boxes of at most so many rows, of about the same size: whole inner dimensions, and ranges of the next one."""
+    """Boxes of at most `rows` rows, of about the same size: whole inner dimensions, and ranges of the next one."""
     inner, cut = 1, len(sizes)
     while cut and inner * sizes[cut - 1] <= rows:
         cut -= 1

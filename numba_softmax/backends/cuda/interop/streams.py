@@ -1,4 +1,4 @@
-"""A call on arrays that lie on a GPU: in which order its work is done, and where."""
+"""A call on arrays that lie on a GPU: its stream, and the order of its work with that of other streams."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ from .libraries import View, library_of
 class GpuCall:
     """The `Adapter` for an array `x` on a GPU.
 
-    The work is queued in the stream that is asked for, else in the one in which
-    the library of `x` uses it. It waits for the streams of all arrays, and these wait for it,
-    but for a stream that was asked for: it is for the user to wait for that one.
+    The work is queued in the stream that was passed, else in the one in which the
+    library of `x` uses it. That stream waits for the streams of all arrays, and
+    they wait for it, except that nothing waits for a stream that was passed: the
+    user has to.
     """
 
     def __init__(self, x: Any, stream: Any, name: str = "x") -> None:
@@ -59,11 +60,11 @@ class GpuCall:
 
     @property
     def _apart(self) -> int | None:
-        """The stream that was asked for, if it is not the one in which the library of `x` uses it."""
+        """The stream that was passed, if it is not the one in which the library of `x` uses it."""
         return None if self._asked is None or self.queue.stream == _same(self.x.stream) else self.queue.stream
 
     def _new(self, array: Any) -> tuple[Any, View]:
-        # Some libraries never write to an array that there is. This one nobody else has.
+        # Arrays of some libraries count as immutable. This one is new, so nothing else uses it.
         return array, self.view(array, "the result")._replace(writeable=True)
 
     def run(self, launch: Callable, views: Sequence[View], scale: float | None, copies: Collection[int] = ()) -> None:
@@ -81,7 +82,7 @@ class GpuCall:
     def _run_in_order(
         self, launch: Callable, views: Sequence[View], scale: float | None, copies: Collection[int]
     ) -> None:
-        """The same with other streams, or copies, in it."""
+        """Queue the same work when other streams, or copies, take part."""
         queue, (ordinal, stream) = self.queue, self.queue
         others = {_same(view.stream) for view in views if view.stream is not None} - {stream}
         for other in others:
@@ -117,9 +118,9 @@ def _copied(queue: Queue, view: View) -> Iterator[int]:
 
 
 def _same(stream: int | None) -> int:
-    """The handle by which a stream goes here: the default stream, which libraries call 0 or not at all, is 1.
+    """The handle used here for a stream: 1 for the default stream, for which libraries have 0 or None.
 
-    The bindings may take 0 for another stream.
+    To the bindings 0 may be another stream.
     """
     return stream or driver.LEGACY_STREAM
 
@@ -127,7 +128,7 @@ def _same(stream: int | None) -> int:
 def handle_of(stream: Any) -> int:
     """The handle of a stream of any library.
 
-    An int is one. CuPy has it as `ptr`, PyTorch as `cuda_stream`, Numba as
+    An int is a handle. CuPy has it as `ptr`, PyTorch as `cuda_stream`, Numba as
     `handle`, and others by the protocol ``__cuda_stream__``.
     """
     handle = stream

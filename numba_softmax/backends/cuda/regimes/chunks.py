@@ -1,4 +1,4 @@
-"""The kernels for rows in chunks, however long, with threads along them; a block has a chunk."""
+"""The kernels for rows of any length, in chunks, with threads along them; a block has a chunk."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Workspace:
         self._folding, self._stored = folding, Stored(folding.number.name)
 
     def load(self, workspace: Value, index: Value) -> State:
-        """The state of a chunk by its number."""
+        """The state of chunk number `index`."""
         v, size, one = Vec(self._folding.number, 1), self._stored.bytes, device.integer(index, 1)
         raws = (
             global_memory.load_raw(v, self._stored, place, one, size, False) for place in self._places(workspace, index)
@@ -37,7 +37,7 @@ class Workspace:
         return self._folding.restored([lane(from_memory(raw, self._stored, v), 0) for raw in raws])
 
     def store(self, workspace: Value, index: Value, state: State, here: Value) -> None:
-        """Leave the state of a chunk, in one thread."""
+        """Store the state of a chunk, in the thread where `here` is true."""
         v, size, count = Vec(self._folding.number, 1), self._stored.bytes, here.cast(int32)
         for place, number in zip(self._places(workspace, index), only(state), strict=True):
             global_memory.store_raw(self._stored, place, splat(v, number), count, size, False, False)
@@ -49,7 +49,7 @@ class Workspace:
 
 
 def make_fold_chunks(spec: Spec, geometry: Geometry) -> Callable:
-    """The kernel that leaves the state of each chunk of each row in temporary memory."""
+    """The kernel that stores the state of each chunk of each row in temporary memory."""
     tile, size, scale_of = Tile(spec, geometry), geometry.tile, make_scale(spec)
     access, folding, workspace_of = tile.access, tile.folding, Workspace(tile.folding)
 
@@ -84,8 +84,8 @@ def make_fold_chunks(spec: Spec, geometry: Geometry) -> Callable:
 def make_finish_chunks(spec: Spec, geometry: Geometry) -> Callable:
     """The kernel that merges the states of a row's chunks; a block then writes a chunk.
 
-    The block of the first chunk also writes the row's own results. Without results an element there is a block a row.
-    The last chunk comes first: it is the one that the cache is most likely to hold still.
+    The block of the first chunk also writes the row's own results. Without results an element, each row has one block.
+    The last chunk comes first: it is the one most likely to be in the cache still.
     """
     tile, size, threads, scale_of = Tile(spec, geometry), geometry.tile, geometry.threads, make_scale(spec)
     access, folding, results, workspace_of = tile.access, tile.folding, tile.results, Workspace(tile.folding)
@@ -134,12 +134,12 @@ def make_finish_chunks(spec: Spec, geometry: Geometry) -> Callable:
 
 
 def _chunk_of(index: Value, n: Value, chunk: Value) -> tuple[Value, Value]:
-    """The row of a chunk, and where in it the chunk begins."""
+    """The row of a chunk, and the chunk's first element in it."""
     row, c = device.quotient_and_rest(index.cast(int64), quotient_up(n, chunk))
     return row, c * chunk
 
 
 def end_of(start: Value, n: Value, chunk: Value) -> Value:
-    """Where the chunk ends."""
+    """The end of a chunk that begins at `start`."""
     end = start + chunk
     return select(n < end, n, end)

@@ -1,8 +1,9 @@
 """The kernels with threads across rows that are neighbours in memory: the axis is not the last one.
 
 A vector has an element each of several rows. The threads of a block stand side by side across
-rows, and in some ranks along them; those of a column of ranks meet in shared memory. Where fewer
-rows are neighbours than a block has threads across, several groups of them stand side by side.
+rows, and in several ranks along them; those of a column exchange their numbers in shared memory.
+Where fewer rows are neighbours than a block has threads across, several groups of rows stand
+side by side.
 """
 
 from __future__ import annotations
@@ -30,20 +31,20 @@ kernel_code.register()
 
 
 class Place(NamedTuple):
-    """What a thread works on, besides its columns."""
+    """The chunk, row and column of a thread."""
 
     chunk: Value  # the number of the chunk
     row: Value  # the number of its first column as a row
-    column: Value  # its place in its rank
+    column: Value  # the thread's number in its rank
 
 
 class ColumnAccess(Access):
-    """Loads and stores of threads across rows: a line are columns, and `thread` is its rank along them."""
+    """Loads and stores of threads across rows: a line is some columns, and `thread` is the rank along them."""
 
     def begin(
         self, addresses: tuple[Value, ...], dims: tuple[Value, ...], rows: Value, n: Value, chunk: Value
     ) -> tuple[Line, Place]:
-        """What this thread works on."""
+        """The line and the place that this thread computes."""
         g, each = self.geometry, 1 + len(self.formats)
         side_by_side = g.across // g.groups
         inner, *steps = dims[each * (g.row_dims - 1) : each * g.row_dims]
@@ -67,12 +68,12 @@ class ColumnAccess(Access):
         return bool(self.geometry.apart) and self.geometry.apart[i]
 
     def _place(self, line: Line, k: int, start: Value, stop: Value) -> tuple[Value, Value]:
-        """The position of a thread's vector `k`, and how many columns are there."""
+        """The position of a thread's vector `k`, and the number of columns present."""
         position = start + (line.thread + self.geometry.threads * k).cast(start.type)
         return position, select(position < stop, line.here, 0)
 
     def _placed_again(self, parts: list[Part]) -> list[Part]:
-        """The parts as they are: here, a count is one of columns."""
+        """The parts unchanged: their counts are of columns here."""
         return parts
 
     def _row_number(self, line: Line, i: int, address: Value) -> Value:
@@ -90,7 +91,7 @@ class ColumnAccess(Access):
         return numbers
 
     def store_row(self, line: Line, results: tuple[Numbers, ...], here: Value) -> None:
-        """Write the results of columns, of each operand the first numbers that there is room for."""
+        """Write the results of columns; only the first ones, if an operand has fewer."""
         g, count = self.geometry, select(here, line.here, 0)
         for i, numbers in zip(self.spec.row_results, results, strict=True):
             for address, v in zip(self._planes(line, i, self.formats[i]), numbers, strict=False):
@@ -98,7 +99,7 @@ class ColumnAccess(Access):
 
 
 class Ranks:
-    """The threads of a thread's columns, which meet in shared memory. All of them get the result."""
+    """Reductions, by way of shared memory, over the threads of the same columns, all of which get the result."""
 
     def __init__(self, folding: Folding, geometry: Geometry) -> None:
         self.folding, self.geometry = folding, geometry
@@ -120,7 +121,7 @@ class Ranks:
         return sums
 
     def merge(self, state: State, rank: Value, column: Value, scale: Scale) -> State:
-        """The states of columns from those of their threads."""
+        """The states of columns, merged from those of their threads."""
         if self.geometry.threads == 1:
             return state
         fold = self.folding.fold
@@ -128,9 +129,9 @@ class Ranks:
         return fold.state_of(m, *self.sums(contributions(fold), fold.rescaled(state, m, scale), rank, column))
 
     def _of_all(self, names: Names, vectors: Sums, rank: Value, column: Value) -> list[Sums]:
-        """The vectors of each rank, by way of shared memory; each name serves once. Those that are None stay so.
+        """The vectors of each rank, by way of shared memory; each name is used once. Those that are None stay so.
 
-        They lie there in pieces of 16 bytes: longer ones would have threads meet in the same banks.
+        They are stored in pieces of 16 bytes: longer ones would cause bank conflicts.
         """
         g, number = self.geometry, self.folding.number
         piece = min(g.elements, global_memory.WIDEST // (number.bitwidth // 8))
@@ -175,7 +176,7 @@ class ColumnWorkspace:
         return self._folding.restored([from_memory(raw, stored, vec) for raw in raws])
 
     def store(self, workspace: Value, line: Line, place: Place, state: State) -> None:
-        """Leave the states of a thread's columns for a chunk, in the threads of the first rank."""
+        """Store the states of a thread's columns for a chunk, in the threads of the first rank."""
         count = select(line.thread == 0, line.here, 0)
         places = self._places(workspace, line, place.chunk, place.row)
         for to, v in zip(places, only(state), strict=True):
@@ -225,7 +226,7 @@ def make_columns(spec: Spec, geometry: Geometry) -> Callable:
 
 
 def make_fold_columns(spec: Spec, geometry: Geometry) -> Callable:
-    """The kernel that leaves the states of chunks of columns in temporary memory; a block has a strip of a chunk."""
+    """The kernel that stores the states of chunks of columns in temporary memory; a block has a strip of a chunk."""
     strip, size, scale_of = Strip(spec, geometry), geometry.threads * geometry.vectors, make_scale(spec)
     access, folding = strip.access, strip.folding
 
@@ -260,7 +261,7 @@ def make_fold_columns(spec: Spec, geometry: Geometry) -> Callable:
 def make_finish_columns(spec: Spec, geometry: Geometry) -> Callable:
     """The kernel that merges the states of chunks of columns; a block then writes a strip of a chunk.
 
-    Those of the first chunk also write the columns' own results. Without results an element there is a block a strip.
+    Blocks of the first chunk also write the columns' own results. Without results an element, each strip has one block.
     """
     strip, size, scale_of = Strip(spec, geometry), geometry.threads * geometry.vectors, make_scale(spec)
     access, folding, results, threads = strip.access, strip.folding, strip.results, geometry.threads

@@ -1,6 +1,6 @@
-"""Kernels for rows whose states are there: results of elements, each from itself and its row's state; and of states.
+"""Second-pass kernels: they make results of elements whose rows' states are given, and results of states alone.
 
-Such states are float64 in memory, whatever their rows are computed in.
+Given states are float64 in memory, whatever type their rows are computed in.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ kernel_code.register()
 
 
 def known_of(tile: Tile | Strip, line: Line, scale: Scale) -> Known:
-    """The given state of a line, as results are made from it, and what else is read a row."""
+    """The given state of a line, in the form for `Results`, and the line's other numbers to read."""
     access, folding = tile.access, tile.folding
     numbers, *row = (access.row_numbers(line, i) for i in access.spec.row_reads)
     state = from_stored(folding.fold, folding.number, folding.two_parts, numbers)
@@ -36,7 +36,7 @@ def known_of(tile: Tile | Strip, line: Line, scale: Scale) -> Known:
 
 
 def make_given_rows(spec: Spec, geometry: Geometry) -> Callable:
-    """The kernel for threads along rows: a tile of each of some rows to a block."""
+    """The kernel for threads along rows: a block has one tile of each of its rows."""
     tile, scale_of = Tile(spec, geometry), make_scale(spec)
 
     @lanewise
@@ -73,7 +73,7 @@ def make_given_columns(spec: Spec, geometry: Geometry) -> Callable:
 
 
 def make_states(spec: Spec, geometry: Geometry) -> Callable:
-    """The kernel for rows without elements: the op's numbers of each, from its state and others; a thread has a row."""
+    """The kernel for rows without elements: an op's numbers, from a row's state and other numbers; a row a thread."""
     access, fold, scale_of = Access(spec, geometry), spec.op.fold, make_scale(spec)
     counts = [o.numbers for o in spec.operands if o.kind == "state"]
     two_parts = len(fold.state) in counts  # then all of a state's numbers are stored

@@ -1,4 +1,4 @@
-"""The kernels with threads along the row: a row in registers, and in shared memory."""
+"""The kernels with threads along the row, which is in registers or in shared memory."""
 
 from __future__ import annotations
 
@@ -67,10 +67,10 @@ def make_rows(spec: Spec, geometry: Geometry) -> Callable:
 
 
 class Stage(Tile):
-    """The functions over a thread's part of a row, of which it keeps in shared memory what results are made of.
+    """The functions over a thread's part of a row, which is kept in shared memory until results are made of it.
 
-    That is the weights, with the maxima they were taken against and their units, or else the elements; further
-    operands are loaded again, since all of a row's would make the rows that fit too short.
+    Kept are the weights, with the maxima that were subtracted and the units, or else the elements. Further operands
+    are loaded again: if they were kept too, only shorter rows would fit.
     """
 
     def __init__(self, spec: Spec, geometry: Geometry) -> None:
@@ -101,7 +101,7 @@ class Stage(Tile):
                 device.write_shared(room, place, number)
 
     def store_kept(self, line: Line, start: Value, stop: Value, known: Known) -> None:
-        """Write the results of what `keep` has kept."""
+        """Write the results of the part that `keep` has kept."""
         access, results, thread = self.access, self.results, line.thread
         parts = access.load(line, start, stop, self.loaded_again)
         room = device.dynamic_shared_memory(thread)
@@ -116,12 +116,12 @@ class Stage(Tile):
             access.store(line, parts, results.from_elements(access.elements(kept, known.scale), known))
 
     def _place(self, k: int, thread: Value, start: Value) -> Value:
-        """Where in shared memory vector `k` lies, in bytes: those that a warp reads at once are neighbours."""
+        """The offset in bytes of vector `k` in shared memory, where those that a warp reads at once are neighbours."""
         g = self.geometry
         return (start + (thread + g.threads * k) * g.elements) * (self.kept.element.bitwidth // 8)
 
     def _places_of_frame(self, thread: Value, start: Value, stop: Value) -> tuple[Value, Value]:
-        """The places of maximum and unit of a thread's part of a tile: behind all vectors."""
+        """The offsets of maximum and unit of a thread's part of a tile: after all vectors."""
         tile, threads, number_bytes = self.geometry.tile, self.geometry.threads, self.number_bytes
         tiles, index = quotient_up(stop, like(stop, tile)), device.quotient_and_rest(start, tile)[0]
         first = (tiles * tile + index * (2 * threads) + thread) * number_bytes
@@ -131,7 +131,7 @@ class Stage(Tile):
 def make_staged_rows(spec: Spec, geometry: Geometry) -> Callable:
     """The kernel for rows that fit shared memory: a block has a row, and each element is read once.
 
-    A thread reads no more of shared memory than it has written: there is nothing to wait for.
+    A thread reads no shared memory but what it has written itself, so it needs no barrier for that.
     """
     stage, size, scale_of = Stage(spec, geometry), geometry.tile, make_scale(spec)
     access, folding, results = stage.access, stage.folding, stage.results
