@@ -25,7 +25,7 @@ class Edges(NamedTuple):
 
     moved: Callable  # (at, strides, j, c) -> the addresses, j elements and c rows further
     read: Callable  # (at, begin, end, scale) -> the numbers of all inputs, the first of which is folded
-    write: Callable  # (at, results, begin, end, past_caches) -> nothing
+    write: Callable  # (at, results, begin, end, non_temporal) -> nothing
     load_rows: Callable  # (at, layout, c, begin, end) -> the numbers of the rows from c on, a tuple for each operand
     store_rows: Callable  # (at, layout, c, results, begin, end) -> nothing
 
@@ -89,14 +89,14 @@ def make_edges(spec: Spec) -> Edges:
 
         return write_whole
 
-    write_to_caches, write_past_caches = make_write_whole(store), make_write_whole(stream)
+    write_to_caches, write_by_streaming = make_write_whole(store), make_write_whole(stream)
 
     @inlined
-    def write(at, results, begin, end, past_caches):
+    def write(at, results, begin, end, non_temporal):
         if begin > 0 or end < lanes:
             write_part(at, results, begin, end)
-        elif past_caches:
-            write_past_caches(at, results)
+        elif non_temporal:
+            write_by_streaming(at, results)
         else:
             write_to_caches(at, results)
 

@@ -146,7 +146,7 @@ def make_strips(spec: Spec, early: bool) -> Strips:
     fold, kept = spec.op.fold, kept_for(spec)
     memory = make_memory(spec)
     get, get_state, put_state = memory.get, memory.get_state, memory.put_state
-    sum_column, sum_in_halves = _make_sums(spec, early)
+    sum_column, sum_pairwise = _make_sums(spec, early)
     of_softmax, unit_of = spec.of_softmax, weights_for(spec).unit_of
     nbytes, blocks_at, state_bytes, row_at, sums_bytes = (
         kept.nbytes, kept.blocks_at, kept.state_bytes, kept.row_at, kept.sums_bytes
@@ -174,7 +174,7 @@ def make_strips(spec: Spec, early: bool) -> Strips:
             asked = ask[0] + c * count * ask[1], ask[1], ask[2] + c * count * ask[3], ask[3]
             m = get(room + c * nbytes)
             counts, unit = sum_column(tile + c * VECTOR_BYTES, step, apart, count, m, sums, asked, scale)
-            keep_block(room + c * nbytes + state_at, m, sum_in_halves(sums, count), counts, unit)
+            keep_block(room + c * nbytes + state_at, m, sum_pairwise(sums, count), counts, unit)
 
     @lanewise
     def state_of_sums(at, scale):
@@ -288,7 +288,7 @@ def _make_sums(spec: Spec, early: bool) -> tuple[Callable, Callable]:
         return without_up(fold, sums_at(sums), down)
 
     @inlined
-    def sum_in_halves(sums, count):
+    def sum_pairwise(sums, count):
         """The pairwise sum of a block's sums; missing ones are skipped, which with lanes along a row are 0."""
         there, half = min(count, lanes), lanes // 2
         while half:
@@ -298,7 +298,7 @@ def _make_sums(spec: Spec, early: bool) -> tuple[Callable, Callable]:
             half //= 2
         return first_sums(sums)
 
-    return sum_column, sum_in_halves
+    return sum_column, sum_pairwise
 
 
 def _make_finish(spec: Spec) -> tuple[Callable, ...]:

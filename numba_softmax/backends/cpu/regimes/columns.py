@@ -176,21 +176,21 @@ def _make_write(spec: Spec) -> Callable:
     if spec.streaming:
         streamed = lanes * spec.sizes[y]
 
-    def make_write_block(past_caches):
+    def make_write_block(non_temporal):
         def write_block(at, strides, count, begin, end, scratch, scale):
             room, tile, _, apart = scratch
             for j in range(count):
                 for c in range(0, end, lanes):
                     results = finish_vector(tile, apart, room + c // lanes * kept_bytes, scale)
                     tile += VECTOR_BYTES
-                    write(moved(at, strides, j, c), results, begin - c, end - c, past_caches)
+                    write(moved(at, strides, j, c), results, begin - c, end - c, non_temporal)
 
         return jit(write_block)
 
     write_to_caches = make_write_block(False)
     if not spec.streaming:
         return write_to_caches
-    write_past_caches = make_write_block(True)
+    write_by_streaming = make_write_block(True)
 
     @lanewise
     def result_of(addresses):
@@ -199,7 +199,7 @@ def _make_write(spec: Spec) -> Callable:
     @jit
     def write_block(at, strides, count, begin, end, scratch, scale):
         if result_of(at) % streamed == 0 and result_of(strides) % streamed == 0:
-            write_past_caches(at, strides, count, begin, end, scratch, scale)
+            write_by_streaming(at, strides, count, begin, end, scratch, scale)
         else:
             write_to_caches(at, strides, count, begin, end, scratch, scale)
 

@@ -103,7 +103,7 @@ def _make_finish(spec: Spec) -> Callable:
         return finisher.results(v, tuple(others), prepared, scale, None)
 
     @inlined
-    def finish_strip(at, strides, count, begin, end, room, scale, past_caches):
+    def finish_strip(at, strides, count, begin, end, room, scale, non_temporal):
         for first in range(0, count, ELEMENTS_AT_ONCE):
             last = min(count, first + ELEMENTS_AT_ONCE)
             for c in range(0, end, lanes):
@@ -111,6 +111,6 @@ def _make_finish(spec: Spec) -> Callable:
                 for j in range(first, last):
                     vector = moved(at, strides, j, c)
                     results = results_of(read(vector, begin - c, end - c, scale), prepared, frame, scale)
-                    write(vector, results, begin - c, end - c, past_caches)
+                    write(vector, results, begin - c, end - c, non_temporal)
 
     return finish_strip
