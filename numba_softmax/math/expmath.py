@@ -54,7 +54,7 @@ class FloatFormat(NamedTuple):
 
 
 # `magic` adds an even number to 1.5 * 2**k: without a fused multiply-add, a product with LOG2_E
-# can lie halfway between integers, and is rounded to the same one whatever is added then.
+# can lie halfway between integers, and is rounded to the same one whichever even number is added.
 FLOAT32 = FloatFormat(
     types.int32, 23, 2.0**63, 1.5 * 2**23 + 127 + 63, -(127 + 63),
     (0.6931471824645996, -1.9046542121259336e-09),
