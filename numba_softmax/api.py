@@ -298,7 +298,7 @@ def warmup(
 def call(request: tuple) -> Any:
     """The result of a `Request`, or of a plain tuple of its fields.
 
-    Arrays of NumPy's go to `call_numpy` at once, unless they are to be computed with elsewhere: it takes less time.
+    NumPy arrays go to `call_numpy` at once, unless the computation is to be elsewhere: this takes less time.
     """
     kind: Any = type(request[1])
     return _call_for(kind)(request)
