@@ -1,4 +1,4 @@
-"""The public functions: what they mean, and the choice by the type of `x`: a whole array, a file, or a Dask array."""
+"""The public functions: their documentation, and the choice by the type of `x`: a whole array, a file, a Dask array."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ def softmax(
     axis : int, tuple of int or None
         The axis or axes that sum to 1; None for all.
     where : array_like of bool, optional
-        What takes part, broadcast to the shape of `x`. Elements that are left
-        out count for nothing, whatever they are, and give 0. It lies where `x`
+        The elements that take part, broadcast to the shape of `x`. Those that are
+        left out count for nothing, whatever they are, and give 0. It lies where `x`
         lies, as does `out`.
     scale : float, optional
         Multiplies `x`, exactly and without a copy: one over the temperature. An
@@ -75,7 +75,7 @@ def softmax(
     Raises
     ------
     TypeError
-        An argument has a dtype or a type that cannot be served.
+        An argument has a dtype or a type that is not supported.
     ValueError
         `out` is read-only or has the wrong shape, `where` does not broadcast,
         `scale` is not finite, or the arrays are on different GPUs. Nothing has
@@ -99,12 +99,12 @@ def softmax(
     M. Milakov and N. Gimelshein, arXiv:1805.02867.
 
     Arrays that are handed over by DLPack or ``__cuda_array_interface__`` are not
-    copied, unless `out` overlaps them in part. On a GPU, the work comes after
-    what is queued by now in the streams of all arrays, and before what is queued
-    there later. With `stream` it comes after the former; to wait for that stream,
-    and to keep the arrays until then, is for the caller. Arrays that speak DLPack
-    alone say nothing of later work, so without `stream` the call waits until
-    theirs is done. PyTorch's autograd takes no part, and is not told that `out` has changed.
+    copied, unless `out` overlaps them in part. On a GPU, the work runs after
+    everything queued so far in the streams of all arrays, and before everything queued
+    there later. With `stream`, later work does not wait for it: the caller must wait for
+    that stream, and keep the arrays until then. Arrays that speak only DLPack do not
+    tell the stream of later work, so without `stream` the call waits until its work
+    is done. PyTorch's autograd takes no part, and is not told that `out` has changed.
 
     Examples
     --------
@@ -186,7 +186,7 @@ def logsumexp(
     x, axis, where, scale, dtype, device, stream
         As for `softmax`.
     keepdims : bool
-        Whether the reduced axes stay, with size 1.
+        True keeps the reduced axes, with size 1.
     out : array, optional
         Where to write the result, of the reduced shape.
 
@@ -241,19 +241,19 @@ def warmup(
     dtypes : dtype or iterable of dtype
         Of the elements.
     where, scale : bool
-        Whether calls with these arguments are among them, besides those without.
+        True for calls with these arguments too, besides those without.
     dtype, device
         As for `softmax`.
 
     Returns
     -------
     int
-        How many kernels are ready.
+        The number of kernels that are ready.
 
     Raises
     ------
     TypeError
-        A dtype cannot be served.
+        A dtype is not supported.
     ValueError
         There is no such function.
 
@@ -298,7 +298,7 @@ def warmup(
 def call(request: tuple) -> Any:
     """The result of a `Request`, or of a plain tuple of its fields.
 
-    Arrays of NumPy's go to `call_numpy` at once, unless they are to be computed with elsewhere: it takes less time.
+    NumPy arrays go to `call_numpy` at once, unless the computation is to be elsewhere: this takes less time.
     """
     kind: Any = type(request[1])
     return _call_for(kind)(request)
@@ -306,7 +306,7 @@ def call(request: tuple) -> Any:
 
 @functools.lru_cache(maxsize=256)
 def _call_for(kind: Any) -> Callable[[tuple], Any]:
-    """The function that serves requests on arrays of that type."""
+    """The function that computes requests on arrays of that type."""
     if issubclass(kind, np.memmap):
         return lambda request: _mapped().call(Request(*request))
     if ("dask", "Array") in names_of(kind):

@@ -1,9 +1,9 @@
-"""Kernels and modules that first calls make, kept from interrupts and forks, which would leave them half made.
+"""Compilations and imports of first calls, protected from interrupts and forks, which would leave them half done.
 
 Numba survives neither. After a KeyboardInterrupt in the middle of a compilation
 its registries stay half read, and all later compilations fail; and in a child
-that was forked while another thread compiled, a lock stays locked that nobody
-will release. So all that compiles, loads or imports does so in a thread that no
+that was forked while another thread compiled, a lock stays locked that no thread
+will release. So everything is compiled, loaded and imported in a thread that no
 KeyboardInterrupt reaches, and under Numba's compiler lock, for which forks wait.
 """
 
@@ -36,9 +36,9 @@ _torn = False
 
 
 def built(make: Callable[..., T]) -> Callable[..., T]:
-    """`functools.cache` for what `build` is for.
+    """`functools.cache` for functions whose work `build` protects.
 
-    It waits for no other thread once a value is there. Errors are not kept.
+    Once a value is cached, no call waits for another thread. Errors are not kept.
     """
     values: dict[tuple[Any, ...], T] = {}
 
@@ -58,7 +58,7 @@ def built(make: Callable[..., T]) -> Callable[..., T]:
 def build(work: Callable[[], object]) -> None:
     """Do work in another thread, under Numba's compiler lock, and wait for its end.
 
-    An interrupt ends the waiting alone: the work goes on, for a later call to find done.
+    An interrupt ends only the wait: the work goes on, and a later call finds it done.
     """
     if _torn:
         raise RuntimeError(_TORN)
@@ -71,26 +71,26 @@ def build(work: Callable[[], object]) -> None:
         except BaseException as error:
             errors.append(error)
 
-    # Not a daemon: the interpreter would not wait for it when it ends, and LLVM does not survive that.
+    # Not a daemon: at exit the interpreter would not wait for it, and LLVM does not survive that.
     thread = threading.Thread(target=run, name="numba_softmax.building", daemon=False)
     if compiler_lock.global_compiler_lock.is_locked():
-        run()  # this thread compiles already, and another one would wait for it
+        run()  # this thread is compiling already, and another one would wait for it
     else:
         try:
             thread.start()
-        except RuntimeError:  # there are too many threads, or the interpreter is about to end
+        except RuntimeError:  # too many threads, or the interpreter is about to end
             run()
     while thread.is_alive():  # which a forked child's is not
-        thread.join(0.1)  # where waiting cannot be interrupted, this is as long as it lasts
+        thread.join(0.1)  # the longest wait where waiting cannot be interrupted
     if errors:
         raise errors.pop()
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Numba does not log each bytecode, unless its logger has a level of its own.
+    """Keep Numba from logging each bytecode, unless its logger has a level of its own.
 
-    The level is raised under the compiler lock, so nobody else's compilations are concerned.
+    The level is raised under the compiler lock, so compilations of other code are not affected.
     """
     logger = logging.getLogger("numba")
     if logger.level != logging.NOTSET or logger.getEffectiveLevel() >= logging.WARNING:
@@ -120,7 +120,7 @@ _forking = threading.local()
 
 
 def _held(locks: tuple[Any, ...]) -> Generator[None, None, None]:
-    """All locks are held; or none, where an interrupt ended the waiting."""
+    """Hold all locks; or none, if an interrupt ended the wait."""
     if not locks:
         yield
         return
@@ -146,8 +146,8 @@ def _after_fork_in_child() -> None:
         else:
             _torn = True  # an interrupt, or a fork by other means than Python's, left no time to wait
             lock._at_fork_reinit()
-    # Processes share this lock. If another thread had it, the parent will release it; but the child has
-    # inherited that thread's count, with which its own next owner would never release it.
+    # Processes share this lock. If another thread held it, the parent will release it; but the child has
+    # inherited that thread's count, because of which its own next owner would never release it.
     between_processes = getattr(parallel._backend_init_process_lock, "_semlock", None)
     if between_processes is not None:
         between_processes._after_fork()

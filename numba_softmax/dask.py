@@ -38,7 +38,7 @@ from .streaming.dask_arguments import Argument, Axes, Index, Inputs, Work, work_
 __all__ = ["log_normalize", "normalize", "online_state"]
 
 BRANCHES = 8
-"""States that a task merges. The last bits depend on it, so Dask's own setting is not asked."""
+"""States that a task merges. The last bits of results depend on it, so Dask's own setting is not used."""
 
 
 def online_state(
@@ -91,7 +91,7 @@ def online_state(
     >>> m.compute(), (1 + rest).compute().round(4)
     (array([3.]), array([1.553]))
     """
-    request = Request(OPS["logsumexp"], x, axis, where, scale, dtype=dtype)  # which is read of a state
+    request = Request(OPS["logsumexp"], x, axis, where, scale, dtype=dtype)  # the op read from states
     return _states(*work_of(request))
 
 
@@ -213,7 +213,7 @@ def _normalized(request: Request, state: Any) -> da.Array:
 
 
 class _Result(NamedTuple):
-    """The axes of `x` that a result has, and those of them that have size 1 there."""
+    """The axes of `x` that a result keeps, and those of them that have size 1 in it."""
 
     axes: Index
     ones: Axes = ()
@@ -222,13 +222,13 @@ class _Result(NamedTuple):
 def _arrays(
     task: Callable, work: Work, inputs: Inputs, results: list[_Result], state: Argument = (None, None)
 ) -> list[da.Array]:
-    """The results that a task makes of each chunk of `x`, with what belongs to the chunk of state, mask and others."""
+    """The results that a task makes from each chunk of `x` and the matching parts of state, mask and others."""
     pairs = (inputs.x, inputs.every), state, inputs.mask, *inputs.others
     return _made(functools.partial(task, work=work), work, inputs, results, list(itertools.chain(*pairs)))
 
 
 def _made(task: Callable, work: Work, inputs: Inputs, results: list[_Result], arguments: list[Any]) -> list[da.Array]:
-    """The results of a task; of one that makes several, each is taken out of the tuple by a task of its own."""
+    """The results of a task; if it makes several, a task of its own takes each out of the tuple."""
 
     def blockwise(function: Callable, token: str, result: _Result, *arguments: Any) -> da.Array:
         meta = meta_from_array(inputs.x._meta, ndim=len(result.axes), dtype=work.y_dtype)
@@ -250,9 +250,9 @@ def _made(task: Callable, work: Work, inputs: Inputs, results: list[_Result], ar
 
 
 def _states(work: Work, inputs: Inputs) -> da.Array:
-    """The states of the rows: numbers first, then the rows' axes.
+    """The states of the rows, with the axis of a state's numbers first, then the rows' axes.
 
-    Tasks get of the work what states depend on, so that different functions of the same rows share these tasks.
+    Tasks get only the part of the work that states depend on, so that different functions of the same rows share them.
     """
     x, axes, softmax = inputs.x, work.axes, OPS["softmax"]
     op = softmax if folding(work.op) == folding(softmax) else work.op
@@ -273,7 +273,7 @@ def _states(work: Work, inputs: Inputs) -> da.Array:
 
 
 def _count(work: Work) -> int:
-    """The numbers of a state."""
+    """The number of numbers in a state."""
     return stored_numbers(work.op.fold, work.state_dtype.name)
 
 
@@ -298,7 +298,7 @@ def _read_all(work: Work, inputs: Inputs, state: da.Array) -> list[da.Array]:
 
 @contextlib.contextmanager
 def _one_thread() -> Iterator[None]:
-    """Kernels stay in this thread; only Dask starts others."""
+    """Keep kernels in this thread; only Dask uses others."""
     before = numba.get_num_threads()
     numba.set_num_threads(1)
     try:
@@ -318,7 +318,7 @@ def _call(x: Any, _: None, mask: Any, *others: Any, work: Work) -> Any:
 
 
 def _fold(x: Any, mask: Any, *others: Any, axes: Axes, op: Op, scale: float | None, dtype: np.dtype) -> Any:
-    """The states of a chunk, with an axis of 1 for each that is gone."""
+    """The states of a chunk, with an axis of size 1 for each reduced one."""
     with _one_thread():
         block = block_of(x, axes, mask, dtype, others)
         rows = tuple(n for i, n in enumerate(x.shape) if i not in axes)
@@ -341,7 +341,7 @@ def _merge(states: Any, axis: Axes, keepdims: bool, *, op: Op, scale: float | No
 
 
 def _alone(states: Any, axis: Axes, keepdims: bool) -> Any:
-    """The states of one chunk, which has no others to be merged with."""
+    """The states of a single chunk, which has no others to merge with."""
     return states
 
 
@@ -367,7 +367,7 @@ def _take(results: Any, *, k: int) -> Any:
 
 
 def _only(block: Any) -> Any:
-    """The one chunk there is along an axis that results do not have, where Dask gives a list of them."""
+    """The one chunk along an axis that results do not have, if Dask gives it in a list."""
     while isinstance(block, list):
         (block,) = block
     return block

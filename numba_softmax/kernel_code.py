@@ -1,8 +1,8 @@
-"""The code that kernels are made of, as it was imported: a part of their key in the disk cache.
+"""The code that kernels are made from, as it was imported: a part of their key in the disk cache.
 
-Each module that kernels are made of calls `register` while it is imported. The
-code that is running then is what counts, wherever it came from (a source file, a
-.pyc file, a zip, an executable) and whatever has become of that file since.
+Each module that kernels are made from calls `register` while it is imported. The
+code that runs then is what counts, wherever it came from (a source file, a .pyc
+file, a zip, an executable) and even if that file has changed since.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _registered: list[tuple[str, CodeType]] = []
 
 
 def register() -> None:
-    """Count the module whose top level calls this among those that kernels are made of."""
+    """Add the module whose top level calls this to those that kernels are made from."""
     frame = sys._getframe(1)
     _registered.append((frame.f_globals["__name__"], frame.f_code))
     digest.cache_clear()
@@ -25,9 +25,9 @@ def register() -> None:
 
 @functools.cache
 def digest(module: str) -> str:
-    """A hash of the code that kernels of a module's backend are made of: the backend's own, and what backends share.
+    """A hash of the code that kernels of a module's backend are made from: the backend's own, and the shared code.
 
-    A module that was loaded again counts with all its versions: functions of the old ones are still in use.
+    A reloaded module counts with all its versions, as functions of the old ones are still in use.
     """
     parts = {
         (name, hashlib.sha256(repr(_comparable(code)).encode()).hexdigest())
@@ -39,15 +39,16 @@ def digest(module: str) -> str:
 
 @functools.cache
 def digest_of(op: Any) -> str:
-    """A hash of what an op is made of: its fields, and the code of all functions among them.
+    """A hash of an op: its fields, and the code of all functions among them.
 
-    Functions of registered modules go by their names. What others refer to counts too, wherever it was defined.
+    Functions of registered modules are identified by name. For others, everything they refer to counts too, wherever
+    it was defined.
     """
     return hashlib.sha256(repr(_described(op, ())).encode()).hexdigest()
 
 
 def _described(value: Any, within: tuple[Any, ...]) -> Any:
-    """An op's field as what `repr` tells apart; `within` are the functions that refer to it."""
+    """An op's field in a form whose `repr` identifies it; `within` are the functions that refer to it."""
     if isinstance(value, tuple):
         return type(value).__name__, *(_described(field, within) for field in value)
     if not isinstance(value, FunctionType) or value in within:
@@ -63,15 +64,15 @@ def _described(value: Any, within: tuple[Any, ...]) -> Any:
 
 
 def _backend_of(module: str) -> str | None:
-    """The backend that a module is a part of; None of those that backends share, wherever they lie."""
+    """The backend that a module belongs to; None for shared modules, wherever they are."""
     package, _, inside = module.partition(".backends.")
     return inside.partition(".")[0] if package == __package__ and "." in inside else None
 
 
 def _comparable(constant: Any) -> Any:
-    """Code as tuples without the path, names for tracebacks and line numbers; other constants as they are.
+    """Code as tuples without the path, names for tracebacks and line numbers; other constants unchanged.
 
-    `marshal` would give different bytes for the same code: they depend on what else refers to a constant.
+    `marshal` may give different bytes for the same code: they depend on the other references to a constant.
     """
     if isinstance(constant, CodeType):
         code = constant
@@ -81,7 +82,7 @@ def _comparable(constant: Any) -> Any:
     if isinstance(constant, tuple):
         return tuple(map(_comparable, constant))
     if isinstance(constant, frozenset):
-        return sorted(map(repr, constant))  # its own order follows the process's seed for hashes
+        return sorted(map(repr, constant))  # a set's own order depends on the process's hash seed
     return constant
 
 

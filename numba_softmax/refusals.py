@@ -24,7 +24,7 @@ INSTEAD: dict[Callable[..., Any], str] = {
 
 
 def register() -> None:
-    """Have Numba say so; nothing is compiled."""
+    """Register the overloads that raise these errors; nothing is compiled."""
     for function, instead in INSTEAD.items():
         overload(function)(_refusal(f"numba_softmax.{function.__name__} is for Python code: in jitted code, {instead}"))
 

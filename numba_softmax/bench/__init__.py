@@ -1,4 +1,4 @@
-"""Benchmarks: what ``numba-softmax bench`` measures, beside a copy of the same bytes and other libraries.
+"""The measurements of ``numba-softmax bench``, compared with a copy of the same bytes and with other libraries.
 
 =================  ===============================================================
 module             measures
@@ -10,8 +10,8 @@ module             measures
 `scaling`          files through memory maps, Dask arrays on worker processes
 =================  ===============================================================
 
-Each has `measured`, whose result is fit for JSON, and `lines` and `figure`, which
-show such a result; those of `cuda` are in `cuda_report`. `cases` has what the two
-tables share. `timing`, `reference` and `new_process` are clocks and references that
+Each has `measured`, whose result can be written as JSON, and `lines` and `figure`, which
+show such a result; those of `cuda` are in `cuda_report`. `cases` is shared by the two
+tables. `timing`, `reference` and `new_process` are clocks and references that
 import nothing of the package: the benchmarks of ``asv_benchmarks/`` load them alone.
 """

@@ -1,4 +1,4 @@
-"""Cases, and what is done with them on the CPU and on GPUs alike."""
+"""Cases of the tables, and functions of them for both the CPU and GPUs."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class Data(NamedTuple):
 
 
 def masked_and_scaled(case: Case, x: Any, mask: Any) -> Any:
-    """The input as functions need it that have no `where` and no `scale`."""
+    """The input for functions without `where` and `scale`: masked and scaled beforehand."""
     if mask is not None:
         x = np.where(mask, x, x.dtype.type(-np.inf))
     return x if case.scale is None else x * case.scale
@@ -102,7 +102,7 @@ def some_rows(shape: tuple[int, ...]) -> tuple[np.ndarray, ...]:
 
 
 def error_of_rows(case: Case, rows: np.ndarray, results: np.ndarray) -> float | None:
-    """The largest error in units in the last place; None if no float is wide enough to tell."""
+    """The largest error in units in the last place; None without a wider float to compare with."""
     try:
         return error_in_ulps(case.op, rows, results, scale=1.0 if case.scale is None else case.scale)
     except NoReferenceError:

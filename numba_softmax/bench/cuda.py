@@ -1,4 +1,4 @@
-"""``numba-softmax bench --device cuda``: calls on a GPU, beside a copy of the same bytes, torch, Triton and CuPy.
+"""``numba-softmax bench --device cuda``: calls on a GPU, compared with a copy of the same bytes and other libraries.
 
 Arrays are much larger than the caches where the length of a row matters. The time
 from a call to its return is measured apart, on an array of 64 elements.
@@ -39,7 +39,7 @@ MOST_BYTES = 1 << 30
 """The most bytes that the elements of a case take."""
 
 PART_OF_MEMORY = 8
-"""The elements of a case take at most an eighth of the free memory, and its results as much."""
+"""The elements of a case take at most an eighth of the free memory, and so do its results."""
 
 POWERS = tuple(1 << k for k in range(6, 21))
 LENGTHS = {"float32": (*POWERS, 50257), "float16": (*POWERS[::2], 50257)}
@@ -75,7 +75,7 @@ class Candidate(NamedTuple):
     """A call that is compared with others."""
 
     call: Callable[[], Any]
-    checked: Callable[[], Any]  # the same, and results go to the array of ours
+    checked: Callable[[], Any]  # the same call, but its results go to the array of ours
 
 
 def cases(limit: int) -> Iterator[Case]:
@@ -109,7 +109,7 @@ def _size(dtype: str) -> int:
 def measured(quick: bool) -> dict[str, Any]:
     """The GPU and the libraries, the time from a call to its return, and the records of the cases."""
     try:
-        driver.count()  # its error says what is missing
+        driver.count()  # raises an error that says what is missing
         return _measured(quick, cuda_arrays.maker())
     except driver.CudaError as error:
         raise UnmeasurableError(str(error)) from error
@@ -139,7 +139,7 @@ def _measured(quick: bool, maker: Maker) -> dict[str, Any]:
 
 
 def _tidy(maker: Maker) -> None:
-    """Have the libraries free the memory that they keep of a case."""
+    """Have the libraries free the memory that they keep from a case."""
     maker.tidy()
     cupy = sys.modules.get("cupy")
     if cupy is not None and maker.name != "cupy":
@@ -147,7 +147,7 @@ def _tidy(maker: Maker) -> None:
 
 
 def _versions() -> dict[str, str]:
-    """The versions of the libraries that take part."""
+    """The versions of the libraries that are compared."""
     found = {name: module.__version__ for name in OTHERS if (module := optional(name))}
     for name in ("numba-cuda", "cuda-bindings"):
         try:
@@ -161,7 +161,7 @@ def _versions() -> dict[str, str]:
 
 
 def candidates(case: Case, data: Data, setup: Setup) -> dict[str, Candidate]:
-    """The calls that are compared, by name. Ours is there twice: the difference is noise."""
+    """The calls that are compared, by name. Ours is included twice: the difference is noise."""
     ours = partial(getattr(api, case.op), data.x, case.axis, where=data.mask, scale=case.scale, out=data.y)
     copy = _copy(case, data, setup)
     found = {OURS: Candidate(ours, ours), AGAIN: Candidate(ours, ours), COPY: Candidate(copy, copy)}
@@ -192,7 +192,7 @@ def _copy(case: Case, data: Data, setup: Setup) -> Callable[[], Any]:
 
 
 def moved(case: Case) -> int:
-    """Bytes that a call reads and writes at least."""
+    """The least bytes that a call must read and write."""
     elements = math.prod(case.shape)
     return (elements + math.prod(case.result_shape)) * _size(case.dtype) + (elements if case.masked else 0)
 
@@ -206,7 +206,7 @@ def _by_torch(case: Case, data: Data, maker: Maker) -> Candidate | None:
 
 
 def _by_triton(case: Case, data: Data, maker: Maker) -> Candidate | None:
-    """The kernel of `triton_softmax`: on tensors whose rows fit into registers."""
+    """The kernel of `triton_softmax`, for tensors whose rows fit into registers."""
     plain = case.op == "softmax" and case.axis == -1 and not case.masked and case.scale is None
     module = optional(f"{__package__}.triton_softmax") if plain and maker.name == "torch" else None
     if module is None or case.shape[-1] > module.MOST:
@@ -216,7 +216,7 @@ def _by_triton(case: Case, data: Data, maker: Maker) -> Candidate | None:
 
 
 def _by_cupy(case: Case, data: Data, maker: Maker) -> Candidate | None:
-    """CuPy's function, or the formula where it has none; on the memory of PyTorch's tensors if those are the arrays."""
+    """CuPy's function, or the formula if it has none; on the memory of PyTorch's tensors if the arrays are tensors."""
     cupy = optional("cupy") if maker.name in ("cupy", "torch") else None
     if cupy is None:
         return None

@@ -82,7 +82,7 @@ class Torch(Maker):
 
     def values(self, array: Any, index: INDEX) -> np.ndarray:
         some = array[tuple(self._torch.from_numpy(i).to(self._device) for i in index)].cpu()
-        if some.dtype == self._torch.bfloat16:  # which NumPy knows by another name
+        if some.dtype == self._torch.bfloat16:  # NumPy knows it by another name
             return some.view(self._torch.int16).numpy().view(as_dtype("bfloat16"))
         return some.numpy()
 

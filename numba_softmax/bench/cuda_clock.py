@@ -1,6 +1,6 @@
-"""Times of a GPU's work: events around each call, with nothing of its arrays in the caches.
+"""Times of a GPU's work: events around each call, whose arrays are not in the caches.
 
-All questions of the benchmarks to the driver are here.
+All calls of the driver by the benchmarks are here.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from ..backends.cuda.driver import Queue
 from ..backends.cuda.interop.libraries import View
 from .timing import in_turns, timed
 
-_ask = driver.ask  # whose errors are those of the rest of the package
+_ask = driver.ask  # its errors are those of the rest of the package
 
 WARM_CALLS = 3
 
 FLUSHED = 2
 """Bytes that are overwritten before a call, as a multiple of the size of the L2 cache.
 
-Some of them are written back to memory during the call, of whichever candidate: that hides small differences between
-small cases.
+Some of them are written back to memory during the call, whichever candidate it is of: that hides small differences
+between small cases.
 """
 
 LEAD, MOST_FLUSHES = 2.0, 32
 """The GPU flushes its cache for twice as long as the host takes to queue a call, but at most 32 times."""
 
 QUEUED_AT_ONCE, QUEUED_BLOCKS = 100, 31
-"""Calls that are timed together, few enough for the driver's queue never to fill up; and how often that is done."""
+"""Calls that are timed together, few enough for the driver's queue never to fill up; and the repeats of that."""
 
 NOTHING = """.version 6.3
 .target sm_75
@@ -172,7 +172,7 @@ def free_memory(ordinal: int) -> int:
 
 
 def facts(ordinal: int) -> dict[str, Any]:
-    """The GPU and its driver, fit for JSON; None for what the driver does not report."""
+    """Facts of the GPU and its driver, in a form that JSON can hold; None for those that the driver does not report."""
     device = driver.device(ordinal)
     memory_khz, bus_bits = (_fact(ordinal, name) for name in ("MEMORY_CLOCK_RATE", "GLOBAL_MEMORY_BUS_WIDTH"))
     clock_khz = _fact(ordinal, "CLOCK_RATE")
@@ -185,7 +185,7 @@ def facts(ordinal: int) -> dict[str, Any]:
         "memory_bytes": device.memory,
         "memory_clock_mhz": memory_khz and memory_khz / 1e3,
         "memory_bus_bits": bus_bits,
-        # Two transfers a cycle: the driver states the clock of every kind of memory so that this holds.
+        # Two transfers a cycle: the driver reports the clock of every kind of memory such that this holds.
         "memory_gb_per_second": memory_khz and bus_bits and 2 * memory_khz * 1e3 * bus_bits / 8 / 1e9,
         "driver": _driver_release(),
         "cuda": ".".join(map(str, driver.version())),

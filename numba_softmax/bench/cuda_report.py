@@ -1,4 +1,4 @@
-"""The lines and the picture of ``numba-softmax bench --device cuda``, made from its record."""
+"""The lines and the figure of ``numba-softmax bench --device cuda``, made from its record."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .cuda import OTHERS
 
 COLORS = {OURS: "#1f6fb2", "torch": "#e08a1e", "triton": "#2a9d6f", "cupy": "#8d6cab"}
 LONGEST = 1 << 20
-"""Elements of the longest rows in the picture."""
+"""Elements of the longest rows in the figure."""
 
 
 def lines(results: dict[str, Any]) -> Iterator[str]:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 _PRECISION = {"float16": (11, -24), "bfloat16": (8, -133), "float32": (24, -149), "float64": (53, -1074)}
-"""Bits of the significand, and the exponent of the smallest positive number."""
+"""The bits of the significand, and the exponent of the smallest positive number."""
 
 
 class NoReferenceError(Exception):
@@ -47,7 +47,7 @@ def error_in_ulps(name: str, x: np.ndarray, got: np.ndarray, axis: Any = -1, sca
     Raises
     ------
     NoReferenceError
-        No float is wide enough to tell.
+        No float is wide enough to compare with.
     """
     wide: Any = np.longdouble if x.dtype == np.float64 or got.dtype == np.float64 else np.float64
     if got.dtype == np.float64 and np.finfo(np.longdouble).eps >= np.finfo(np.float64).eps:
@@ -58,7 +58,7 @@ def error_in_ulps(name: str, x: np.ndarray, got: np.ndarray, axis: Any = -1, sca
 
 
 def by_numpy(op: str, x: Any, axis: int) -> Any:
-    """The formula with the maximum subtracted, for arrays of NumPy and of libraries that implement its functions."""
+    """The formula with the maximum subtracted, for arrays of NumPy and of libraries with NumPy's functions."""
     m = x.max(axis, keepdims=True)
     d = x - m
     e = np.exp(d)

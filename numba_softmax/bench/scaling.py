@@ -56,7 +56,7 @@ QUICK = Sizes(
 )  # fmt: skip
 
 ASSUMED = {"read": 1e-9, "write": 1e-9, "network": 1e-9, "step": 0.01}
-"""Of each worker of a large cluster: 1 GB/s from and to storage, and from other workers; 10 ms a step."""
+"""The costs of each worker of a large cluster: 1 GB/s from and to storage, and from other workers; 10 ms a step."""
 
 TOTALS, WORKERS, CHUNK = (1e12, 1e15), (10, 100, 1000), 128 << 20
 """Bytes of an array, workers, and bytes of a chunk in the tables; the chunk is what Dask itself aims at."""
@@ -99,7 +99,7 @@ def add_model(results: dict[str, Any]) -> None:
         said = model.predicted(cut, workers, costs, cores, neighbours=not queued)
         run["model"] = {**said._asdict(), "states_a_chunk": said.moved / run["chunks"]}
     compute = of_cluster["work_seconds"][TWICE] / chunk_bytes[TWICE]  # making a chunk stands for decoding one
-    scheduler, worker = a_task[min(workers for workers, _ in kinds), True]  # the fewest: not more than there are cores
+    scheduler, worker = a_task[min(workers for workers, _ in kinds), True]  # the fewest: not more than the cores
     costs = model.Costs(scheduler, worker, compute=compute, **ASSUMED)
     results["model"] = {
         "tasks": [
@@ -112,7 +112,7 @@ def add_model(results: dict[str, Any]) -> None:
 
 
 def _of_a_task(runs: list[dict[str, Any]], workers: int, queued: bool) -> tuple[float, float]:
-    """Seconds of the scheduler with the client, and of a worker, for a task: of the most nearly empty chunks."""
+    """Seconds of the scheduler with the client, and of a worker, for a task, from the most nearly empty chunks."""
     kind = (EMPTY, workers, queued)
     empty = max((r for r in runs if (r["series"], r["workers"], r["queued"]) == kind), key=lambda r: r["chunks"])
     return empty["scheduler_cpu"] / empty["tasks"], empty["workers_cpu"] / empty["tasks"]

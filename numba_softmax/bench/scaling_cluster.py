@@ -38,7 +38,7 @@ class Series(NamedTuple):
     columns: int
     counts: tuple[int, ...]
     reads: int = 1  # times that a chunk is made: once, or once for folding and once for finishing
-    queued: bool = True  # chunks wait at the scheduler until a worker is free, as is Dask's default
+    queued: bool = True  # chunks wait at the scheduler until a worker is free, which is Dask's default
 
     @property
     def chunk_bytes(self) -> int:
@@ -146,7 +146,7 @@ def _workers(count: int, folder: Path, queued: bool = True) -> Iterator[Any]:
 
 
 def _rounds(series: Series, chunks: int) -> int:
-    """The number of rounds; more where chunks are nearly empty, from which the model has its times of a task."""
+    """The number of rounds; more if chunks are nearly empty, since the model takes its times of a task from these."""
     return max(3 if series.rows == 1 else 1, min(5, 100 // chunks))
 
 

@@ -26,14 +26,14 @@ ROW_LENGTH = 16384
 """Elements of a row: 64 KiB."""
 
 COPIED_AT_ONCE = 1 << 20
-"""Bytes."""
+"""Bytes that are copied at once."""
 
 
 def measured(nbytes: int, rounds: int, folder: Path) -> dict[str, Any]:
     """Seconds of softmax of a file of `nbytes` in `folder` and of a copy, and memory of processes that compute it."""
     source, target = folder / "x", folder / "y"
     _write(source, nbytes)
-    shutil.copyfile(source, target)  # shows that there is room: on a full disk, writing to a map kills the process
+    shutil.copyfile(source, target)  # raises on a full disk, where writing to a map would kill the process
     rows = nbytes // (4 * ROW_LENGTH)
     kinds = {
         "axis 1": ((rows, ROW_LENGTH), 1),
@@ -79,7 +79,7 @@ def _write(path: Path, size: int) -> None:
 
 
 def _copy(source: Path, target: Path) -> None:
-    """A copy over an existing file, as the calls write."""
+    """Copy over an existing file, as the calls write over one."""
     with source.open("rb") as read, target.open("r+b") as written:
         shutil.copyfileobj(read, written, COPIED_AT_ONCE)
 
@@ -104,7 +104,7 @@ def _memory_of_a_process(source: Path, target: Path, shape: tuple[int, ...], axi
     It is sampled from here, some hundred times a second: shorter peaks are missed.
     """
     command = [sys.executable, "-c", CHILD, json.dumps([sys.path, str(source), str(target), shape, axis])]
-    pipe = subprocess.PIPE  # for errors too: what an interrupt has it print is not shown
+    pipe = subprocess.PIPE  # for errors too: output after an interrupt is not shown
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True) as child:
         assert child.stdin is not None
         assert child.stdout is not None

@@ -37,7 +37,7 @@ INNERS = (
     *range(1, 11), 12, 15, 16, 17, 20, 24, 31, 32, 33, 48, 63, 64, 65, 100, 127, 128, 129, 200, 255, 256, 257, 500,
     1000,
 )  # fmt: skip
-"""Sizes of the last axis, where softmax is along the one before it: that many rows lie side by side."""
+"""Sizes of the last axis, which is the number of rows side by side: softmax is along the axis before it."""
 
 INNER_LENGTHS = (100, 3)
 """The row lengths of the curves over `INNERS`."""
@@ -54,7 +54,7 @@ RATIOS = ("of_neighbours", "of_neighbours_fastest")
 
 
 class Curve(NamedTuple):
-    """Points of which one size varies."""
+    """Points that differ in one size."""
 
     name: str
     varies: str  # "n" or "inner"
@@ -93,7 +93,7 @@ def measured() -> dict[str, Any]:
     copy = _speed(statistics.median(times["copy"]), ELEMENTS)
     made: list[dict[str, Any]] = [
         {
-            **{key: value for key, value in curve._asdict().items() if key != "shapes"},  # which the points have
+            **{key: value for key, value in curve._asdict().items() if key != "shapes"},  # the points have it
             "points": _points(curve, [times[i, j] for j in range(len(curve.shapes))], copy),
         }
         for i, curve in enumerate(swept)

@@ -32,16 +32,16 @@ ROUNDS, FEWEST_ROUNDS, FEWEST_SLOW_ROUNDS = 15, 5, 3
 CASE_SECONDS = 0.7
 
 SLOW = 0.02
-"""A call of so many seconds or more has no untimed one before it."""
+"""A call of at least this many seconds has no untimed one before it."""
 
 HOPELESS = 1.5
-"""A call of more seconds is timed once."""
+"""A call of more seconds than this is timed once."""
 
 LEAST_TIMED = 3e-3
-"""Seconds that a measurement takes at least: shorter calls are repeated."""
+"""The least seconds of a measurement: shorter calls are repeated."""
 
 SERIAL_BELOW = 1 << 17
-"""The copy of fewer bytes uses one thread."""
+"""A copy of fewer bytes uses one thread."""
 
 Key = TypeVar("Key", bound=Hashable)
 
@@ -173,7 +173,7 @@ def shuffled(calls: Mapping[Key, Callable[[], Any]], rounds: int, bar: tqdm[Any]
 
 
 def in_turns(keys: Iterable[Key], rounds: int) -> Iterator[Key]:
-    """All keys once a round, each round in a random order."""
+    """All keys once in each round, in a random order."""
     order, generator = list(keys), random.Random(13)
     for _ in range(rounds):
         generator.shuffle(order)

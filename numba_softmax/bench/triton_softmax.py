@@ -1,6 +1,6 @@
-"""Softmax in Triton, to compare with: each program has a row in its registers, as in Triton's tutorial.
+"""Softmax in Triton, for comparison: each program has a row in its registers, as in Triton's tutorial.
 
-A module of its own, since Triton reads a kernel from its source file.
+It is a module of its own, since Triton reads a kernel from its source file.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 
 MOST = 1 << 16
-"""Elements of the longest row: a block of threads has as many registers."""
+"""Elements of the longest row: a thread block has that many registers."""
 
 
 @triton.jit

@@ -1,6 +1,6 @@
-"""Adapters: what a call that is written once for all memory asks of the array `x` and of its library.
+"""Adapters: the interface to the array `x` and its library, so that a call is written once for all kinds of memory.
 
-Calls on arrays of other libraries than NumPy, and states that outlive a call, see arrays through an `Adapter` alone:
+Calls on arrays of other libraries than NumPy, and states that outlive a call, access arrays through an `Adapter` only:
 a `HostCall`, or `backends.cuda.interop.streams.GpuCall`.
 """
 
@@ -24,8 +24,8 @@ from .memory import ADDRESS, address_of, extent, stand_in
 class Adapter(Protocol):
     """A call on an array `x`.
 
-    A view says what there is to know of an array: it is a tuple that begins with the ``address``, ``shape``,
-    ``dtype``, ``strides`` in bytes, and whether it is ``writeable``.
+    A view describes an array: it is a tuple that begins with ``address``, ``shape``, ``dtype``, ``strides`` in bytes,
+    and ``writeable``, a bool.
     """
 
     x: Any
@@ -40,7 +40,7 @@ class Adapter(Protocol):
         """The name of the backend there."""
 
     def view(self, array: Any, name: str) -> Any:
-        """The view of another argument, in the same memory; errors call it by that name."""
+        """The view of another argument, in the same memory; `name` is used in error messages."""
 
     def out(self, array: Any) -> Any:
         """The view of an array for results, which is not made of anything else."""
@@ -59,7 +59,7 @@ class Adapter(Protocol):
 
 
 def adapter_for(x: Any, name: str) -> Adapter:
-    """The adapter of a call on an array, which errors call by that name."""
+    """The adapter of a call on an array; `name` is used in error messages."""
     return gpu_call()(x, None, name) if lies_on_gpu(x) else HostCall(x, name)
 
 
@@ -72,7 +72,7 @@ def gpu_call() -> Any:
 
 
 def views_of_inputs(adapter: Adapter, op: Op, axes: tuple[int, ...], where: Any, others: Iterable[Any]) -> list[Any]:
-    """The views of what an op reads, in the order of its operands: `x`, mask and further inputs, broadcast."""
+    """The views of an op's inputs, in the order of its operands: `x`, mask and further inputs, broadcast."""
     views, rest = [adapter.x], iter(others)
     for o in op.operands[1:]:
         if o.kind == "mask":
@@ -91,7 +91,7 @@ def view_of_input(adapter: Adapter, operand: Operand, array: Any, shape: tuple[i
 
 
 def user_arrays(adapter: Adapter, arrays: Sequence[Any]) -> Any:
-    """New arrays as the user gets them: one, or several in a tuple."""
+    """New arrays in the form that the user gets: one, or several in a tuple."""
     if len(arrays) == 1:
         return adapter.as_user_array(arrays[0])
     return tuple(map(adapter.as_user_array, arrays))
@@ -113,7 +113,7 @@ class View(NamedTuple):
     dtype: np.dtype
     strides: tuple[int, ...]  # in bytes
     writeable: bool
-    array: np.ndarray  # what keeps the memory
+    array: np.ndarray  # the owner of the memory
 
 
 class HostCall:

@@ -1,4 +1,4 @@
-"""Arguments, one by one: each checked, and brought to the one form in which the rest of the package has it."""
+"""Checks of arguments, one by one, and their conversion to the one form that the rest of the package uses."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def as_input(x: Any) -> np.ndarray:
 
 
 def check_not_masked(array: Any, name: str) -> None:
-    """Refuse masked arrays, and lists of them, which NumPy takes without their masks."""
+    """Refuse masked arrays, and lists of them, whose masks NumPy would ignore."""
     if isinstance(array, np.ma.MaskedArray):
         instead = {
             "x": "pass x.data, and use where=~x.mask",
@@ -48,7 +48,7 @@ def check_not_masked(array: Any, name: str) -> None:
 
 
 def _has_masked(array: Sequence[Any]) -> bool:
-    """True if masked arrays are in a sequence, at any depth of NumPy's; for numbers alone, at C's speed."""
+    """True if a sequence has masked arrays, at any depth that NumPy allows; of numbers only, it runs at C's speed."""
     level = array
     for _ in range(_DEPTH):
         kinds = set(map(type, level))
@@ -64,7 +64,7 @@ def _has_masked(array: Sequence[Any]) -> bool:
 
 
 def _is_sequence(kind: Any) -> bool:
-    """True for types whose items NumPy takes, text and memory aside."""
+    """True for types whose items NumPy takes as elements, except text and buffers."""
     return issubclass(kind, Sequence) and not issubclass(kind, (str, bytes, bytearray, memoryview))
 
 
@@ -85,7 +85,7 @@ def as_elements(block: Any, dtype: np.dtype) -> np.ndarray:
 
 
 def check_maxima(m: np.ndarray, dtype: np.dtype) -> None:
-    """Refuse maxima that cannot be those of elements of that dtype."""
+    """Refuse maxima that no elements of that dtype can have."""
     with np.errstate(all="ignore"):
         held = m.astype(dtype).astype(m.dtype)
     if not np.array_equal(held, m, equal_nan=True):
@@ -93,7 +93,7 @@ def check_maxima(m: np.ndarray, dtype: np.dtype) -> None:
 
 
 def check_input_dtype(dtype: np.dtype, name: str = "x") -> None:
-    """Refuse what is not a number that can be computed with."""
+    """Refuse dtypes that are not of numbers that can be computed with."""
     if format_name(dtype) is None:
         raise TypeError(f"{name} has dtype {dtype}: it must be real numbers, one of {', '.join(INPUTS)}")
 
@@ -115,7 +115,7 @@ def as_axes(axis: Any, ndim: int) -> tuple[int, ...]:
 
 
 def as_shape(shape: Any) -> tuple[int, ...]:
-    """The shape that an integer or some of them mean."""
+    """The shape that is given by one integer or several."""
     try:
         sizes = tuple(map(operator.index, shape)) if isinstance(shape, (tuple, list)) else (operator.index(shape),)
     except TypeError:
@@ -147,7 +147,7 @@ def as_output_dtype(dtype: Any, x_dtype: np.dtype, out: np.ndarray | None) -> np
 
 
 def as_dtype(dtype: Any) -> np.dtype:
-    """`dtype` as a dtype; bfloat16, and the floats of other libraries, by their names."""
+    """`dtype` as a NumPy dtype; bfloat16, and the floats of other libraries, are recognised by their names."""
     if not isinstance(dtype, (str, type, np.dtype)):
         name = str(dtype).rpartition(".")[2]
         dtype = name if name in FLOATS else dtype
@@ -170,7 +170,7 @@ def as_dtypes(dtypes: Any) -> list[np.dtype]:
 
 
 def as_float(dtype: Any) -> np.dtype:
-    """A native dtype of elements that states take."""
+    """`dtype` as a native dtype of elements that states take."""
     dtype = as_dtype(dtype)
     if not _is_float(dtype):
         raise TypeError(f"dtype is {dtype}: it must be one of {', '.join(FLOATS)}")
@@ -178,7 +178,7 @@ def as_float(dtype: Any) -> np.dtype:
 
 
 def dtype_called(name: str, argument: str) -> np.dtype:
-    """The dtype of an argument, by the name that its library has for it."""
+    """The dtype of an argument, from its name in the argument's library."""
     try:
         return as_dtype(name)
     except TypeError:
@@ -187,7 +187,7 @@ def dtype_called(name: str, argument: str) -> np.dtype:
 
 
 def check_kind_of_out(out: Any) -> None:
-    """Refuse what is no array, or one that results would not go into as they are."""
+    """Refuse anything but an array into which results can be written unchanged."""
     if not isinstance(out, np.ndarray) or isinstance(out, np.ma.MaskedArray):
         raise TypeError(f"out must be a NumPy array, not {type(out).__name__}")
 
@@ -212,7 +212,7 @@ def as_mask(mask: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def as_operand(array: np.ndarray, operand: Operand, shape: tuple[int, ...], axes: tuple[int, ...]) -> np.ndarray:
-    """What an op reads, broadcast to the shape of `x`; for rows, to theirs, with the axes of size 1 or without."""
+    """An op's input, broadcast to the shape of `x`; one for rows, to theirs, with or without reduced axes of size 1."""
     if operand.kind == "mask":
         return as_mask(array, shape)
     check_input_dtype(array.dtype, operand.name)
@@ -223,7 +223,7 @@ def as_operand(array: np.ndarray, operand: Operand, shape: tuple[int, ...], axes
 
 
 def shapes_of_rows(axes: tuple[int, ...], shape: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """The shape of numbers a row: with the axes of a row's elements, which have size 1 then, and without them."""
+    """The two shapes of an array with one number for each row: with the reduced axes at size 1, and without them."""
     kept = tuple(1 if i in axes else size for i, size in enumerate(shape))
     return kept, tuple(size for i, size in enumerate(shape) if i not in axes)
 

@@ -1,12 +1,11 @@
 """Devices: where an array lies, and the backend that computes there. The only place that knows of devices.
 
-A backend is a module with ``launcher_for(op, layout)``, which gives a function
+A backend is a module with two functions. ``launcher_for(op, layout)`` gives a function
 ``launch(addresses, scale)`` for all calls with that layout: an address for each
-of its operands, and the scale or None; and with
-``warm(op, x, y, masked, scaled)``, functions that compile one kernel each for
-elements and results in those formats.
+of its operands, and the scale or None. ``warm(op, x, y, masked, scaled)`` gives
+functions that compile one kernel each for elements and results in those formats.
 
-A backend for memory out of NumPy's reach has ``launch(addresses, scale, queue)``.
+A backend for memory that NumPy cannot access has ``launch(addresses, scale, queue)``.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ DEVICES = ("cpu", "cuda")
 
 
 def choose_backend(x: Any, device: str | None, stream: Any) -> str | None:
-    """The name of the backend for a call: that of where `x` lies, if `device` is None. None for arrays of NumPy's."""
+    """The name of the backend for a call; if `device` is None, the one where `x` lies. None for NumPy arrays."""
     if device is not None and device not in DEVICES:
         raise ValueError(f"device is {device!r}: it must be one of {', '.join(map(repr, DEVICES))} or None")
     if lies_on_gpu(x):
@@ -40,7 +39,7 @@ def choose_backend(x: Any, device: str | None, stream: Any) -> str | None:
 
 
 def backend_named(name: str | None) -> ModuleType:
-    """The backend of that name; None for that of host memory."""
+    """The backend of that name; None names that of host memory."""
     return cpu if name is None else _cuda_backend(name)
 
 
@@ -56,7 +55,7 @@ def _cuda_backend(name: str) -> ModuleType:
 
 
 def in_host_memory(array: Any, name: str, *, for_results: bool = False) -> np.ndarray:
-    """An argument of a call on elements in host memory, as an array of NumPy's; of results, in the same memory."""
+    """An argument of a call on elements in host memory, as a NumPy array; an array for results, in the same memory."""
     if type(array) is np.ndarray:
         return array
     if lies_on_gpu(array):
@@ -73,7 +72,7 @@ def lies_on_gpu(array: Any) -> bool:
 
 @functools.lru_cache(maxsize=256)
 def _question(kind: Any) -> Callable[[Any], bool]:
-    """`lies_on_gpu` for arrays of that type; for the known libraries, fast."""
+    """The function that answers `lies_on_gpu` for arrays of that type; a fast one for the known libraries."""
     if issubclass(kind, (np.ndarray, np.generic, list, tuple, int, float)):
         return lambda array: False
     names = names_of(kind)
@@ -89,5 +88,5 @@ def _asked(array: Any) -> bool:
         return True
     try:
         return array.__dlpack_device__()[0] in CUDA_DEVICES
-    except Exception:  # whatever NumPy can take is taken, though it be on no one device
+    except Exception:  # anything that NumPy can take is taken, even if it is not on one device
         return False

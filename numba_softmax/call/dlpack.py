@@ -1,4 +1,4 @@
-"""Arrays handed over by DLPack: what a capsule says, and NumPy's own. Layouts of dlpack.h, versions 0 and 1."""
+"""Arrays exchanged by DLPack: capsules read, and NumPy arrays made. Layouts of dlpack.h, versions 0 and 1."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from .layout import strides_in_c_order
 from .memory import stand_in
 
 CUDA_DEVICES = (2, 13)
-"""Numbers of the devices kDLCUDA and kDLCUDAManaged."""
+"""The numbers of the devices kDLCUDA and kDLCUDAManaged."""
 
 HOST_DEVICES = (1, 3, 11)
-"""Those of kDLCPU, kDLCUDAHost and kDLROCMHost."""
+"""The numbers of the devices kDLCPU, kDLCUDAHost and kDLROCMHost."""
 
 _READ_ONLY = 1
 _BFLOAT = 4
@@ -58,23 +58,23 @@ _is_valid = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.py_object, ctypes.c_char_p)((
 
 
 def capsule_of(array: Any, stream: int | None) -> Any:
-    """An array's capsule, with its memory ready for what is queued in the stream from now on; None in host memory.
+    """An array's capsule, with its memory ready for work queued in `stream` from now on; None in host memory.
 
-    It is never marked as used, so its end, whenever that comes, is the end of the loan.
+    It is never marked as used, so the array is borrowed until the capsule is deleted.
     """
     try:
         return array.__dlpack__(stream=stream, max_version=(1, 0))
-    except TypeError:  # a library from before versions
+    except TypeError:  # a library older than DLPack's versions
         return array.__dlpack__(stream=stream)
 
 
 def read(
     capsule: Any, name: str, *, writeable: bool
 ) -> tuple[int, tuple[int, ...], np.dtype, tuple[int, ...], bool, int]:
-    """Address, shape, dtype, strides in bytes, whether it can be written to, and the device's number.
+    """The address, shape, dtype, strides in bytes, a bool for writeable, and the device's number.
 
-    `writeable` is what is assumed of capsules of version 0, which do not say it. An
-    error is to call the array by that name.
+    `writeable` is assumed for capsules of version 0, which do not say it. `name` is
+    used in error messages.
     """
     managed = _managed(capsule, name)
     if isinstance(managed, _ManagedVersioned):
@@ -124,7 +124,7 @@ class Bfloat16:
 def _managed(capsule: Any, name: str) -> _Managed | _ManagedVersioned:
     if _is_valid(capsule, b"dltensor_versioned"):
         managed = _ManagedVersioned.from_address(_pointer(capsule, b"dltensor_versioned"))
-        if managed.major != 1:  # what follows the version may lie elsewhere
+        if managed.major != 1:  # the fields after the version may lie elsewhere
             raise TypeError(f"{name} speaks version {managed.major} of DLPack: this package knows versions 0 and 1")
         return managed
     return _Managed.from_address(_pointer(capsule, b"dltensor"))

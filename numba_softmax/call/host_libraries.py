@@ -1,7 +1,7 @@
 """Arrays of other libraries in host memory: as NumPy arrays, and new ones, without copies.
 
-No library is imported here: whoever has an array of one has imported it. Each
-gets its results by DLPack; where it has no way to take them, they are NumPy's.
+No library is imported here: a caller with one of its arrays has imported it. Each
+gets its results by DLPack; if it cannot take them, they are NumPy arrays.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from .layout import order_in_memory
 from .memory import address_of
 
 _ALIGNMENT = 64
-"""Bytes of the addresses that JAX takes without a copy: whole lines of a cache."""
+"""The alignment in bytes of memory that JAX takes without a copy: a cache line."""
 
 
 class Numpy:
-    """A library of arrays in host memory: the interface, and NumPy, which serves everything it can convert."""
+    """A library of arrays in host memory: the interface, and its implementation for NumPy and all that it converts."""
 
     def read(self, array: Any, name: str) -> np.ndarray:
-        """An argument, which an error is to call by that name."""
+        """An argument as a NumPy array; `name` is used in error messages."""
         check_not_masked(array, name)
         return np.asarray(array)
 
@@ -44,12 +44,12 @@ class Numpy:
         return np.empty_like(x, dtype, subok=False)
 
     def as_user_array(self, array: np.ndarray, x: Any) -> Any:
-        """A new array as one of the library that `x` is of; a scalar, if NumPy's has no axes."""
+        """A new array as one of the library of `x`; a NumPy array without axes as a scalar."""
         return array if array.shape else array[()]
 
 
 class Lending(Numpy):
-    """A library that speaks DLPack; results are of its own if it follows the array API standard."""
+    """A library with DLPack; results are its own arrays if it follows the array API standard."""
 
     def read(self, array: Any, name: str) -> np.ndarray:
         try:
@@ -93,7 +93,7 @@ class Torch(Lending):
 
 
 def check_tensor(tensor: Any, name: str) -> None:
-    """Refuse tensors of PyTorch that are more than their memory, wherever they lie."""
+    """Refuse tensors of PyTorch, on any device, that need gradients or whose memory does not hold their values."""
     if tensor.requires_grad and sys.modules["torch"].is_grad_enabled():
         raise TypeError(f"{name} requires grad, but no gradients are computed here: pass {name}.detach()")
     if tensor.is_neg():
@@ -108,7 +108,7 @@ _NUMPY, _LENDING, _TORCH = Numpy(), Lending(), Torch()
 
 
 def is_foreign(array: Any) -> bool:
-    """True if an array in host memory is of another library than NumPy, which gets its own arrays back."""
+    """True if an array in host memory belongs to a library other than NumPy, whose own arrays are then returned."""
     return library_of(array) is not _NUMPY
 
 

@@ -1,4 +1,4 @@
-"""Rows in memory, as backends know them: a `Layout`, made from the forms of arrays and from axes.
+"""Rows in memory, described for backends: a `Layout`, made from the forms of arrays and from axes.
 
 Nothing below this module knows of axes. A `Layout` describes the rows by
 dimensions and strides; together with an address for each operand and a scale it is all that a
@@ -31,7 +31,7 @@ Dim = tuple[int, ...]
 
 
 class Form(NamedTuple):
-    """An array without its memory."""
+    """The shape, dtype and strides of an array."""
 
     shape: tuple[int, ...]
     dtype: np.dtype
@@ -56,14 +56,14 @@ class Layout:
 
 @functools.cache
 def format_name(dtype: np.dtype) -> str | None:
-    """The name of the format in memory; None for numbers that cannot be computed with."""
+    """The name of a dtype's format in memory; None for numbers that cannot be computed with."""
     if dtype.name not in INPUTS:
         return None
     return dtype.name if dtype.isnative else ">" + dtype.name
 
 
 def bound(operand: Operand, dtype: np.dtype) -> Operand:
-    """The operand for arrays of that dtype."""
+    """The operand with the format of that dtype."""
     return operand._replace(format=str(format_name(dtype)))
 
 
@@ -72,7 +72,7 @@ def layout_of(
 ) -> Layout:
     """The layout of a call on elements of that shape.
 
-    Each operand has strides along all axes: one with numbers for rows as `strides_with_reduced` gives them.
+    Each operand has strides along all axes; those of one with numbers for rows are from `strides_with_reduced`.
     """
     dims: list[Dim] = list(zip(shape, *strides, strict=True))
     row_dims = [dim for i, dim in enumerate(dims) if i not in axes]
@@ -80,7 +80,7 @@ def layout_of(
 
 
 def layout_of_dims(operands: Sequence[Operand], row_dims: list[Dim], reduced_dims: list[Dim]) -> Layout:
-    """The layout with these dimensions, or with fewer that mean the same."""
+    """The layout with these dimensions, or with fewer equivalent ones."""
     leading = [i for i, o in enumerate(operands, 1) if o.kind == "number" or o.written]
     row_dims = [row_dims[i] for i in order_of_rows([[dim[i] for i in leading] for dim in row_dims])]
     return Layout(
@@ -113,7 +113,7 @@ def order_in_memory(strides: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _merged(dims: list[Dim], operands: int) -> tuple[Dim, ...]:
-    """The same elements in as few dimensions as possible, at least one."""
+    """The dimensions merged to as few as possible, at least one, for the same elements."""
     merged: list[Dim] = []
     for dim in dims:
         if dim[0] == 1:
@@ -125,7 +125,7 @@ def _merged(dims: list[Dim], operands: int) -> tuple[Dim, ...]:
 
 
 def strides_with_reduced(strides: tuple[int, ...], axes: tuple[int, ...], ndim: int) -> tuple[int, ...]:
-    """The strides of a reduced result along all axes of `x`, with or without those axes: 0 along them."""
+    """The strides along all axes of `x`, 0 along the reduced ones, of a result that has those axes or lacks them."""
     if len(strides) == ndim:
         return tuple(0 if i in axes else stride for i, stride in enumerate(strides))
     kept = iter(strides)

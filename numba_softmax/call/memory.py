@@ -1,4 +1,4 @@
-"""Memory by its address: that of an array, and arrays at an address."""
+"""Memory by its address: addresses of arrays, and arrays at an address."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def _address_in_object(array: np.ndarray) -> int:
 def _choose_address() -> Any:
     """The fastest function that gives an array's address.
 
-    NumPy's ABI has the address first in the array object, where it is read in a
-    tenth of the time. An interpreter that lays out objects otherwise is noticed.
+    NumPy's ABI has the address first in the array object, from which it is read in a
+    tenth of the time. An interpreter with another layout of objects is detected.
     """
     probe = np.zeros(3)[1:]
     try:
@@ -40,11 +40,11 @@ address_of = _choose_address()
 
 
 ADDRESS, FORM, FORM_AND_WRITEABLE = (operator.itemgetter(part) for part in (0, slice(1, 4), slice(1, 5)))
-"""Parts of an adapter's view of an array: its address; shape, dtype and strides; these and whether it is writeable."""
+"""Parts of an adapter's view of an array: its address; shape, dtype and strides; these and `writeable`."""
 
 
 def extent(shape: tuple[int, ...], strides: tuple[int, ...], size: int) -> tuple[int, int]:
-    """The bytes of an array from its first to its last one, as a range of distances from its first element."""
+    """The range from the first to the last byte of an array, as distances from its first element."""
     if 0 in shape:
         return 0, 0
     reaches = [stride * (count - 1) for stride, count in zip(strides, shape, strict=True)]
@@ -65,9 +65,9 @@ def stand_in(
     writeable: bool = False,
     owner: Any = None,
 ) -> np.ndarray:
-    """An array at that address, which keeps the owner of the memory.
+    """An array at that address, which keeps the owner of the memory alive.
 
-    Without memory of this process there, it can be asked for all but its elements.
+    If the memory is not this process's, everything but its elements can be read.
     """
     array = np.asarray(_Memory(owner, data=(address, not writeable), shape=shape, typestr=dtype.str, strides=strides))
     return array if array.dtype == dtype else array.view(dtype)  # the interface has no word for bfloat16

@@ -1,7 +1,7 @@
-"""Overlap of what an op writes with what is still to be read when it is written.
+"""Overlap of an op's results with inputs that are still to be read when they are written.
 
-The distances between arrays at which they could meet follow from their forms, and are kept with a call's plan. So
-memory is looked at only at those.
+The distances between two arrays at which they could overlap follow from their forms, and are kept with a call's plan.
+Only arrays at such distances are examined further.
 """
 
 from __future__ import annotations
@@ -27,23 +27,23 @@ def overlap_distances(x: Form, y: Form) -> range:
 
 
 def needs_temporary(y: np.ndarray, per_element: bool, *read: np.ndarray) -> bool:
-    """True if writing to `y`, an element or a row, could change what is still to be read; or if `y` overlaps itself."""
+    """True if writing to `y`, an element or a row, could change input still to be read; or if `y` overlaps itself."""
     if per_element and len(read) == 1 and y is read[0] and y.flags.forc:
         return False
     return _may_overlap_itself(y.shape, y.dtype, y.strides) or any(_spoils(y, array, per_element) for array in read)
 
 
 class Meeting(NamedTuple):
-    """Two operands of which the second one is written."""
+    """A pair of operands, the second of which is written, with the distances at which they may overlap."""
 
     first: int
     second: int
     distances: range  # between them, at which they may overlap
-    same: bool  # whether at a distance of 0 each result lies on the element that it is made of
+    same: bool  # True if at a distance of 0 each result lies on the element that it is made from
 
 
 def meetings_of(operands: Sequence[Operand], forms: Sequence[Form]) -> tuple[Meeting, ...]:
-    """All pairs of operands that could meet; states cannot, which nobody else has."""
+    """All pairs of operands that could overlap; states cannot, since no other code has them."""
     meetings = []
     for j, y in enumerate(operands):
         for i, o in enumerate(operands):
@@ -55,7 +55,7 @@ def meetings_of(operands: Sequence[Operand], forms: Sequence[Form]) -> tuple[Mee
 
 
 def needs_copies(operands: tuple[Operand, ...], meetings: tuple[Meeting, ...], views: Sequence[Any]) -> tuple[int, ...]:
-    """Which of an adapter's views, one for each operand, have to be copied before results are written.
+    """The operands that have to be copied before results are written, given an adapter's view of each.
 
     Results that overlap themselves, or each other, are refused.
     """
@@ -69,7 +69,7 @@ def needs_copies(operands: tuple[Operand, ...], meetings: tuple[Meeting, ...], v
 
 @functools.lru_cache(maxsize=1024)
 def _needs_copies(operands: tuple[Operand, ...], places: tuple[tuple, ...]) -> tuple[int, ...]:
-    """The same for arrays by their distances from some address, and their forms."""
+    """The result of `needs_copies` for arrays given by their distances from some address, and their forms."""
     arrays = {i: _somewhere(*places[i]) for i, o in enumerate(operands) if o.kind != "state"}
     written = [i for i in arrays if operands[i].written]
     check_apart([arrays[i] for i in written])
@@ -89,14 +89,14 @@ def check_apart(results: Sequence[np.ndarray]) -> None:
 
 
 def _spoils(y: np.ndarray, read: np.ndarray, may_lie_on: bool) -> bool:
-    """True if writing `y` could change `read` too early; where results may lie on elements, each may on its own."""
+    """True if writing `y` could change `read` too early; with `may_lie_on`, a result may lie on its own element."""
     if not _share_memory(read, y):
         return False
     return not (may_lie_on and _lie_alike(read, y) and address_of(read) == address_of(y))
 
 
 def _lie_alike(a: Form | np.ndarray, b: Form | np.ndarray) -> bool:
-    """True if elements of two arrays lie each on its own in the other one, once the first ones do."""
+    """True if each element of one array lies on its counterpart in the other one, once the first ones do."""
     return a.strides == b.strides and a.dtype.itemsize == b.dtype.itemsize
 
 

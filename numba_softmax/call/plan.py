@@ -1,4 +1,4 @@
-"""Plans: all of a call that its operation and the forms of its arrays decide, once for all calls that share them."""
+"""Plans: all that follows from a call's operation and the forms of its arrays, once for all calls that share them."""
 
 from __future__ import annotations
 
@@ -52,9 +52,9 @@ def plan_launch(op: Op, backend_name: str | None, axes: tuple[int, ...], masked:
 
 @functools.lru_cache(maxsize=4096)
 def plan_views(op: Op, backend_name: str | None, axis: Any, keepdims: bool, masked: bool, *views: tuple) -> LaunchPlan:
-    """The plan of a call on arrays, in the order of the operands: `plan_launch`, once they are found to be right.
+    """The plan of a call on arrays, in the order of the operands: that of `plan_launch`, after a check of the arrays.
 
-    Of each array it takes shape, dtype, strides, and whether it can be written to.
+    Each array is given by shape, dtype, strides, and a bool for writeable.
     """
     check_input_dtype(views[0][1])
     axes, results = axes_and_results(op, axis, keepdims, views[0][0])
@@ -94,9 +94,9 @@ def plan_call(
 ) -> CallPlan:
     """The plan of an operation on elements of that form, broadcast mask and result; errors are not remembered.
 
-    `result` are shape, dtype, strides and whether it can be written to. Without them a
-    new one is meant, in C order and of the dtype of `x` where that is what it would
-    be; any other is for NumPy to lay out. (All is flat since that makes the lookup
+    `result` are shape, dtype, strides and a bool for writeable. Without them the result
+    is a new array, in C order and of the dtype of `x`, if that is its natural form;
+    any other is laid out by NumPy. (All arguments are flat since that makes the lookup
     0.1 us faster than with `Form`, one twentieth of a small call.)
     """
     name, axis, keepdims, backend_name = operation

@@ -1,4 +1,4 @@
-"""A request: the arguments of a public function, and what they come to for an array of some shape and dtype."""
+"""A request: the arguments of a public function, and their meaning for an array of some shape and dtype."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def checked(
 ) -> tuple[tuple[int, ...], Results, float | None, np.dtype]:
     """The axes from 0, the results, the scale or None, and the dtype of the results.
 
-    Of `x` shape and dtype matter. `written` are views of arrays for the results; None stands for new ones.
+    Only shape and dtype of `x` matter. `written` are views of the arrays for the results, or None for new ones.
     """
     check_input_dtype(x.dtype)
     check_inputs(request.op, request.where, request.others)
@@ -60,7 +60,7 @@ def axes_and_results(op: Op, axis: Any, keepdims: bool, shape: Shape) -> tuple[t
 
 
 def as_tuple(out: Any, op: Op) -> tuple[Any, ...]:
-    """The arrays for results, of which the caller gives one, or a tuple of as many as the op has."""
+    """The arrays for results as a tuple; the caller gives one array, or a tuple with one for each result of the op."""
     return out if isinstance(out, tuple) and len(op.results) > 1 else (out,)
 
 
@@ -74,7 +74,7 @@ def check_inputs(op: Op, where: Any, others: Sequence[Any]) -> None:
 
 
 def check_written(arrays: Sequence[tuple], results: Sequence[tuple[Operand, Shape]]) -> None:
-    """Refuse arrays that the results cannot be written to: by shape, dtype, strides, and whether they are writeable."""
+    """Refuse arrays that the results cannot be written to, because of shape, dtype, strides or read-only memory."""
     if len(arrays) != len(results):
         raise TypeError(f"out has {len(arrays)} arrays: it must be a tuple of {len(results)}, one for each result")
     for i, ((y_shape, dtype, _, writeable), (_, shape)) in enumerate(zip(arrays, results, strict=True)):

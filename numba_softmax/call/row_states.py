@@ -1,7 +1,7 @@
-"""States of rows that outlive a call: blocks folded into them, states merged, results made; in any memory.
+"""States of rows that outlive a call, in any memory: blocks are folded into them, states merged, results made.
 
-The states of all rows are one float64 array, of which the first axis is that of a state's numbers. All that is done
-with them is done by kernels, planned once for all calls of a kind.
+The states of all rows are one float64 array, whose first axis is that of a state's numbers. All work on them is done
+by kernels, planned once for all calls of a kind.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ FLOAT64 = np.dtype(np.float64)
 
 
 class Block(NamedTuple):
-    """Elements of rows, and what else an op reads."""
+    """Elements of rows, and an op's other inputs."""
 
     adapter: Adapter  # its `x` are the elements
     axes: tuple[int, ...]  # those of a row
@@ -34,7 +34,7 @@ class Block(NamedTuple):
     others: Sequence[Any] = ()  # the op's inputs after `x`
 
     def views(self, op: Op) -> list[Any]:
-        """The views of what an op reads, in the order of its operands."""
+        """The views of an op's inputs, in the order of its operands."""
         return views_of_inputs(self.adapter, op, self.axes, self.where, self.others)
 
 
@@ -50,10 +50,10 @@ def state_dtype(x_dtype: np.dtype, y_dtype: np.dtype) -> np.dtype:
 
 
 class RowStates:
-    """The states of rows of a shape and a dtype, of no elements yet; in the memory of the adapter's array.
+    """The states of rows of a shape and a dtype, without elements at first, in the memory of the adapter's array.
 
     They are made by the fold of the op, and good for all ops that share it. They are
-    those of the elements times the scale, which is as `as_scale` gives it.
+    the states of the elements times the scale, which comes from `as_scale`.
     """
 
     def __init__(self, op: Op, shape: tuple[int, ...], dtype: np.dtype, scale: float | None, adapter: Adapter) -> None:
@@ -116,7 +116,7 @@ class RowStates:
         return user_arrays(adapter, results)
 
     def number(self, k: int, dtype: np.dtype = FLOAT64) -> Any:
-        """Number `k` of each state (0: m, 1: rest); the maximum as elements have it."""
+        """Number `k` of each state (0: m, 1: rest); the maximum in the form of an element of `x`."""
         adapter = adapter_for(self.numbers, "the state")
         result, y = adapter.empty(self.shape, dtype)
         self._write_number(adapter, k, y)
@@ -139,23 +139,23 @@ class RowStates:
         return states
 
     def set_number(self, k: int, adapter: Adapter) -> None:
-        """Set number `k` of each state to what `number` gave: the adapter's array."""
+        """Set number `k` of each state to the adapter's array, which came from `number`."""
         y = _number_of(adapter.view(self.numbers, "the state"), k)
         _run(STATE_OPS["copy"], adapter, [adapter.x, y], self.scale if k == 0 else None)
 
     def _write_number(self, adapter: Adapter, k: int, y: Any) -> None:
-        """Write number `k` of each state to `y`; the adapter's array are the states."""
+        """Write number `k` of each state to `y`; the states are the adapter's array."""
         name, scale = ("copy", None) if k or self.scale is None else ("m", self.scale)
         _run(STATE_OPS[name], adapter, [_number_of(adapter.x, k), y], scale)
 
     def _merge(self, adapter: Adapter, states: Any) -> None:
-        """Merge states at a view of that adapter's."""
+        """Merge the states at a view of the adapter."""
         _run(merging(self.op), adapter, [states, adapter.view(self.numbers, "the state")], self.scale)
 
     def _in_order(self, adapter: Adapter, axes: tuple[int, ...], strides: tuple[tuple[int, ...], ...]) -> Any:
-        """The view of the states, moved to the order in memory of elements with these strides.
+        """The view of the states, reordered in memory like elements with these strides.
 
-        In another order, fewer of the layout's dimensions would be one: columns take up to five times as long then.
+        In another order, fewer of the layout's dimensions could be merged: columns would take up to five times as long.
         """
         states = adapter.view(self.numbers, "the state")
         if _order_of_rows(axes, strides) == tuple(range(len(self.shape))):
@@ -165,7 +165,7 @@ class RowStates:
         return moved
 
     def _laid_out_as(self, adapter: Adapter, axes: tuple[int, ...], strides: tuple[tuple[int, ...], ...]) -> Any:
-        """The view of new states, with the rows in the order in memory of elements with these strides."""
+        """The view of new states, with the rows in the same order in memory as elements with these strides."""
         order = _order_of_rows(axes, strides)
         _, view = self._empty(adapter, tuple([self.shape[i] for i in order]))
         if order == tuple(range(len(order))):
@@ -192,7 +192,7 @@ def _run(
     axes: tuple[int, ...] = (),
     masked: bool = False,
 ) -> None:
-    """Launch an op; without elements, on rows alone."""
+    """Launch an op; without axes of elements, on rows alone."""
     plan = plan_launch(op, adapter.backend_name, axes, masked, *map(FORM, views))
     adapter.run(plan.launch, views, scale, needs_copies(plan.operands, plan.meetings, views))
 

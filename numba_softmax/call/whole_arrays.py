@@ -29,12 +29,12 @@ def call(request: tuple) -> Any:
 
 
 def call_numpy(operation: Operation, x: np.ndarray, where: Any, scale: Any, dtype: Any, out: Any) -> Any:
-    """The result of an operation on an array of NumPy's; other arguments are as they were given.
+    """The result of an operation on a NumPy array; the other arguments are as the user gave them.
 
-    All calls on small arrays come this way, in 2 us. To make a `Request` would take a fifth of that, a `Form` for each
-    array as much: so there are none, here and below, nor calls of functions for arguments that were left out.
+    All calls on small arrays take this path, in 2 us. Making a `Request` would take a fifth of that, and so would a
+    `Form` for each array: so neither is made, here and below, nor are functions called for arguments left out.
     """
-    if type(operation[1]) is not int:  # 1.0 would pass for 1
+    if type(operation[1]) is not int:  # 1.0 equals 1 as a cache key
         name, axis, keepdims, backend_name = operation
         operation = name, as_axes(axis, x.ndim), keepdims, backend_name
     mask = w_strides = factor = None

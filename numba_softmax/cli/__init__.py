@@ -26,11 +26,11 @@ __all__ = ["DTYPES", "UserError", "main"]
 
 
 class _Terminated(BaseException):
-    """The process was told to end."""
+    """The process was told to end, by SIGTERM."""
 
 
 class _Parser(argparse.ArgumentParser):
-    """Usage errors are one line too, with the same beginning for all commands."""
+    """A parser whose usage errors are one line, with the same beginning for all commands."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{NAME}: error: {message} (see {self.prog} --help)\n")
@@ -50,10 +50,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code.
     """
     if argv is None and isinstance(sys.stdout, io.TextIOWrapper):  # the process is ours
-        sys.stdout.reconfigure(errors="backslashreplace")  # names of files may be in no alphabet of the terminal's
+        sys.stdout.reconfigure(errors="backslashreplace")  # for names of files that the terminal cannot show
     arguments = _parser().parse_args(argv)
     if argv is None:
-        signal.signal(signal.SIGTERM, _terminate)  # so that files are tidied up
+        signal.signal(signal.SIGTERM, _terminate)  # so that files are cleaned up
     try:
         threads.check()
         command = importlib.import_module(f"{__name__}.{arguments.command}").command
@@ -63,10 +63,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (KeyboardInterrupt, _Terminated) as interrupt:
         code = 128 + (signal.SIGTERM if isinstance(interrupt, _Terminated) else signal.SIGINT)
         if argv is None:
-            os._exit(code)  # a kernel may be being compiled in another thread: to tidy up below it would end in a crash
+            os._exit(code)  # another thread may be compiling a kernel: the clean-up of an ordinary exit would crash
     except BrokenPipeError:
         _silence_stdout()
-        return 141  # 128 + SIGPIPE, which not every system has
+        return 141  # 128 + SIGPIPE; not every system defines that
     except (UserError, threads.UnusableError, OSError, MemoryError) as error:
         print(f"{NAME}: error: {_in_one_line(error)}", file=sys.stderr)
         _silence_stdout()
@@ -92,7 +92,7 @@ def _in_one_line(error: BaseException) -> str:
 
 
 def _file(text: str) -> str:
-    """The name of a file. It may not be empty, which an unset shell variable would make it."""
+    """The name of a file. It may not be empty, as it would be from an unset shell variable."""
     if not text:
         raise argparse.ArgumentTypeError("the name is empty")
     return text
@@ -120,7 +120,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_run(commands)
 
     info = commands.add_parser(
-        "info", help="versions, CPU, threads, cache", description="What there is to compute with."
+        "info", help="versions, CPU, threads, cache", description="The hardware and software to compute with."
     )
     info.add_argument("--json", action="store_true", help="print JSON")
 

@@ -19,7 +19,7 @@ from .files import beside
 
 
 class Mode(NamedTuple):
-    """A measurement, and how its numbers are shown."""
+    """A measurement, and the functions that show its numbers."""
 
     name: str  # of the numbers in the record
     measured: Callable[[], Any]
@@ -30,7 +30,7 @@ class Mode(NamedTuple):
 def command(arguments: argparse.Namespace) -> int:
     """Measure, print the table, write the files."""
     mode = _mode(arguments)
-    with contextlib.ExitStack() as files:  # opened first: whatever is wrong with them shows before minutes of work
+    with contextlib.ExitStack() as files:  # opened first: errors with them appear before minutes of work
         to_json = files.enter_context(beside(Path(arguments.json))) if arguments.json else None
         to_plot = files.enter_context(beside(Path(arguments.plot))) if arguments.plot else None
         kind = _check_plot(Path(arguments.plot)) if arguments.plot else ""
@@ -72,7 +72,7 @@ def _mode(arguments: argparse.Namespace) -> Mode:
 
 
 def _check_plot(path: Path) -> str:
-    """The file format to draw in."""
+    """The file format of the figure, after a check of the path."""
     kind = path.suffix.lower().lstrip(".")
     if kind not in ("png", "svg", "pdf"):
         raise UserError(f"{path}: a plot's name ends in .png, .svg or .pdf")
@@ -86,6 +86,6 @@ def _check_plot(path: Path) -> str:
 def _machine() -> dict[str, Any]:
     """The facts that a record begins with."""
     machine = {**info.gathered(), "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")}
-    del machine["cache"]  # a folder of this user's, which a record has no need of
+    del machine["cache"]  # a folder of this user, which a record does not need
     machine["versions"] |= {name: m.__version__ for name in ("scipy", "torch") if (m := optional(name))}
     return machine

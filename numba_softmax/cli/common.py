@@ -9,4 +9,4 @@ DTYPES = ("float32", "float16", "bfloat16", "float64")
 
 
 class UserError(Exception):
-    """Something that the user can put right; its text is one line that names it."""
+    """An error that the user can correct; its text is one line that says what is wrong."""

@@ -1,4 +1,4 @@
-"""Files of arrays that a command reads and writes through memory, and outputs that appear when they are complete."""
+"""Array files that a command reads and writes as memory maps, and outputs that appear only when they are complete."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ..call.arguments import as_dtype
 from .common import UserError
 
 RESERVED_AT_ONCE = 64 << 20
-"""Bytes of a file: some file systems write them all, and an interrupt has to wait for it."""
+"""Bytes of a file reserved in one call: some file systems write them all, and an interrupt waits until they have."""
 
 
 _SAVED_BFLOAT16 = np.dtype("V2")
@@ -30,7 +30,7 @@ def open_input(path: Path, read_as: str | None = None) -> np.memmap:
         x = np.lib.format.open_memmap(path, mode="r")
     except OSError as error:
         raise UserError(f"{path}: {error.strerror or error}") from None
-    except Exception as error:  # a corrupt header raises whatever its text leads to
+    except Exception as error:  # a corrupt header can raise any exception
         way_out = _way_out(path)
         if way_out:
             raise UserError(f"{path} is an archive of arrays: take one out, as in `{way_out}`") from None
@@ -50,18 +50,18 @@ def open_input(path: Path, read_as: str | None = None) -> np.memmap:
 
 
 def _way_out(path: Path) -> str | None:
-    """A line of Python that saves one array of an archive to a file of its own; None for any other file."""
+    """A line of Python that saves one array of an archive to its own file, for error messages; None for other files."""
     try:
         with zipfile.ZipFile(path) as archive:
             file = next((file for file in archive.namelist() if file.endswith(".npy")), None)
-    except Exception:  # as a corrupt header, so does a corrupt directory
+    except Exception:  # and so can a corrupt directory
         return None
     return file and f"np.save({file!r}, np.load({str(path)!r})[{file.removesuffix('.npy')!r}])"
 
 
 @contextlib.contextmanager
 def beside(target: Path) -> Iterator[Path]:
-    """A new file in the same folder, which becomes `target` at the end, or goes if there is an error."""
+    """A new file in the same folder, which is renamed to `target` at the end, or deleted after an error."""
     target = Path(os.path.realpath(target))
     if target.exists() and not target.is_file():
         raise UserError(f"cannot write {target}: it is not a regular file")  # renaming would replace a device
@@ -82,7 +82,7 @@ def beside(target: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def _named(path: Path) -> Iterator[None]:
-    """Errors say what could not be written."""
+    """Turn errors into ones that name the file that could not be written."""
     try:
         yield
     except OSError as error:
@@ -90,7 +90,7 @@ def _named(path: Path) -> Iterator[None]:
 
 
 def create(part: Path, shape: tuple[int, ...], dtype: np.dtype, order: str) -> np.memmap:
-    """A .npy file to be filled through memory. Its space is reserved: filling a full disk would end the process."""
+    """A .npy file to be filled through a memory map, with its space reserved: a full disk would kill the process."""
     with _named(part):
         out = np.lib.format.open_memmap(part, mode="w+", dtype=dtype, shape=shape, fortran_order=order == "F")
         if hasattr(os, "posix_fallocate"):
@@ -112,7 +112,7 @@ def _reserve(part: Path) -> None:
 
 
 def forget(array: np.memmap) -> None:
-    """Let go of the pages in memory, so that the process does not seem to hold a whole file, which has them too."""
+    """Release a memory map's pages, which are also in the file, so that the process does not seem to hold all of it."""
     pages = getattr(array, "_mmap", None)
     if isinstance(pages, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
         with contextlib.suppress(OSError):

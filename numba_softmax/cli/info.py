@@ -1,4 +1,4 @@
-"""``numba-softmax info``: what there is to compute with. Whatever cannot be found is None."""
+"""``numba-softmax info``: the hardware and software to compute with. A fact that cannot be found is None."""
 
 from __future__ import annotations
 
@@ -47,12 +47,12 @@ def command(arguments: argparse.Namespace) -> int:
 
 
 def gathered() -> dict[str, Any]:
-    """All facts, fit for JSON."""
+    """All facts, in a form that JSON can hold."""
     return {"versions": versions(), "cpu": cpu(), "threads": _threads(), "cache": _cache(), "cuda": _cuda()}
 
 
 def in_one_line(facts: dict[str, Any]) -> str:
-    """The machine and the versions, to stand above numbers."""
+    """The machine and the versions, as a heading for tables."""
     names = ("numba_softmax", "numba", "numpy", "scipy", "torch")
     found = ", ".join(f"{name} {facts['versions'][name]}" for name in names if name in facts["versions"])
     date = facts.get("date", "")[:10]
@@ -62,7 +62,7 @@ def in_one_line(facts: dict[str, Any]) -> str:
 
 
 def versions() -> dict[str, str]:
-    """The versions of the package and of what it stands on."""
+    """The versions of the package and of its dependencies."""
     found = {"numba_softmax": __version__, "python": platform.python_version()}
     for name in ("numpy", "numba", "llvmlite"):
         found[name] = _attempt(partial(importlib.metadata.version, name)) or "unknown"
@@ -106,7 +106,7 @@ def _cache() -> dict[str, Any]:
 
 
 def _cuda() -> dict[str, Any]:
-    """The GPUs, and what is missing if they cannot be used."""
+    """The GPUs, and the reason if they cannot be used."""
     found = {"numba_cuda": _attempt(lambda: importlib.metadata.version("numba-cuda")), "driver": None, "devices": []}
     problems = []
     for gather in (_check_compiler, partial(_add_devices, found)):
@@ -146,7 +146,7 @@ def _cuda_in_lines(facts: dict[str, Any]) -> list[str]:
 
 
 def _attempt(function: Callable[[], Any]) -> Any:
-    """What it returns, or None: no fact is worth a failure."""
+    """The function's result, or None if it fails: no fact is worth a failure."""
     try:
         return function()
     except Exception:

@@ -1,4 +1,4 @@
-"""``numba-softmax kernels``: registers, memory and occupancy of the CUDA kernels. It takes numba-cuda, but no GPU."""
+"""``numba-softmax kernels``: registers, memory and occupancy of the CUDA kernels. It needs numba-cuda, but no GPU."""
 
 from __future__ import annotations
 
@@ -20,33 +20,33 @@ if TYPE_CHECKING:
     from ..backends.cuda.plan import Kernel
 
 DEFAULT = (9, 0)
-"""The capability where no GPU has another."""
+"""The compute capability to compile for without a GPU."""
 
 
 class Used(NamedTuple):
-    """What the assembler says that a kernel uses: registers a thread, and bytes."""
+    """A kernel's resources as the assembler reports them: registers of a thread, and bytes of memory."""
 
     registers: int
-    static: int  # of shared memory, a block
+    static: int  # of shared memory, for each block
     stack: int
     spilled: int  # written and read again
     local: int
 
     @property
     def clean(self) -> bool:
-        """Whether all that a thread has is in registers."""
+        """True if all of a thread's values are in registers."""
         return not (self.stack or self.spilled or self.local)
 
 
 class Line(NamedTuple):
     """A kernel of the table."""
 
-    dtype: str  # of the elements, also of those that states are of
+    dtype: str  # of the elements; of a kernel on states, the elements that they belong to
     kernel: Kernel
     capability: tuple[int, int]
     used: Used
-    dynamic: int  # bytes of shared memory besides, for the longest row
-    residency: Residency  # with these
+    dynamic: int  # bytes of dynamic shared memory, for the longest row
+    residency: Residency  # with these resources
 
     @property
     def label(self) -> str:
@@ -62,7 +62,7 @@ class Line(NamedTuple):
 
 
 def command(arguments: argparse.Namespace) -> int:
-    """Compile, print, and say which kernels do not keep to registers."""
+    """Compile, print, and report the kernels that spill registers."""
     try:
         lines = list(measured(arguments))
     except driver.CudaError as error:
@@ -103,7 +103,7 @@ def capability_of(text: str) -> tuple[int, int]:
 
 
 def _of_this_machine() -> tuple[int, int]:
-    """The capability of the GPU, if there is one that the table of limits has."""
+    """The capability of the GPU, or `DEFAULT` without one; one that the table of limits lacks is refused."""
     try:
         capability = driver.device(driver.current_ordinal()).capability
     except driver.CudaError:
@@ -132,7 +132,7 @@ def _kernels(arguments: argparse.Namespace, capability: tuple[int, int]) -> Iter
 
 
 def line_of(dtype: str, kernel: Kernel, capability: tuple[int, int], used: Used) -> Line:
-    """The line of a kernel that uses so much."""
+    """The line of a kernel that uses `used`."""
     limits = LIMITS[capability]
     dynamic = _most_dynamic(kernel, limits.of_a_block - used.static)
     there = residency(limits, kernel.threads, used.registers, used.static + dynamic)
@@ -140,7 +140,7 @@ def line_of(dtype: str, kernel: Kernel, capability: tuple[int, int], used: Used)
 
 
 def _most_dynamic(kernel: Kernel, left: int) -> int:
-    """The bytes of shared memory that the longest row takes, where so many are left for it."""
+    """The bytes of dynamic shared memory that the longest row takes, of the `left` bytes available."""
     if kernel.regime != "staged_rows" or kernel.spec.op.reduces:
         return 0
     from ..backends.cuda.regimes.rows import Stage
@@ -150,7 +150,7 @@ def _most_dynamic(kernel: Kernel, left: int) -> int:
 
 
 def read_report(report: str) -> Used:
-    """What nvJitLink's report says, in lines of the assembler; the one of the linker counts the system's memory too."""
+    """The numbers in nvJitLink's report, from the assembler's lines: the linker's also counts the system's memory."""
     frame = re.findall(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads", report)
     assembled = re.findall(r"Used (\d+) registers(?:.*?, (\d+) bytes smem)?", report)
     local = re.findall(r"(\d+) bytes lmem", report)
@@ -169,7 +169,7 @@ def _shown(capability: tuple[int, int]) -> str:
 
 
 def _flags(kernel: Kernel) -> list[str]:
-    """How a kernel differs from the one for aligned rows, all of which counts."""
+    """The differences of a kernel from the one for aligned rows in which every element counts."""
     spec, g = kernel.spec, kernel.geometry
     strided = g.reduced_dims > 0 and g.across == 1
     flags = {"where": spec.masked, "scale": spec.scaled, "strided": strided, "ragged": g.ragged}
@@ -177,13 +177,13 @@ def _flags(kernel: Kernel) -> list[str]:
 
 
 def geometry(kernel: Kernel) -> str:
-    """Threads of a row, vectors of a thread and elements of a vector; threads across rows."""
+    """The threads of a row, vectors of a thread and elements of a vector; threads across rows."""
     g = kernel.geometry
     return f"{g.threads}x{g.vectors}x{g.elements}" + (f" across {g.across}" if g.across > 1 else "")
 
 
 def of_three(kernel: Kernel, of_operands: Sequence[Any]) -> tuple[Any, Any, Any]:
-    """What belongs to the operand that is read first, to the first result, and to the mask, which is 0 without one."""
+    """The values of the first operand that is read, of the first result, and of the mask, 0 without one."""
     spec = kernel.spec
     of_results = (of_one for o, of_one in zip(spec.operands, of_operands, strict=True) if o.written)
     return of_operands[0], next(of_results), 0 if spec.mask is None else of_operands[spec.mask]
@@ -237,7 +237,7 @@ def _cells(line: Line) -> tuple[str, ...]:
 
 
 def record(line: Line) -> dict[str, Any]:
-    """A line, fit for JSON."""
+    """A line in a form that JSON can hold."""
     kernel, spec, g = line.kernel, line.kernel.spec, line.kernel.geometry
     accesses = {"widths": of_three(kernel, g.widths), "shifted": of_three(kernel, g.shifted)[:2]}
     return {

@@ -1,7 +1,7 @@
-"""How many blocks of a kernel run on a multiprocessor at once.
+"""The number of blocks of a kernel that run on a multiprocessor at once.
 
-The limits are those of NVIDIA's CUDA C++ Programming Guide, "Technical Specifications per Compute Capability"; how
-registers and shared memory are given out is what ``cuda_occupancy.h`` computes, a file of the CUDA toolkit.
+The limits are those of NVIDIA's CUDA C++ Programming Guide, "Technical Specifications per Compute Capability";
+registers and shared memory are allocated as in ``cuda_occupancy.h``, a file of the CUDA toolkit.
 """
 
 from __future__ import annotations
@@ -12,20 +12,20 @@ from typing import NamedTuple
 WARP = 32
 
 REGISTERS, REGISTERS_AT_ONCE, MOST_REGISTERS = 65536, 256, 255
-"""Of a multiprocessor; the number of them that a warp gets a multiple of; and those of a thread at most."""
+"""Registers of a multiprocessor; the unit in which a warp's are allocated; and the most that a thread can have."""
 
 PARTITIONS = 4
-"""Of a multiprocessor: each has a fourth of the registers, and a warp belongs to one."""
+"""Partitions of a multiprocessor: each has a fourth of the registers, and a warp belongs to one."""
 
 
 class Limits(NamedTuple):
-    """What a multiprocessor holds."""
+    """The capacity of a multiprocessor."""
 
     blocks: int
     warps: int
     shared_memory: int  # bytes
-    reserved: int = 1024  # bytes of them that each block takes for the system
-    shared_at_once: int = 128  # bytes that a block gets a multiple of
+    reserved: int = 1024  # bytes of it that the system takes for each block
+    shared_at_once: int = 128  # the unit in bytes in which a block's is allocated
 
     @property
     def of_a_block(self) -> int:
@@ -42,11 +42,11 @@ LIMITS = {
     (10, 0): Limits(32, 64, 228 << 10),
     (12, 0): Limits(24, 48, 100 << 10),
 }
-"""By compute capability: those that kernels are made for."""
+"""The limits by compute capability, for those that kernels are made for."""
 
 
 class Residency(NamedTuple):
-    """What of a kernel runs on a multiprocessor at once."""
+    """The blocks and warps of a kernel that run on a multiprocessor at once."""
 
     blocks: int
     warps: int
@@ -55,7 +55,7 @@ class Residency(NamedTuple):
 
 
 def residency(limits: Limits, threads: int, registers: int, shared_memory: int) -> Residency:
-    """The blocks of so many threads with so many registers each, and so many bytes of shared memory a block."""
+    """The residency of blocks of `threads` threads, with `registers` for each and `shared_memory` bytes for a block."""
     warps = math.ceil(threads / WARP)
     at_most = {
         "registers": _warps_with(registers) // warps,

@@ -1,4 +1,4 @@
-"""``numba-softmax run``: the operations on a file of any size, and on a sample of real data."""
+"""``numba-softmax run``: the operations on a file of any size, or on a sample of real data."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def _result_of(arguments: argparse.Namespace, x: np.ndarray) -> tuple[tuple[int,
 
 
 def _compute(arguments: argparse.Namespace, x: np.memmap, axes: tuple[int, ...], out: np.memmap) -> int:
-    """The number of slabs, which are computed one after the other."""
+    """Compute slab by slab, and return the number of slabs."""
     scale = as_scale(arguments.scale)
     op = OPS[arguments.op]
     total = mapped.bytes_to_read(op, x, axes, out.dtype)
@@ -107,7 +107,7 @@ def _axis_name(axis: Any) -> str:
 
 
 def _of_sample(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Compute on attention scores that came with the package, and compare with a wider computation."""
+    """Compute on attention scores that come with the package, and compare with a computation in a wider float."""
     if arguments.read_as:
         raise UserError("--as is for a file: name one")
     with (importlib.resources.files(__package__) / "sample" / "attention.npz").open("rb") as file:
@@ -164,12 +164,12 @@ def _timed(function: Any, *args: Any, **options: Any) -> tuple[float, Any]:
 
 
 def _is_attention(arguments: argparse.Namespace, y: np.ndarray) -> bool:
-    """Whether results say how much a token attends to another."""
+    """True if the results say how much one token attends to another."""
     return y.ndim == 3 and arguments.axis in (-1, 2)
 
 
 def _strongest_links(y: np.ndarray, tokens: list[str]) -> list[dict[str, Any]]:
-    """For each word the one other word that a head gives the most weight."""
+    """For each word, the other word to which a head gives the most weight."""
     words = [i for i, token in enumerate(tokens) if token[0].isalnum()]
     links = []
     for i in words:
@@ -181,7 +181,7 @@ def _strongest_links(y: np.ndarray, tokens: list[str]) -> list[dict[str, Any]]:
 
 
 def _largest(y: np.ndarray, count: int = 8) -> list[dict[str, Any]]:
-    """The largest results and where they are."""
+    """The largest results and their places."""
     order = np.argsort(y, axis=None)[::-1][:count]
     places = [np.unravel_index(i, y.shape) for i in order]
     return [{"index": [int(i) for i in place], "value": float(y[place])} for place in places]

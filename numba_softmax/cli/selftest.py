@@ -1,4 +1,4 @@
-"""``numba-softmax selftest``: what the documentation promises, checked on this machine.
+"""``numba-softmax selftest``: the documentation's promises, checked on this machine.
 
 Each kernel that a check needs is compiled once, in one to three seconds: so
 checks share kernels, and their arrays are small enough for one thread unless
@@ -26,7 +26,7 @@ from ..ops import OPS
 
 INF, NAN = np.inf, np.nan
 PROMISED = {"float16": 0.51, "bfloat16": 0.51, "float32": 2.0, "float64": 4.0}
-"""Units in the last place."""
+"""The promised bounds of the error, in units in the last place."""
 
 _LONG = 300_000
 """Elements of a row that threads share."""
@@ -36,7 +36,7 @@ _LONG = 300_000
 
 
 def rows_of(shape: tuple[int, ...], dtype: str = "float32", spread: float = 4.0) -> np.ndarray:
-    """The same numbers each time; every third row is spread so widely that most weights vanish."""
+    """Random numbers, the same each time; every third row is spread so widely that most weights vanish."""
     x = np.random.default_rng(20).standard_normal(shape) * spread
     x[::3] *= 10
     return x.astype(dtype)
@@ -73,7 +73,7 @@ def edges(name: str) -> str:
 
 
 def masked(name: str) -> str:
-    """Elements left out count for nothing, NaN included; with all of them left out the documented value comes."""
+    """Elements left out count for nothing, even NaN; with all of them left out, the result is as documented."""
     x = np.array([[NAN, 1, INF, 1], [1, 2, 3, 4]], np.float32)
     where = np.array([[False, True, False, True], [False] * 4])
     expected = [1.6931472, -INF] if OPS[name].reduces else [[0, 0.5, 0, 0.5], [0] * 4]
@@ -131,7 +131,7 @@ def in_place() -> str:
 
 
 def checks() -> Iterator[tuple[str, Callable[[], str]]]:
-    """Names and functions that return a detail or raise."""
+    """The names of checks and their functions, which return a detail or raise."""
     for name in OPS:
         yield f"{name}: NaN, infinities, empty rows", partial(edges, name)
         yield f"{name}: accuracy in float32", partial(accuracy, name, "float32")
@@ -147,7 +147,7 @@ def checks() -> Iterator[tuple[str, Callable[[], str]]]:
 
 
 def outcome(check: Callable[[], str]) -> tuple[str, str]:
-    """How a check ended: "ok", "skipped" or "FAILED", and a detail."""
+    """The outcome of a check, "ok", "skipped" or "FAILED", and a detail."""
     try:
         return "ok", check()
     except NoReferenceError as error:

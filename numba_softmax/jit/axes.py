@@ -1,4 +1,4 @@
-"""Rows along any axes of an array, in jitted code: the layout that kernels read, and who computes what."""
+"""Rows along any axes of an array, in jitted code: the layout that kernels read, and the choice of kernels."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _INT64 = Stored("int64")
 
 
 def words_for(ndim: int, operands: int = 2) -> tuple[int, ...]:
-    """An empty table for arrays of so many dimensions; each kind of dimension is there at least once."""
+    """An empty table for arrays of `ndim` dimensions, with room for at least one dimension of each kind."""
     return (0,) * (TABLE + (1 + operands) * (ndim + 1))
 
 
@@ -32,7 +32,7 @@ def put(layout, i, number):
 
 @jit
 def is_among(d, axes, ndim):
-    """Whether dimension `d` is one of the axes, which may be counted from the end."""
+    """True if dimension `d` is one of the axes, which may be counted from the end."""
     among = False
     for axis in axes:
         among |= d == axis or d == axis + ndim
@@ -41,7 +41,7 @@ def is_among(d, axes, ndim):
 
 @jit
 def are_axes(axes, ndim):
-    """Whether the axes are there, and none twice."""
+    """True if all axes exist, and none is given twice."""
     reduced = 0
     for d in range(ndim):
         reduced += is_among(d, axes, ndim)
@@ -50,9 +50,9 @@ def are_axes(axes, ndim):
 
 @functools.cache
 def make_put_layout(operands: int) -> Callable:
-    """``f(layout, shape, strides, axes)``: writes the table for rows along some axes, for so many operands.
+    """``f(layout, shape, strides, axes)``: writes the table for rows along some axes, for `operands` operands.
 
-    `strides` is a tuple of theirs. Reduced dimensions that follow one another in memory become one, as in
+    `strides` has the strides of each operand. Reduced dimensions that follow one another in memory are merged, as in
     `numba_softmax.call.layout`.
     """
     dim = 1 + operands
@@ -65,7 +65,7 @@ def make_put_layout(operands: int) -> Callable:
 
     @jit
     def continues(layout, at, size, strides, d):
-        """Whether the dimension before is as if this one went on."""
+        """True if the previous dimension continues this one, so that both can be merged."""
         same = True
         for k in range(operands):
             same &= word(layout, at - operands + k) == size * strides[k][d]
@@ -107,12 +107,12 @@ def make_put_layout(operands: int) -> Callable:
 
 
 Arrangement = Literal["along", "across", "any"]
-"""Whether the elements of a row certainly lie side by side, or those of neighbouring rows, in array and result."""
+"""Elements known to lie side by side, in array and result: those of a row, those of neighbouring rows, or neither."""
 
 
 @functools.cache
 def make_rows_along_axes(spec: Spec, arrangement: Arrangement) -> Callable:
-    """``f(x, y, layout)``: all rows, which are arranged so."""
+    """``f(x, y, layout)``: computes all rows, which are arranged as `arrangement` says."""
     if arrangement == "across":
         return _make_rows_across(spec)
     row, gathered = contiguous_row(spec), body_of("gathered", spec) if arrangement == "any" else None

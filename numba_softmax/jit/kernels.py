@@ -1,4 +1,4 @@
-"""Rows at addresses, for jitted code to compute in the calling thread: by the CPU's kernels, and with their bits."""
+"""Rows at addresses, computed by jitted code in the calling thread: with the CPU's kernels, and the same bits."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from ..math.simd import widen
 from ..ops import OPS
 
 STACK = 1 << 13
-"""Bytes of weights that have room on the stack. From the heap it takes as long as the softmax of 100 elements."""
+"""Bytes of weights that fit on the stack. Allocating on the heap takes as long as the softmax of 100 elements."""
 
 
 def _room(builder: ir.IRBuilder, kind: ir.Type, count: int) -> ir.Value:
-    """Memory on the stack of the function that is compiled, until that returns; unlike Numba's, not filled."""
+    """Memory on the stack of the function that is compiled, until it returns; unlike Numba's, not initialised."""
     with builder.goto_entry_block():
         room = builder.alloca(ir.ArrayType(kind, count))
         room.align = VECTOR_BYTES
@@ -57,7 +57,7 @@ def weights_on_stack(n):
 
 @functools.cache
 def body_of(regime: str, spec: Spec) -> Callable:
-    """``f(x, y, layout, first, last)``: those rows, by that kernel."""
+    """``f(x, y, layout, first, last)``: computes the rows `first` to `last` by that regime's kernel."""
     body = jit(REGIMES[regime](spec))
 
     @jit
@@ -68,13 +68,13 @@ def body_of(regime: str, spec: Spec) -> Callable:
 
 
 def spec_of(name: str, x: str, y: str) -> Spec:
-    """What an op's kernels are compiled for; formats are dtype names."""
+    """The `Spec` of an op's kernels; formats are dtype names."""
     return Spec(OPS[name], operands_for(OPS[name], x, y, False), False, False)
 
 
 @functools.cache
 def strided_row(spec: Spec) -> Callable:
-    """``f(x, x_step, y, y_step, n)``: a row of any steps, in bytes."""
+    """``f(x, x_step, y, y_step, n)``: computes a row with any strides, given in bytes as `x_step` and `y_step`."""
     gathered, words = body_of("gathered", spec), inlined(words_of_one_row)
 
     @jit
@@ -86,7 +86,7 @@ def strided_row(spec: Spec) -> Callable:
 
 @functools.cache
 def contiguous_row(spec: Spec) -> Callable:
-    """``f(x, y, n)``: a row whose elements, and results, lie side by side."""
+    """``f(x, y, n)``: computes a row whose elements, and results, lie side by side."""
     block, chunk, nbytes = _block(spec), _chunk(spec), make_group(spec).nbytes
     long_rows, words = body_of("long_rows", spec), inlined(words_of_one_row)
     (x_size, y_size), size = spec.sizes, own_format(spec.number).bytes
@@ -129,11 +129,11 @@ def contiguous_row(spec: Spec) -> Callable:
 
 
 def _block(spec: Spec) -> Callable:
-    """``f(x, y, weights, n)``: a row of one block.
+    """``f(x, y, weights, n)``: computes a row of one block.
 
-    It does what `rows` does with a group of such rows. For one row alone a
-    group's table, and vectors with one row's sums in them, would take longer
-    than all else.
+    It does what `rows` does with a group of such rows. For a single row, a
+    group's table, and vectors with only one row's sums in them, would take longer
+    than everything else.
     """
     op = spec.op
     block_maximum, block_sums, finish_block, _, _ = make_blocks(spec, spec.formats)
@@ -166,7 +166,7 @@ def _block(spec: Spec) -> Callable:
 
 
 def _chunk(spec: Spec) -> Callable:
-    """``f(x, y, room, n)``: a row of several blocks, whose weights are kept; as `rows` does it, without other rows."""
+    """``f(x, y, room, n)``: computes a row of several blocks, whose weights are kept, as `rows` does for one row."""
     group = make_group(spec)
     clear, prepare_blocks = group.clear, group.prepare_blocks
     _, fold_row, _, write_row, weigh_again = make_row_functions(spec)

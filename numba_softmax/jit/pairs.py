@@ -16,8 +16,9 @@ LN2 = 0.6931471805582987, 1.6465949582866463e-12, 3.061840736018652e-24
 """ln2 in three parts. The first two have 39 bits each, so that their products with integers of 14 bits are exact."""
 
 FAR = 2.0**12
-"""Elements of the largest term beyond it are subtracted from all elements. Nearer ones are not, for a result that is
-far smaller than they are. Where they are, no sum of two parts is so small that the result is half of them or less."""
+"""If the element of the largest term is beyond this, it is subtracted from all elements. A nearer one is not, since the
+result may be far smaller than it is. A farther one may be: no sum of two parts is so small that the result is half of
+it or less."""
 
 _EXPONENT_BITS = 0x7FF << 52
 _TINY = 2.0**-1022
@@ -32,7 +33,7 @@ def _in_two_parts(number: Fraction) -> tuple[float, float]:
 
 _TAYLOR = [_in_two_parts(Fraction(1, factorial(k))) for k in range(24)]
 _PAIRS = 14
-"""From this power on, Taylor's terms are so small that one part of them is enough."""
+"""From this power on, the terms of Taylor's series are so small that one part is enough."""
 
 
 @lanewise
@@ -43,7 +44,7 @@ def magnitude(v):
 
 @lanewise
 def split(v):
-    """A finite number as ``mantissa * 2**exponent`` with ``1 <= |mantissa| < 2``; of 0, the exponent is -inf."""
+    """A finite number as ``mantissa * 2**exponent`` with ``1 <= |mantissa| < 2``; for 0, the exponent is -inf."""
     small = magnitude(v) < _TINY
     normal = select(small, v * 2.0**64, v)
     bits = bitcast(with_element(v.type, types.int64), normal)
@@ -98,9 +99,9 @@ def exp_of_pair(d, d_lo):
 
 @lanewise
 def log_of_pair(hi, lo, exponent):
-    """``log((hi + lo) 2**exponent)`` of a positive number, right to 1.5 units in the last place.
+    """``log((hi + lo) 2**exponent)`` of a positive number, within 1.5 units in the last place.
 
-    A number from 1/2 to 2 is not split further, so that its logarithm loses nothing.
+    A number from 1/2 to 2 is not split further, so that its logarithm loses no precision.
     """
     mantissa, more = split(hi)
     exponent, lo = exponent + more, lo * power(-more)

@@ -20,11 +20,11 @@ from .kernels import contiguous_row, spec_of, strided_row, words_on_stack
 _FLOATS = (float32, float64)
 
 overload_on_cpu = functools.partial(overload, target="cpu", jit_options={"error_model": "numpy", "fastmath": False})
-"""`overload` for jitted code of the CPU; what the caller's code is compiled with must not change the bits."""
+"""`overload` for jitted code of the CPU; the caller's compiler options must not change the bits."""
 
 
 def check_numbers(name: str, array: Any) -> None:
-    """Refuse, while a caller is compiled, what is not an array of numbers that can be computed with."""
+    """Refuse, while a caller is compiled, anything but an array of numbers that can be computed with."""
     if not isinstance(array, types.Array):
         raise TypingError(f"{name} must be an array, not {array}")
     known = array.dtype in _FLOATS or isinstance(array.dtype, (types.Integer, types.Boolean))
@@ -33,13 +33,13 @@ def check_numbers(name: str, array: Any) -> None:
 
 
 def check_row(name: str, array: Any) -> None:
-    """Refuse what has other than one dimension."""
+    """Refuse arrays that do not have exactly one dimension."""
     if isinstance(array, types.Array) and array.ndim != 1:
         raise TypingError(f"{name} must have one dimension, not {array.ndim}: pass it row by row")
 
 
 def check_out(out: Any) -> None:
-    """Refuse what results cannot be written to."""
+    """Refuse anything that results cannot be written to."""
     if not isinstance(out, types.Array):
         raise TypingError(f"out must be an array, not {out}")
     if out.dtype not in _FLOATS:
@@ -66,16 +66,16 @@ def address_of(typingctx, array):
 
 @inlined
 def ends(first, step, n, size):
-    """Where the memory of a row begins and ends, from the address of its first element."""
+    """The addresses at which the memory of a row begins and ends, from that of its first element."""
     reach = step * (n - 1)
     return first + min(reach, 0), first + max(reach, 0) + size
 
 
 @jit
 def would_change(x, x_step, x_size, y, y_step, y_size, n):
-    """Whether writing a result may change an element that is still to be read.
+    """True if writing a result may change an element that is still to be read.
 
-    Rows that interleave count as well; a result in the very place of its element does not.
+    This includes rows that interleave, but not a result in the very place of its element.
     """
     if n == 0 or (x == y and x_step == y_step and x_size == y_size):
         return False
@@ -86,7 +86,7 @@ def would_change(x, x_step, x_size, y, y_step, y_size, n):
 
 @functools.cache
 def row_at_address(spec: Spec, contiguous: bool) -> Callable:
-    """``f(x, x_step, y, y_step, n)``: `contiguous` rows, or rows of any steps."""
+    """``f(x, x_step, y, y_step, n)``: computes a row, `contiguous` or with any strides."""
     of_neighbours, strided = contiguous_row(spec), None if contiguous else strided_row(spec)
     (x_size, y_size), reduces = spec.sizes, spec.op.reduces
 
@@ -109,10 +109,10 @@ def row_at_address(spec: Spec, contiguous: bool) -> Callable:
 
 @functools.cache
 def make_writer(spec: Spec, contiguous: bool, contiguous_out: bool) -> Callable:
-    """``f(x, x_step, n, y, y_step, y_n)``: a row that may overlap its results, which are as many if all is right.
+    """``f(x, x_step, n, y, y_step, y_n)``: computes a row that may overlap its results; `y_n` must equal `n`.
 
-    All of it is on addresses: each mention of an array by `softmax` and its
-    like can cost two atomic additions, and a short row no more than ten of them.
+    It takes addresses: each mention of an array by `softmax` and the other functions can
+    cost two atomic additions, and a short row takes no longer than ten of these.
     """
     row, row_of_copy = row_at_address(spec, contiguous), row_at_address(spec, contiguous_out)
     x_size, y_size = spec.sizes
@@ -140,7 +140,7 @@ def make_writer(spec: Spec, contiguous: bool, contiguous_out: bool) -> Callable:
 
 
 def _writes_to_out(name: str) -> Callable:
-    """What `softmax` and its like call: typed and compiled for the arrays that it meets."""
+    """The function that `softmax` and `log_softmax` call: typed and compiled for the types of its arrays."""
 
     def stub(x, out):
         raise NotImplementedError(NEEDS_COMPILER)
@@ -167,7 +167,7 @@ def _writes_to_out(name: str) -> Callable:
 
 
 def _gives_a_number() -> Callable:
-    """What `logsumexp` calls."""
+    """The function that `logsumexp` calls."""
 
     def stub(x):
         raise NotImplementedError(NEEDS_COMPILER)
@@ -202,9 +202,9 @@ def softmax(x, out):
     Parameters
     ----------
     x : ndarray
-        One-dimensional, of any step: float32, float64, integers or bool.
+        One-dimensional, with any stride: float32, float64, integers or bool.
     out : ndarray
-        Of the shape of `x` and any step: float32 or float64. It may be `x`
+        Of the shape of `x`, with any stride: float32 or float64. It may be `x`
         itself. Where it overlaps `x` otherwise, elements are copied first.
 
     Returns
@@ -218,7 +218,7 @@ def softmax(x, out):
         `out` has another shape than `x`. Nothing has been written then. (Numba
         loses or garbles exceptions inside ``prange``.)
     numba.core.errors.TypingError
-        An argument cannot be served; while the caller is compiled.
+        An argument is of an unsupported type; raised while the caller is compiled.
 
     Notes
     -----

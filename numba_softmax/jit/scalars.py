@@ -1,7 +1,7 @@
 """States of rows as two numbers, in jitted code for the CPU and for CUDA, and from Python.
 
 `m` is the maximum of the numbers of a row and `l` the sum of ``exp(x - m)``.
-What makes them is stated in `numba_softmax.math.online`.
+The recurrence is stated in `numba_softmax.math.online`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ..math.lanewise import NEEDS_COMPILER, Value, Vec, element, lanewise, with_
 
 
 def in_one_type(**numbers: Any) -> list[Value]:
-    """The numbers as the floats that can hold them, or as a Vec of those."""
+    """The numbers in one float type that can hold them all, or in a Vec of it."""
     if not any(isinstance(v, Value) for v in numbers.values()):
         raise NotImplementedError(NEEDS_COMPILER)
     for name, v in numbers.items():
@@ -113,8 +113,8 @@ def merge(m, l, m2, l2):
     -----
     ``(-inf, 0)`` changes nothing. It is commutative to the last bit, and
     associative up to rounding. A part whose maximum is 133 (float64: 754) below
-    the other's adds nothing. What else was weighed against a part's maximum,
-    such as a sum of values in attention, is to be multiplied by
+    the other's adds nothing. Any other sum that was weighted with ``exp(x - m_of_part)``,
+    such as the sum of values in attention, is to be multiplied by
     ``exp(m_of_part - m)``.
 
     Examples

@@ -1,16 +1,16 @@
 """SciPy's softmax, log_softmax and logsumexp in jitted code, where SciPy is installed.
 
-They mean what they mean in SciPy, with these differences: arrays are of at
+They work as in SciPy, with these differences: arrays are of at
 least one dimension and of float32, float64, integers or bool; results lie in C
 order and are float64 unless all arrays are float32; the sum of no elements has
-the sign 0. An axis of size 0 is nothing wrong. A number as `b` has no say in the
-dtype; an array must broadcast to the shape of `a`, and what it gives the weight 0
-counts for nothing, NaN and infinities among it. `keepdims` and `return_sign` are
-written as True or False.
+the sign 0. An axis of size 0 is allowed. A number as `b` does not influence the
+dtype; an array must broadcast to the shape of `a`, and elements of weight 0
+do not count, even NaN and infinities. `keepdims` and `return_sign` are
+written as the literals True or False.
 
 With any finite `b`, results are within 2 units in the last place of the larger of
-result and maximum, which is that of ``a + log|b|``, in float64; float32 results are
-rounded from that. Signs are right, and 0 where exact arithmetic has nothing left.
+the result and the maximum of ``a + log|b|``, in float64; float32 results are
+rounded from that. Signs are right, and 0 where the exact sum is 0.
 Weights that are infinite or NaN count as in ``sum(b * exp(a))`` under IEEE 754.
 """
 
@@ -39,7 +39,7 @@ _OUT_OF_RANGE = "axis is out of range, or has an axis twice"
 
 
 def register() -> None:
-    """Have SciPy's functions compile, if there is SciPy."""
+    """Make SciPy's functions compile, if SciPy is installed."""
     if importlib.util.find_spec("scipy") is None:
         return
     from scipy import special
@@ -53,7 +53,7 @@ def register() -> None:
 
 
 def _given(argument: Any) -> Any:
-    """The value of an argument, if that is known when a caller is compiled; else its type."""
+    """The value of an argument, if it is known when a caller is compiled; else its type."""
     if isinstance(argument, types.Omitted):
         return argument.value
     if isinstance(argument, types.Literal):
@@ -75,7 +75,7 @@ def _check_array(name: str, x: Any) -> None:
 
 
 def _axes(x: types.Array, axis: Any) -> tuple[int, Callable, Arrangement]:
-    """How many axes there are, a jitted function that gives them, and how their rows are arranged."""
+    """The number of axes, a jitted function that gives them, and the arrangement of their rows."""
     ndim, value = x.ndim, _known_axis(axis)
     if value is None:
         value = tuple(range(ndim))
@@ -150,12 +150,12 @@ def _elementwise(name: str) -> Callable:
 
 
 def _reduced(ndim: int, kept: int, keepdims: bool) -> tuple[Callable, Callable, Callable]:
-    """Jitted functions: the shape of a result, its steps along all axes of the array, and results in that shape."""
+    """Jitted functions: the shape of a result, its strides along all axes of the array, and results in that shape."""
     no_shape, no_steps = (0,) * kept, (0,) * ndim
 
     @jit
     def steps_of(shape, axes, size):
-        """The steps, 0 along reduced axes, and how many results there are."""
+        """The strides, 0 along reduced axes, and the number of results."""
         steps, count = no_steps, 1
         for i in range(ndim):
             d = ndim - 1 - i
@@ -246,9 +246,9 @@ def _unweighted(a: types.Array, axis: Any, with_axes: bool, with_sign: bool) -> 
 
 
 def _weights(b: Any, ndim: int) -> tuple[str, Callable, Callable]:
-    """The format of weights, and jitted functions that give their address and their steps.
+    """The format of weights, and jitted functions that give their address and their strides.
 
-    A single number is put into memory for that, at an address that is given.
+    A single number is put into memory for this, at an address that the caller gives.
     """
     if isinstance(b, types.Array):
         check_numbers("b", b)

@@ -17,7 +17,7 @@ from ..math.simd import halvings, larger, select
 from .scalars import in_one_type
 
 _WARPS = 32
-"""Warps in a block, at most, which are as many as lanes in a warp."""
+"""The most warps in a block, which is also the number of lanes in a warp."""
 
 
 @lanewise
@@ -44,7 +44,7 @@ def warp_merge(m, l):
     Notes
     -----
     It takes one exponential a lane: the maximum is found first, by shuffles, and
-    then the sums that are weighed against it are added in halves.
+    then the sums, rescaled to it, are added pairwise.
 
     Examples
     --------
@@ -106,7 +106,7 @@ def block_merge(m, l):
 
 
 def _checked(name: str, m: Any, l: Any) -> list[Value]:
-    """The numbers in one type, where they are those of a kernel for CUDA."""
+    """The numbers in one type, in a kernel for CUDA; elsewhere they are refused."""
     if not isinstance(m, Value):
         raise RuntimeError(f"{name} is for kernels that numba.cuda.jit compiles")
     m, l = in_one_type(m=m, l=l)
@@ -118,12 +118,12 @@ def _checked(name: str, m: Any, l: Any) -> list[Value]:
 
 
 def _is_emitted(v: Value) -> bool:
-    """Whether instructions go to a kernel, and not to where types are tried out, which is of no target."""
+    """True if instructions go to a kernel, not to the code in which types are tried out, which has no target."""
     return not v.builder.module.triple.startswith("unknown")
 
 
 def _over_lanes(m: Value, l: Value) -> tuple[Value, Value]:
-    """The state of the states of all lanes: their maximum, and the sum of what each adds to a row with that."""
+    """The merged state of all lanes: their maximum, and the sum of their sums rescaled to it."""
     from ..backends.cuda import device
 
     top = m
@@ -136,7 +136,7 @@ def _over_lanes(m: Value, l: Value) -> tuple[Value, Value]:
 
 
 def _over_warps(m: Value, l: Value) -> tuple[Value, Value]:
-    """The state of the states of all warps, each of which is in all lanes."""
+    """The merged state of all warps, whose states are each in all lanes."""
     from ..backends.cuda import device
 
     place, threads = device.place_in_block(m)

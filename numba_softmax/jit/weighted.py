@@ -1,17 +1,17 @@
 """Logarithms of weighted sums, ``log|sum(b exp(a))|``, of rows along any axes, in jitted code.
 
-A row is summed up in about 100 bits, with a bound of the error. Where that does
-not certify the result, `words` computes the row again, in as many bits as it
-takes: where a sum cancels to less than ``2**-50`` of its terms, and where it is
-so near to 1, and its largest term is too, that its logarithm has few of its bits.
+A row is summed in about 100 bits, with a bound of the error. If that does not
+certify the result, `words` computes the row again, with as much precision as is
+needed: if a sum cancels to less than ``2**-50`` of its terms, or if it is so near to
+1, and its largest term is too, that few bits of it are left in its logarithm.
 
-A term is ``b exp(a - shift)``, of which ``b = mu 2**e`` and ``exp(a - shift) = g 2**n``.
-Exponents are added up as numbers and reduced by that of the largest term, so
+A term is ``b exp(a - shift)``, with ``b = mu 2**e`` and ``exp(a - shift) = g 2**n``.
+The exponents `e` and `n` are added, and that of the largest term is subtracted, so
 that neither weights nor elements that are far apart overflow.
 
 The error bound of a sum has three parts: `TERM_ERROR` times the absolute sum of
 the terms whose exponential is not exactly 1; the size of the third part, which
-is dropped in the end; and the roundings of that part, the only ones. A result
+is dropped in the end; and the roundings of that part, the only ones made. A result
 is certified if this bound changes it by at most a quarter of a unit. The
 logarithm errs by 1.5 units at most, and where an element is added to it, by
 less than one unit in all; so the result is right to 2 units.
@@ -43,16 +43,16 @@ _SIZE = 8
 _LANES = VECTOR_BYTES // _SIZE
 _VEC = Vec(float64, _LANES)
 _BATCH = STACK // (2 * _SIZE)
-"""Elements that are brought together at once, with their weights."""
+"""Elements that are gathered at once, with their weights."""
 
 TOP, FLOOR = 900.0, -900.0
-"""The exponent of the largest term, and that below which terms are left out: nothing overflows or is subnormal."""
+"""The exponent of the largest term, and the one below which terms are dropped: nothing overflows or is subnormal."""
 
 LEFT_OUT = 2.0**-790
-"""The share of a left-out term in the sum of inexact terms: more than the term itself."""
+"""The amount by which a left-out term counts in the sum of inexact terms: more than the term itself."""
 
 TERM_ERROR = 2.0**-100
-"""The bound of a term's relative error: `exp_of_pair` and the product with the weight have less than half of it."""
+"""The bound of a term's relative error: that of `exp_of_pair` and the product with the weight is less than half."""
 
 TOLERANCE = 2.0**-55
 """Permitted relative error of a sum, per unit of the larger of result and maximum: less than a quarter of a unit in the
@@ -64,9 +64,9 @@ SMALLEST, LARGEST = 2.0**-1076, 2.0**-10
 
 @lanewise
 def finite(a, b):
-    """The term ``b exp(a)``, or one of weight 0 instead if it is not finite or counts for nothing; and what it is then.
+    """The term ``b exp(a)``, replaced by one of weight 0 if it is 0 or not finite; and the replaced value.
 
-    That is 0, NaN or infinite, and only the sum of those of a row counts.
+    That value is 0, NaN or infinite, and only the sum of a row's values counts.
     """
     is_finite = (a - a == 0.0) & (b - b == 0.0)
     other = b * select(a == -INF, 0.0, select(a - a == 0.0, 1.0, a))
@@ -76,7 +76,7 @@ def finite(a, b):
 
 @lanewise
 def larger(top, a, b):
-    """In each lane the larger term, of `top` and of ``b exp(a)``: its element, and the exponent of its weight."""
+    """In each lane the larger term of `top` and ``b exp(a)``: its element, and the exponent of its weight."""
     return _larger(top, (a, split(b)[1]))
 
 
@@ -89,7 +89,7 @@ def _larger(top, other):
 
 @lanewise
 def largest(top):
-    """The largest term of all lanes."""
+    """The largest term in all lanes."""
     for step in halvings(top[0].type.lanes):
         top = _larger(top, tuple(exchange(part, step) for part in top))
     return tuple(lane(part, 0) for part in top)
@@ -97,14 +97,14 @@ def largest(top):
 
 @lanewise
 def frame_of(m, e):
-    """The number to subtract from the elements, and that from all exponents, where this is the largest term."""
+    """The numbers to subtract from all elements and from all exponents, given the largest term."""
     shift = select(magnitude(m) > FAR, m, 0.0)
     return shift, e + nearest((m - shift) * LOG2_E) - TOP
 
 
 @lanewise
 def add_term(sums, a, b, frame):
-    """Add ``b exp(a)`` to sums: of terms, in three parts; of what they err by; and to the largest term."""
+    """The sums with the term ``b exp(a)``: of terms, in three parts; of inexact terms' sizes; the largest size."""
     hi, mid, lo, lost, inexact, top = sums
     shift, exponent = frame
     d, d_lo = two_sum(a, -shift)
@@ -129,7 +129,7 @@ def _add(hi, mid, lo, lost, t, t_lo):
 
 @lanewise
 def sum_lanes(sums):
-    """The sums of all lanes: in two parts; the bound of its error, but for that of the third part; the largest term."""
+    """The sum over all lanes, in two parts; the bound of its error without that of the third part; the largest term."""
     hi, mid, lo, lost, inexact, top = sums
     for step in halvings(hi.type.lanes):
         other = [exchange(part, step) for part in (hi, mid, lo, lost)]
@@ -146,7 +146,7 @@ def sum_lanes(sums):
 def log_of_sum(sums, others, frame, n):
     """The logarithm of a row's absolute sum, the sum's sign and size, the bound of its error, and the largest term.
 
-    A third part is added to less than `n` times, and rounded twice each time.
+    The third part gets fewer than `n` additions, each with two roundings.
     """
     hi, lo, bound, lost, top = sum_lanes(sums)
     for step in halvings(others.type.lanes):
@@ -164,7 +164,7 @@ def log_of_sum(sums, others, frame, n):
 
 @lanewise
 def is_certain(size, bound, unit):
-    """Whether a sum of that size errs by so little that its logarithm is right to the last places of `unit`."""
+    """True if a sum's error is small enough for its size that its logarithm is right to the last places of `unit`."""
     tolerance = maximum(magnitude(unit) * TOLERANCE, like(size, SMALLEST))
     return bound <= size * select(tolerance < LARGEST, tolerance, LARGEST)
 
@@ -187,9 +187,9 @@ def make_weighted_rows(x: str, b: str) -> Callable:
 
     @jit
     def gather(x, b, layout, start, a, w):
-        """Bring a batch of elements together at `a` and their weights at `w`: how many bytes they are.
+        """Gather a batch of elements at `a` and their weights at `w`, and return its number of bytes.
 
-        They are filled up to whole vectors with weights of 0.
+        The batch is padded to whole vectors with weights of 0.
         """
         start = small(start)
         count, done = min(_BATCH, word(layout, N) - start), 0

@@ -1,16 +1,16 @@
-"""Weighted sums of exponentials in as many words as it takes: for rows that two parts of float64 do not decide.
+"""Weighted sums of exponentials in arbitrary precision, for rows where two parts of float64 are not enough.
 
 A number is a table of words of 30 bits in int64, at an address, lowest first: word
-`i` counts ``2**(30 i)`` units. Word `last` has the sign. What is below a unit is
-cut off.
+`i` counts ``2**(30 i)`` units. Word `last` has the sign. Fractions of a unit are
+truncated.
 
 Terms of equal elements become one, whose weight is their exact sum; where that
 is 0, they are dropped. What is left is a sum of different exponentials whose
 weights are not 0, and such a sum is never 0 itself (F. Lindemann, K. Weierstrass).
-So a row with no terms left is exactly 0, and with any others it ends to double
-the precision until the sum is certain. Terms are weighed against the largest one,
-and those far below the last word do not count. So memory is a few tables of as
-many words as the sum has, however far apart the terms are.
+So a row with no terms left is exactly 0, and for any other row, doubling the
+precision until the sum is certain comes to an end. Terms are taken relative to the
+largest one, and those far below the last word do not count. So the memory is a few
+tables of the sum's number of words, however far apart the terms are.
 """
 
 from __future__ import annotations
@@ -38,23 +38,23 @@ _LN2 = LN2[0] + LN2[1]
 _FLOAT64 = Stored("float64")
 
 FIRST_WORDS = np.int64(10)
-"""Words of a sum that is tried first: 300 bits, of which 180 may be in error."""
+"""Words of the first attempt at a sum: 300 bits, of which 180 may be in error."""
 
 LOWEST = np.int64(-36)
 """The unit of a sum of weights, ``2**(30 * LOWEST)``, is below the smallest float64."""
 
 LAST = np.int64(75)
-"""The last word of a sum of weights: there is room for any number of the largest ones."""
+"""The last word of a sum of weights, which has room for any number of the largest ones."""
 
 NEVER = -1e9
-"""Of terms so many words below the largest one, nothing is left in any sum."""
+"""Terms this many words below the largest one contribute nothing to any sum."""
 
 
 @lanewise
 def small(number):
-    """`number`, and have the function that calls this compiled to small code, without copies of loops and functions.
+    """`number`; the function that calls this is compiled to small code, without copies of loops and functions.
 
-    Numba optimizes and translates a function again with each one that calls it.
+    Numba optimizes and translates a function again for each of its callers.
     """
     number.builder.function.attributes.add("minsize")
     number.builder.function.attributes.add("noinline")
@@ -69,13 +69,13 @@ def number_at(address, i):
 
 @lanewise
 def put_number(address, i, number):
-    """Write it."""
+    """Write a number of a table of float64."""
     store(_FLOAT64, address + SIZE * i, number)
 
 
 @lanewise
 def words_above(a, shift):
-    """For how many words of it ``exp(a - shift)`` is a number from 1 to ``2**30``, or above that by a trace."""
+    """The number of words by which ``exp(a - shift)`` exceeds a number from 1 to ``2**30``, or barely above that."""
     d = maximum((a - shift) * (1 / (BITS * _LN2)), NEVER)
     return nearest(d - (0.5 + 2.0**-20))
 
@@ -102,7 +102,7 @@ def add_word(s, last, at, c):
 
 @jit
 def add_product(s, last, at, a, n, c):
-    """``s += a * c * 2**(30 at)`` for a number `a` of `n` words and one word `c`, right to two units."""
+    """``s += a * c * 2**(30 at)`` for a number `a` of `n` words and one word `c`, within two units."""
     last = small(last)
     carry = (word(a, -at - 1) * c) >> BITS if at < 0 else 0
     for i in range(max(0, -at), min(n, last - at)):
@@ -132,9 +132,9 @@ def add_float(s, last, lowest, number):
 
 @jit
 def leading(s, last):
-    """The sign of a number, which becomes positive; the place of its first word, -1 for 0; and a float64 near it.
+    """The sign of a number, which is made positive; the place of its first word, -1 for 0; and a float64 near it.
 
-    The latter counts units of the second word after the first one.
+    The float64 counts units of the second word after the first one.
     """
     last = small(last)
     sign = -1 if word(s, last) < 0 else 1
@@ -162,12 +162,12 @@ def set_product(out, a, b, last):
 
 @jit
 def set_step(step, term, last):
-    """``step = 30 ln2``, of which ``exp`` is a word's worth, by ``ln2 = 2 (1/3 + 1/3**3 / 3 + 1/3**5 / 5 + ...)``."""
+    """``step = 30 ln2``, whose ``exp`` is ``2**30``, one word, by ``ln2 = 2 (1/3 + 1/3**3 / 3 + 1/3**5 / 5 + ...)``."""
     last = small(last)
     clear(step, last)
     clear(term, last)
     put(term, last, 2 * BITS * 3)
-    for k in range(1, 20 * (last + 1), 2):  # a word's worth in 9.5 terms
+    for k in range(1, 20 * (last + 1), 2):  # 9.5 terms give one word
         rest, rest_of_quotient = 0, 0
         for i in range(last, -1, -1):
             rest = (rest << BITS) + word(term, i)
@@ -206,7 +206,7 @@ def set_exp(e, y, term, product, last):
 
 @jit
 def sort_terms(a, b, n):
-    """Bring terms that count in descending order of their elements (D. L. Shell): how many they are."""
+    """Sort the terms that count by descending elements (D. L. Shell), and return their number."""
     n = small(n)
     count = 0
     for i in range(n):
@@ -230,7 +230,7 @@ def sort_terms(a, b, n):
 
 @jit
 def sum_weights(a, b, i, count, weight):
-    """Add up the weights of all terms with the element of term `i`: where they end, the sum's sign and first word."""
+    """Sum the weights of all terms with the element of term `i`; return their end, the sum's sign and first word."""
     count = small(count)
     clear(weight, LAST)
     v = number_at(a, i)
@@ -243,7 +243,7 @@ def sum_weights(a, b, i, count, weight):
 
 @jit
 def drop_cancelled(a, b, count, weight):
-    """Keep terms whose weights do not cancel: how many they are; the largest one's element and its weight's place."""
+    """Keep terms whose weights do not cancel; return their number, the largest one's element and its weight's place."""
     count = small(count)
     kept, i, m, m_top = 0, int64(0), 0.0, -1
     while i < count:
@@ -262,7 +262,7 @@ def drop_cancelled(a, b, count, weight):
 
 @jit
 def add_terms(s, lowest, a, b, count, shift, weight, room, last):
-    """Add ``b exp(a - shift)`` of all terms to `s`, whose unit is ``2**(30 lowest)``, in `room` for five numbers."""
+    """Add ``b exp(a - shift)`` of all terms to `s`, whose unit is ``2**(30 lowest)``; `room` is for five numbers."""
     last = small(last)
     size = SIZE * (last + 1)
     step, e, x, term, product = room, room + size, room + 2 * size, room + 3 * size, room + 4 * size
@@ -293,13 +293,13 @@ def add_terms(s, lowest, a, b, count, shift, weight, room, last):
 
 @jit
 def sum_in_words(a, b, count, m, m_top, shift, words, weight):
-    """The sum of terms less `shift`, in `words` words: ``(hi, lo, exponent, sign, bits)``.
+    """The sum of terms ``b exp(a - shift)``, in `words` words: ``(hi, lo, exponent, sign, bits)``.
 
-    It is ``sign (hi + lo) 2**exponent``, and `bits` of it are certain. The error, in
+    It is ``sign (hi + lo) 2**exponent``, and `bits` bits of it are certain. The error, in
     units of the last place: an exponential has `words` words; 30 squarings may
-    cost it one of them, all its sums and products not another one. A weight and
-    the words above ones make a term less than three words above the place of the largest
-    one; so the error of each is below ``2**180``.
+    cost one of them, and all its sums and products less than another one. With its weight
+    and the words above the ones, a term is less than three words above the place of the
+    largest one; so the error of each is below ``2**180``.
     """
     words = small(words)
     last = words - 1
@@ -320,7 +320,7 @@ def sum_in_words(a, b, count, m, m_top, shift, words, weight):
 
 @jit
 def in_words(a, b, n):
-    """The logarithm of ``|sum(b exp(a))|``, right to 2 units in its last place, and the sign; changes `a` and `b`."""
+    """The logarithm of ``|sum(b exp(a))|``, within 2 units in its last place, and the sign; changes `a` and `b`."""
     n = small(n)
     count = sort_terms(a, b, n)
     room = np.empty(LAST + 1, np.int64)
@@ -338,5 +338,5 @@ def in_words(a, b, n):
         elif shift == 0.0 or abs(part) <= abs(result):
             release(room)
             return result, float64(sign)
-        else:  # too much of the logarithm is lost in that sum
+        else:  # that sum loses too much of the logarithm
             shift = result

@@ -1,1 +1,1 @@
-"""Numbers and vectors: what both backends compute with. Nothing here knows of memory layouts or ops."""
+"""Numbers and vectors that both backends compute with. Nothing here knows of memory layouts or ops."""

@@ -4,22 +4,22 @@ Method: ``d = n ln2 + f`` with ``n`` an integer and ``|f| <= ln2 / 2``; then
 ``exp(d) = 2**n (1 + f + f**2 q(f))`` with a polynomial `q` (after W. J. Cody
 and W. Waite, *Software Manual for the Elementary Functions*, 1980). `q` is a
 minimax fit of the relative error, so its coefficients are not quite Taylor's. In
-float32 that counts six times below -0.285, where roundings weigh most.
+float32 the fit weights errors six times below -0.285, where roundings matter most.
 
-Softmax needs ``exp(d - m)`` for the largest `d`, `m`. No such difference is
+Softmax needs ``exp(d - m)``, where `m` is the largest `d`. No such difference is
 formed, so nothing is lost to its rounding: `d` is reduced by itself, and the
-integers of `d` and `m` are subtracted. What is left of `m`, ``exp(m)`` over a
-power of two, stays in all exponentials as their `unit`; a shift of less than a
-rounding makes that a float, which the maximum's own exponential then is, exactly.
+integers of `d` and `m` are subtracted. The remaining factor of `m`, ``exp(m)`` over a
+power of two, stays in all exponentials as their `unit`. A shift of less than a
+rounding makes `unit` a float; the maximum's own exponential is then exactly that.
 
 An exponential comes in parts, ``power * (1 + head + tail)``: `head` is exact,
 `tail` small, so a sum that takes the parts has a fraction of the error that
 rounding them to one number would add. The bound of the error of softmax that
 follows is derived in `numba_softmax.math.weights`.
 
-Bulk results are multiplied by `up`, a power of two: whatever exp gives down to
-the smallest subnormal is then a normal number, at no cost; who multiplies the
-result on takes the factor off.
+Bulk results are multiplied by `up`, a power of two: every result of exp down to
+the smallest subnormal is then a normal number, at no cost. The multiplication that
+follows takes the factor off.
 """
 
 import math
@@ -40,7 +40,7 @@ INF = math.inf
 
 
 class FloatFormat(NamedTuple):
-    """What exp needs to know of a float format."""
+    """The constants of exp for a float format."""
 
     integer: types.Type
     mantissa_bits: int
@@ -48,13 +48,13 @@ class FloatFormat(NamedTuple):
     magic: float  # added to a number, leaves its nearest integer in the low bits, as the exponent of a power times `up`
     floor: int  # the exponent of the power of two below which exp is taken for 0
     ln2: tuple[float, float]  # with a fused multiply-add
-    short_ln2: tuple[float, float, float]  # of so few bits, but for the last, that multiples are exact without one
+    short_ln2: tuple[float, float, float]  # without it: all but the last are short, so that their multiples are exact
     q: tuple[float, ...]
-    wide_terms: int  # how many of WIDE_Q matter
+    wide_terms: int  # the number of coefficients of WIDE_Q that matter
 
 
 # `magic` adds an even number to 1.5 * 2**k: without a fused multiply-add, a product with LOG2_E
-# can lie halfway between integers, and is rounded to the same one whatever is added then.
+# can lie halfway between integers, and is rounded to the same one whichever even number is added.
 FLOAT32 = FloatFormat(
     types.int32, 23, 2.0**63, 1.5 * 2**23 + 127 + 63, -(127 + 63),
     (0.6931471824645996, -1.9046542121259336e-09),
@@ -73,13 +73,13 @@ FLOAT64 = FloatFormat(
 )  # fmt: skip
 
 FAR = 2.0**13
-"""Numbers are reduced with all their digits up to here."""
+"""Numbers up to this magnitude are reduced without losing digits."""
 
 # For results that are then rounded to 16 bits: relative error 2**-23.
 NARROW_FLOOR = -128.0
 NARROW_Q = (0.4999923014147799, 0.16667115307050679, 0.0418903491365635, 0.00831251375044244)
 
-# (exp(f) - 1 - f - f**2 / 2) / f**3, so well that exp has a relative error of 2**-63.
+# (exp(f) - 1 - f - f**2 / 2) / f**3, accurate enough for a relative error of exp of 2**-63.
 WIDE_Q = (
     0.1666666666666668, 0.041666666666666415, 0.008333333333318463, 0.0013888888889033067,
     0.0001984126989349916, 2.480158702598187e-05, 2.755723729955805e-06, 2.755752567219817e-07,
@@ -102,9 +102,9 @@ def polynomial(x, coefficients):
 
 @lanewise
 def top_of(m, error):
-    """The number ``m + error``, reduced for `exp_parts`, and the `unit`; `error` is None or as there.
+    """The number ``m + error``, reduced for `exp_parts`, and the `unit`; `error` is as in `exp_parts`.
 
-    The last part may be None where no `d` is `m`, or the exponential of that does not matter.
+    The caller may replace the last part by None if no `d` is `m`, or if the exponential of `m` does not matter.
     """
     fmt = float_format(m.type)
     magic = fmt.magic + fmt.floor
@@ -118,11 +118,11 @@ def top_of(m, error):
 
 @lanewise
 def exp_parts(d, error, top):
-    """The parts of ``up * unit * exp(d + error - m)``, where `top` is from `top_of` `m`; of 0 below the format's floor.
+    """The parts of ``up * unit * exp(d + error - m)``, with `top` from `top_of`; those of 0 below the format's floor.
 
     They are ``(power, head, tail)`` and stand for ``power * (1 + head + tail)``, which is
     NaN where `d` is, and exactly ``up * unit`` where `d` is `m`. `error` is None or at
-    most half a unit in the last place of `d`. `m` is within `FAR`, so those `d` that count are hardly beyond.
+    most half a unit in the last place of `d`. `m` is within `FAR`, so any `d` that counts is hardly beyond it.
     """
     low, magic, shift, m, m_error, tail_of_m = top
     fmt = float_format(d.type)
@@ -138,7 +138,7 @@ def exp_parts(d, error, top):
 
 
 def _reduced(d, more, n):
-    """``d + more - n ln2`` for the nearest `n`, as a number that is exact and a small one; `more` may be None."""
+    """``d + more - n ln2`` for the nearest `n`, as an exact number plus a small one; `more` may be None."""
     fmt = float_format(d.type)
     *short, last = fmt.ln2 if has_fma(d) else fmt.short_ln2
     for part in short:
@@ -148,7 +148,7 @@ def _reduced(d, more, n):
 
 @lanewise
 def rounded(parts):
-    """The one number that the parts from `exp_parts` stand for; a number stands for itself."""
+    """The parts from `exp_parts`, rounded to one number; a number is returned as it is."""
     if not isinstance(parts, tuple):
         return parts
     power, head, tail = parts
@@ -157,7 +157,7 @@ def rounded(parts):
 
 @lanewise
 def excess(parts, number):
-    """The value of the parts, less a `number` near it, or one that is far larger than all of them."""
+    """The value of the parts minus `number`, which is near that value or far larger than all parts."""
     if not isinstance(parts, tuple):
         return parts - number
     power, head, tail = parts
@@ -180,9 +180,9 @@ def _power(t, fmt):
 
 @lanewise
 def exp_pair(d, error):
-    """``up * exp(d + error)`` for ``d <= 0``, in two parts with at least 58 good bits together, or 28 in float32.
+    """``up * exp(d + error)`` for ``d <= 0``, in two parts with at least 58 correct bits together, or 28 in float32.
 
-    If `error` is None, in one part and None.
+    If `error` is None, one part and None.
     """
     fmt = float_format(d.type)
     none = d < fmt.floor * LN2
@@ -196,7 +196,7 @@ def exp_pair(d, error):
 
 
 def _exp_near_0(f, f_lo, fmt):
-    """``exp(f + f_lo)`` for ``|f| <= ln2 / 2``, as `exp_pair`."""
+    """``exp(f + f_lo)`` for ``|f| <= ln2 / 2``, in two parts as in `exp_pair`."""
     square = f * f
     square_lo = product_less(f, f, square)
     s, s_lo = fast_two_sum(like(f, 1.0), f)
@@ -213,7 +213,7 @@ def log1p(x):
 
 @lanewise
 def log(x):
-    """``log(x)``, as `log1p`."""
+    """``log(x)``, computed as `log1p` is."""
     return _by_library("log", x)
 
 

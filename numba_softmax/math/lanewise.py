@@ -4,9 +4,9 @@ A function under ``@lanewise`` can be called in jitted code, on the CPU and on
 CUDA. It is not compiled by itself: where a kernel is compiled, it runs in
 Python on `Value` objects, and each operation on those emits an instruction into
 the kernel. So it costs no compilation of its own and is always inlined, and it
-may call others of its kind; but it has no branches and loops at run time: its
-``if`` and ``for`` are those of the moment of compilation, on types and on None.
-Numbers from Python take the type of what they meet.
+may call others of its kind; but it has no branches or loops at run time: its
+``if`` and ``for`` run at compile time, on types and on None.
+Numbers from Python take the type of the operand beside them.
 
 >>> import numba
 >>> from numba_softmax.math.lanewise import lanewise
@@ -48,7 +48,7 @@ class Vec(types.Type):
     element : numba type
         A Numba float or integer type, or boolean for a mask.
     lanes : int
-        How many; a power of two.
+        The number of lanes; a power of two.
     """
 
     def __init__(self, element: types.Type, lanes: int) -> None:
@@ -61,7 +61,7 @@ class Vec(types.Type):
         super().__init__(f"Vec({element}, {lanes})")
 
     def of(self, element: types.Type) -> Vec:
-        """The type of as many lanes of another `element`."""
+        """The type with the same number of lanes of another `element`."""
         return Vec(element, self.lanes)
 
 
@@ -74,7 +74,7 @@ class VecModel(models.PrimitiveModel):
 
 
 def element(v: types.Type) -> types.Type:
-    """The number type of a Vec's lanes; of a plain number, itself."""
+    """The number type of a Vec's lanes; of a plain number, its own."""
     return v.element if isinstance(v, Vec) else v
 
 
@@ -84,7 +84,7 @@ def with_element(v: types.Type, new: types.Type) -> types.Type:
 
 
 def llvm_type(v: types.Type) -> ir.Type:
-    """How LLVM calls a number type or a Vec."""
+    """The LLVM type of a number type or a Vec."""
     if isinstance(v, Vec):
         return ir.VectorType(llvm_type(v.element), v.lanes)
     if isinstance(v, types.Boolean):
@@ -109,7 +109,7 @@ def constant(t: ir.Type, value: float) -> ir.Constant:
 
 
 def shuffle_order(lanes: list[int]) -> ir.Constant:
-    """Lane numbers, as LLVM's shuffles take them."""
+    """The lane numbers in the form that LLVM's shuffles take."""
     return ir.Constant(ir.VectorType(ir.IntType(32), len(lanes)), lanes)
 
 
@@ -133,7 +133,7 @@ class Value:
         return Value(self.builder, type_, ir_value)
 
     def cast(self, type_: types.Type) -> Value:
-        """In another number type, rounded to nearest, or to integers toward zero; spread over the lanes of a Vec."""
+        """The value in another type, rounded to nearest, or to integers toward zero; broadcast to a Vec's lanes."""
         value = self.ir
         was, will = element(self.type), element(type_)
         one_lane = will if not isinstance(self.type, Vec) else self.type.of(will)
@@ -237,7 +237,7 @@ class Value:
 
 
 def alike(*operands: Any) -> list[Value]:
-    """The operands in one type: that of the Vec among them, else that of the first `Value`."""
+    """The operands in one type: the Vec type if one of them is a Vec, else the type of the first `Value`."""
     values = [v for v in operands if isinstance(v, Value)]
     vectors = [v for v in values if isinstance(v.type, Vec)]
     lead = (vectors or values)[0]
@@ -255,7 +255,7 @@ def alike(*operands: Any) -> list[Value]:
 
 
 def _value_of(builder: ir.IRBuilder, numba_type: types.Type, ir_value: Any) -> Any:
-    """A jitted function's argument, as a `lanewise` function gets it."""
+    """A jitted function's argument in the form that a `lanewise` function gets."""
     if isinstance(numba_type, types.Literal):
         numba_type = types.unliteral(numba_type)
     if numba_type is types.none or isinstance(numba_type, types.Omitted):
@@ -277,7 +277,7 @@ def _type_of(result: Any) -> types.Type:
 
 
 def _dummy(numba_type: types.Type) -> Any:
-    """Something to try a function on, to see the type of its result."""
+    """A placeholder argument, on which a function is tried to find the type of its result."""
     if isinstance(numba_type, types.BaseTuple):
         elements = [_dummy(t) for t in numba_type.types]
         known = [ir.Constant(ir.IntType(1), 0) if e is None else e for e in elements]
@@ -296,9 +296,9 @@ def lanewise(function: Callable, key: Any = None, accepts: Callable[..., bool] =
         Python code on `Value` objects, None, types and tuples of these. It
         returns a `Value` or a tuple of them.
     key : object, optional
-        What calls it in jitted code, if not `function` itself.
+        The object that calls it in jitted code, if not `function` itself.
     accepts : callable, optional
-        Whether it serves arguments of these Numba types.
+        True if it takes arguments of these Numba types.
     """
     key = key or function
     parameters = list(inspect.signature(function).parameters.values())

@@ -1,4 +1,4 @@
-"""Memory for `Vec`: loads and stores that convert from and to what lies there.
+"""Memory for `Vec`: loads and stores that convert from and to the format in memory.
 
 Formats (`Stored`) are floats, integers and booleans of 8 to 64 bits, bfloat16, and any of them with swapped bytes.
 Addresses are integers.
@@ -41,14 +41,14 @@ _NAMES = (
 
 
 class Stored(types.Type):
-    """How a number lies in memory; loads convert from it, stores to it.
+    """The format of a number in memory; loads convert from it, stores to it.
 
     Parameters
     ----------
     name : str
         A NumPy dtype's name: a float, an integer, ``"bool"`` or ``"bfloat16"``.
     swapped : bool
-        Whether its bytes are in the other order than the machine's.
+        True if its bytes are not in the machine's order.
     """
 
     def __init__(self, name: str, swapped: bool = False) -> None:
@@ -71,7 +71,7 @@ def raw_type(v: types.Type, stored: Stored) -> types.Type:
 
 @lanewise
 def load(v, stored, address):
-    """The `v`, a Vec or a number type, that lies at `address` as `stored`."""
+    """The numbers at `address`, in the format `stored`, as a `v`, which is a Vec or a number type."""
     raw = raw_type(v, stored)
     loaded = address.builder.load(_pointer(address, llvm_type(raw)), align=1)
     return from_memory(address.emit(raw, loaded), stored, v)
@@ -121,7 +121,7 @@ def store_first(stored, address, value, count):
 
 @lanewise
 def stream(stored, address, value):
-    """Write `value` past the caches to `address`, a multiple of the vector's size; see `fence`."""
+    """Write `value` by a non-temporal store to `address`, a multiple of the vector's size; see `fence`."""
     raw = to_memory(value, stored)
     written = value.builder.store(raw.ir, _pointer(address, raw.ir.type), align=value.type.lanes * stored.bytes)
     written.set_metadata("nontemporal", value.builder.module.add_metadata([ir.IntType(32)(1)]))
@@ -129,13 +129,13 @@ def stream(stored, address, value):
 
 @lanewise
 def prefetch(address):
-    """Ask for the cache line at `address`, which need not be one that can be read."""
+    """Prefetch the cache line at `address`, which need not be readable."""
     _ask(address, 0)
 
 
 @lanewise
 def prefetch_to_write(address):
-    """`prefetch` of a line that is to be written."""
+    """Prefetch a cache line that is to be written."""
     _ask(address, 1)
 
 
@@ -147,12 +147,12 @@ def _ask(address: Value, writes: int) -> None:
 
 @lanewise
 def fence(address):
-    """Order streamed stores (to `address`, or anywhere) before whatever follows."""
+    """Order non-temporal stores (to `address`, or anywhere) before everything that follows."""
     address.builder.fence("seq_cst")
 
 
 def from_memory(raw: Value, stored: Stored, v: types.Type) -> Value:
-    """Raw integers, as they came from memory, as a `v`."""
+    """Raw integers from memory, converted to a `v`."""
     if stored.swapped and stored.bits > 8:
         raw = _swap_bytes(raw)
     name = stored.number
@@ -181,7 +181,7 @@ def to_memory(value: Value, stored: Stored) -> Value:
         value = convert(types.float32, value)
         bits = bitcast(with_element(value.type, types.int32), value)
         lowest_kept = _shift_right(bits, 16) & 1
-        # A NaN's bits may all be in the part that is cut off.
+        # All set bits of a NaN's significand may be in the part that is cut off.
         rounded = select(value != value, bits | 0x00400000, bits + (lowest_kept + 0x7FFF))
         result = _shift_right(rounded, 16).cast(raw)
     else:
@@ -195,12 +195,12 @@ def to_memory(value: Value, stored: Stored) -> Value:
 
 
 def _has_float16(value: Value) -> bool:
-    """Whether the machine converts float16: x86 without F16C would call functions that Numba's kernels cannot find."""
+    """True if the machine converts float16: x86 without F16C would call functions that Numba's kernels cannot find."""
     return machine_has(value, "+f16c")
 
 
 def _float32_from_half(raw: Value) -> Value:
-    """The float32 of the bits of float16 numbers, by integers and one exact product."""
+    """The float32 numbers of the bits of float16 numbers, by integer operations and one exact product."""
     bits = raw.cast(with_element(raw.type, types.int32))
     magnitude = (bits & 0x7FFF) << 13
     number = bitcast(with_element(raw.type, types.float32), magnitude) * 2.0**112  # the exponents' biases differ
@@ -214,10 +214,10 @@ def _half_from_float32(value: Value) -> Value:
     bits = bitcast(with_element(value.type, types.int32), value)
     sign = _shift_right(bits, 16) & 0x8000
     magnitude = bits & 0x7FFFFFFF
-    # A subnormal float16 is a multiple of 2**-24: adding 1/2 rounds to those, and leaves the multiple in the low bits.
+    # A subnormal float16 is a multiple of 2**-24: adding 1/2 rounds to one, and leaves the factor in the low bits.
     half = bitcast(magnitude.type, bitcast(value.type, magnitude) + 0.5) - 0x3F000000
     odd = _shift_right(magnitude, 13) & 1
-    normal = _shift_right(magnitude - 0x37FFF001 + odd, 13)  # the biases' difference, less what rounds
+    normal = _shift_right(magnitude - 0x37FFF001 + odd, 13)  # the biases' difference, minus the rounding term
     finite = select(magnitude < 0x38800000, half, normal)
     infinite = select(magnitude > 0x7F800000, 0x7E00, like(magnitude, 0x7C00))
     return select(magnitude < 0x477FF000, finite, infinite) | sign

@@ -1,4 +1,4 @@
-"""Numbers of two parts, the second one too small to be seen beside the first; or of one part and None.
+"""Numbers of two parts, the second below the rounding of the first; or of one part and None.
 
 The functions take floats and `Vec` alike, on the CPU and on CUDA.
 """
@@ -29,14 +29,14 @@ def fast_two_sum(a, b):
 
 @lanewise
 def two_product(a, b):
-    """``a * b`` and the error of its rounding, on any machine: without the instruction, by C's function."""
+    """``a * b`` and the error of its rounding, on any machine: without an FMA instruction, by C's function."""
     p = a * b
     error = call_llvm(a.builder, f"llvm.fma.{llvm_suffix(p.ir.type)}", p.ir.type, a.ir, b.ir, (-p).ir)
     return p, p.emit(p.type, error)
 
 
 def product_less(a, b, p):
-    """``a * b - p``, exactly where `p` is that product rounded; without `fma`, as Veltkamp and Dekker have it."""
+    """``a * b - p``, exactly if `p` is that product rounded; without `fma`, by Veltkamp's and Dekker's method."""
     if has_fma(a):
         return fma(a, b, -p)
     (a, a_lo), (b, b_lo) = _halves(a), _halves(b)
@@ -44,7 +44,7 @@ def product_less(a, b, p):
 
 
 def _halves(a):
-    """A number as the sum of two of half as many bits."""
+    """A number as the sum of two numbers with half as many bits each."""
     scaled = a * (2.0**12 + 1 if element(a.type) == float32 else 2.0**27 + 1)
     high = scaled - (scaled - a)
     return high, a - high
@@ -67,20 +67,20 @@ def product(a, b):
 
 @lanewise
 def inverse(l, l_lo):
-    """``1 / l`` of a number of two parts or one, in as many."""
+    """``1 / l`` of a number of two parts or one, in the same number of parts."""
     if l_lo is not None:
         q = divide(1.0, l)
         return q, (-product_less(q, l, like(q, 1.0)) - q * l_lo) * q
     if element(l.type) == float32:
         return divide(1.0, l), None
-    # A division in float32 and a step of Newton's: float64 divisions take several times as long, and 2**-46 will do.
+    # A float32 division and a Newton step: float64 divisions take several times as long, and 2**-46 is precise enough.
     q = widen(divide(1.0, convert(float32, l)))
     return fma(q, fma(-q, l, 1.0), q), None
 
 
 @lanewise
 def over(pair, unit):
-    """A number of two parts or one, divided by a number which may be of a narrower type; by 1 if that is None."""
+    """A number of two parts or one, divided by `unit`, which may be of a narrower type, or None for 1."""
     a, a_lo = pair
     if unit is None:
         return pair
@@ -94,13 +94,13 @@ def over(pair, unit):
 
 @lanewise
 def times(pair, power):
-    """A number of two parts or one, times a power of two."""
+    """A number of two parts or one, multiplied by a power of two."""
     return tuple(None if part is None else part * power for part in pair)
 
 
 @lanewise
 def in_two_parts(number, pair):
-    """A number of one or two parts as two numbers of the same type, or of a narrower one."""
+    """A number of one or two parts as two numbers of the type of `number`, which may be narrower."""
     q, q_lo = pair
     if element(q.type) == element(number):
         return q, like(q, 0.0) if q_lo is None else q_lo
@@ -111,7 +111,7 @@ def in_two_parts(number, pair):
 
 @lanewise
 def lane_sums(total, lost):
-    """A compensated sum in float64, which holds the errors of a float32 sum as well: None is left of those."""
+    """A compensated sum in float64, which also holds the errors of a float32 sum: their part is None then."""
     if element(total.type) == float32:
         return widen(total) + widen(lost), None
     return total, lost
@@ -119,7 +119,7 @@ def lane_sums(total, lost):
 
 @lanewise
 def add_sums(total, lost, other, other_lost):
-    """The sum of two numbers from `lane_sums`, whose second parts may be as large as the first."""
+    """The sum of two numbers from `lane_sums`, whose second parts may be as large as the first ones."""
     if lost is None:
         return total + other, None
     total, error = two_sum(total, other)
@@ -128,7 +128,7 @@ def add_sums(total, lost, other, other_lost):
 
 @lanewise
 def sum_lanes(total, lost):
-    """The sum over all lanes of a compensated sum, added in halves; in float64, in two parts or one."""
+    """The sum over all lanes of a compensated sum, added pairwise; in float64, in two parts or one."""
     total, lost = lane_sums(total, lost)
     for step in halvings(total.type.lanes):
         total, lost = add_sums(total, lost, exchange(total, step), None if lost is None else exchange(lost, step))

@@ -1,8 +1,8 @@
 """SIMD for Numba: arithmetic, choices and exchanges of lanes on a `Vec`.
 
 A ``Vec(element, lanes)`` lives in SIMD registers. It has the arithmetic and
-comparison operators (a scalar operand is spread over the lanes) and the
-functions here, which take plain floats as well where that makes sense. How it comes from memory: `memory`.
+comparison operators (a scalar operand is broadcast to the lanes) and the
+functions here, which take plain floats as well where that makes sense. Loads and stores are in `memory`.
 
 >>> import numba
 >>> from numba_softmax.math import simd
@@ -58,12 +58,12 @@ def fma(a, b, c):
 
 
 def has_fma(v: Value) -> bool:
-    """True where `fma` rounds once, on the machine that code is emitted for."""
+    """True if `fma` rounds once on the machine that code is emitted for."""
     return machine_has(v, "+fma")
 
 
 def machine_has(value: Value, feature: str) -> bool:
-    """True where the machine that code is emitted for has this feature of x86, or is no x86."""
+    """True if the machine that code is emitted for has this feature of x86, or is not an x86."""
     on_x86 = value.builder.module.triple.startswith(("x86", "i386", "i686"))
     features = get_host_cpu_features() if config.CPU_FEATURES is None else config.CPU_FEATURES
     return not on_x86 or feature in features.split(",")
@@ -87,7 +87,7 @@ def select(mask, a, b):
 
 
 def either(condition: Value, first: Callable[[], Value], second: Callable[[], Value]) -> Value:
-    """What one of two functions gives; the other one's instructions are not run."""
+    """The result of `first` if the condition is true, else of `second`; the other one's instructions are not run."""
     builder, values, blocks = condition.builder, [], []
     with builder.if_else(condition.ir) as branches:
         for branch, function in zip(branches, (first, second), strict=True):
@@ -108,7 +108,7 @@ def maximum(a, b):
 
 @lanewise
 def larger(a, b):
-    """The larger of the two; where one is NaN, either of them. On CUDA it is one instruction, `maximum` two."""
+    """The larger of the two; if one is NaN, either of them. On CUDA this is one instruction, `maximum` is two."""
     a, b = alike(a, b)
     if not is_on_cuda(a):
         return select(a > b, a, b)
@@ -116,12 +116,12 @@ def larger(a, b):
 
 
 def is_on_cuda(v: Value) -> bool:
-    """True where code is emitted for CUDA."""
+    """True if code is emitted for CUDA."""
     return v.builder.module.triple.startswith("nvptx")
 
 
 def lane_by_lane(function: str, v: Value, *others: Value) -> Value:
-    """A function of numbers, by its name in LLVM, for each lane."""
+    """The results of a function of numbers, given by its name in LLVM, for each lane."""
     if not isinstance(v.type, Vec):
         return v.emit(v.type, call_llvm(v.builder, function, v.ir.type, v.ir, *(other.ir for other in others)))
     result = v
@@ -200,7 +200,7 @@ def exchange(v: Value, step: int) -> Value:
 
 
 def halvings(lanes: int) -> list[int]:
-    """The steps of a reduction over so many lanes: half of them, and so on down to 1."""
+    """The lane distances of a pairwise reduction over `lanes` lanes: ``lanes / 2``, and so on down to 1."""
     return [1 << k for k in reversed(range(lanes.bit_length() - 1))]
 
 
@@ -214,7 +214,7 @@ def largest_lane(v):
 
 @lanewise
 def transpose(vectors):
-    """As many vectors as each has lanes, rows and columns exchanged, by exchanging ever smaller quarters."""
+    """The transpose of a square matrix, whose rows are vectors, by exchanging ever smaller quarters."""
     rows = list(vectors)
     builder, lanes = rows[0].builder, len(rows)
     for step in halvings(lanes):

@@ -13,7 +13,7 @@ from .simd import fma, has_fma, like, maximum, select, widen
 
 kernel_code.register()
 
-# The error of softmax in float32. In units of 2**-24, relative to what errs:
+# The error of softmax in float32, in units of 2**-24, relative to the quantity in question:
 #
 # A weight is power * (1 + head + tail); power and head are exact, and with
 # t = exp(f) - 1 each rounding adds at most
@@ -29,26 +29,26 @@ kernel_code.register()
 #     the weight        1/2 below 1, 1 from 1 on           0.71           0.71
 #     -> one number                                        1.30           1.16
 #
-# To that comes the error of the unit, against which they count: 0.03.
+# The error of the unit, which they are relative to, adds 0.03.
 #
-# These worst cases do not meet. `python tests/adverse.py` goes through all elements
-# down to 3 below some maxima, and finds at most 0.26 for parts and 1.22 for numbers, with
-# that of their units; tests hold samples from farther down to the same.
+# These worst cases do not coincide. `python tests/adverse.py` goes through all elements
+# down to 3 below some maxima, and finds at most 0.26 for parts and 1.22 for numbers, the error
+# of their units included; tests check samples from farther down against the same bounds.
 # Sums take the parts, so equal weights, whose errors do not cancel, are off by that
 # 0.26 at most; compensation, merging and the share add less than 0.01. A result is a
-# number times a share, rounded once: in units in its last place it errs by
+# number times a share, rounded once: its error, in units in its last place, is
 #
 #     0.5 + (1.22 + 0.26 + 0.01) * significand / 2 < 2    for a significand below 2.
 #
-# By the steps alone it would be 2.14: that their worst cases do not meet is searched, not proved.
-# Were rounded weights summed, that would be 2.9, and rows with 2.7 are easily found
+# The table alone gives 2.14: that the worst cases do not coincide was found by search, not proved.
+# If rounded weights were summed, that would be 2.9, and rows with 2.7 are easily found
 # (`tests/test_accuracy_adverse.py` looks for them). float64 has the same steps in its
 # own units, and five more terms of q.
 
 
 @lanewise
 def shift_of(m):
-    """The finite number to subtract in place of a maximum of -inf: 0.
+    """The number to subtract from elements: the maximum `m`, but 0 in place of -inf.
 
     ``-inf - -inf`` would be NaN, where ``exp(-inf)``, a sum of zeros, is meant.
     It costs one comparison a block.
@@ -58,7 +58,7 @@ def shift_of(m):
 
 @lanewise
 def frame_of(m, scale):
-    """The frame that `weigh` takes, of the maximum `m` of a block: ``(base, top)``; and the weight of `m` over `up`.
+    """The frame ``(base, top)`` for `weigh`, from a block's maximum `m`; and its unit, the weight of `m` over `up`.
 
     `base` is subtracted from the elements: 0 or, beyond `FAR`, the maximum; there,
     ``x - m`` is exact for every `x` that has a weight.
@@ -72,7 +72,7 @@ def frame_of(m, scale):
 
 @lanewise
 def frame_of_others(m, scale):
-    """`frame_of`, where the weight of `m` itself does not matter: that saves two instructions a weight."""
+    """`frame_of` for use where the weight of `m` itself does not matter: this saves two instructions a weight."""
     (base, top), unit = frame_of(m, scale)
     return (base, (*top[:-1], None)), unit
 
@@ -86,7 +86,7 @@ def weigh(x, frame, scale):
 
 @lanewise
 def narrow_frame_of(m, scale):
-    """The frame that `narrow_weigh` takes, of the maximum `m` of a block, and None for a unit of 1."""
+    """The frame for `narrow_weigh`, from the maximum `m` of a block; and None, which stands for a unit of 1."""
     return (shift_of(m),), None
 
 
@@ -98,9 +98,9 @@ def narrow_gap(x, frame, scale):
 
 @lanewise
 def narrow_weigh(x, frame, scale):
-    """`weigh`, in one part, with a relative error of ``2**-17``, or ``2**-19`` where it is above ``2**-25``.
+    """The weight of `x` in one part, with a relative error of ``2**-17``, or ``2**-19`` if it is above ``2**-25``.
 
-    That is good for rounding to 16 bits: neither the rounding of ``x - m`` nor that of ln2 matters then.
+    That suffices for rounding to 16 bits: neither the rounding of ``x - m`` nor that of ln2 matters then.
     """
     return narrow_exp(narrow_gap(x, frame, scale))
 
@@ -125,9 +125,9 @@ def widen_scale(scale):
 
 
 def _times_scale(d, error, scale):
-    """``scale * (d + error)`` and its rounding's error; an `error` of None is 0, and stays None without a scale.
+    """``scale * (d + error)`` and the error of its rounding; an `error` of None is 0, and stays None without a scale.
 
-    An element of -inf has no weight under a scale of 0 either, as under the smallest one above it.
+    An element of -inf has no weight even under a scale of 0, as under the smallest scale above 0.
     """
     if scale is None:
         return d, error
@@ -142,19 +142,22 @@ def _times_scale(d, error, scale):
 
 @lanewise
 def block_state(m, total, less, unit):
-    """The state of a block from its sums, which have two parts or one, and come without `up`."""
+    """The state of a block from its sum, in two parts or one, which comes without `up`.
+
+    `less` is 1 if the sum includes the maximum's term, else 1 minus the number of maxima that were left out.
+    """
     return m, *add(*over(total, unit), -less, None if total[1] is None else like(less, 0.0))
 
 
 @lanewise
 def factor_of(number, share):
-    """What weights are multiplied by, in two parts, from the share of their sum: it takes off their `up` as well."""
+    """The factor, in two parts, that makes softmax of weights, from their sum's share; it takes off their `up`, too."""
     return in_two_parts(number, times(share, 1.0 / float_format(number).up))
 
 
 @lanewise
 def softmax_of(w, hi, lo):
-    """Softmax from weights and their `factor_of`; without the low part, good for rounding to 16 bits."""
+    """Softmax from weights and their `factor_of`; without its low part, precise enough for rounding to 16 bits."""
     if lo is None:
         return w * hi
     if has_fma(w):

@@ -1,7 +1,7 @@
-"""What is computed: an op a file, and the table of them.
+"""The ops, one in each file, and the table of them.
 
-The ops share the recurrence; each says what it reads and writes (its operands), what it gathers of a row (its fold),
-and what its results are made of.
+The ops share the recurrence; each declares the arrays that it reads and writes (its operands), what it gathers of a
+row (its fold), and what its results are made of.
 """
 
 from .. import kernel_code
@@ -22,4 +22,4 @@ OPS = {op.name: op for op in (SOFTMAX, LOG_SOFTMAX, LOGSUMEXP)}
 """The public functions."""
 
 STATE_OPS = NUMBER_OPS | {op.name: op for op in (m(SOFTMAX) for m in (folding, merging, identity, moving, summing))}
-"""What is asked of states that outlive a call, besides results."""
+"""The ops on states that outlive a call, except those that give an op's results."""

@@ -19,7 +19,7 @@ kernel_code.register()
 def prepare(number, state, row):
     """``log l`` in two parts, and the maximum."""
     m = state[0]
-    log_l = online.log_sum(state) + (m - m)  # an infinite maximum makes NaN of the row
+    log_l = online.log_sum(state) + (m - m)  # an infinite maximum makes the row NaN
     return *in_two_parts(number, (log_l, None)), convert(number, m)
 
 

@@ -13,7 +13,7 @@ kernel_code.register()
 
 @lanewise
 def rows(state, row, scale):
-    """The logarithm of the sum; it errs by the rounding of its two terms."""
+    """The logarithm of the sum; its error is the rounding of its two terms."""
     m, rest, _ = state
     log_l = online.log_sum(state)
     result = m + log_l
@@ -21,7 +21,7 @@ def rows(state, row, scale):
         scaled = m * scale[1]
         error = fma(m, scale[2], fma(m, scale[1], -scaled))
         result = scaled + log_l + select(scaled - scaled == 0.0, error, 0.0)
-    return ((select(rest == -1.0, -INF, result),),)  # no terms at all: whatever the scale
+    return ((select(rest == -1.0, -INF, result),),)  # no terms at all, whatever the scale is
 
 
 LOGSUMEXP = Op("logsumexp", (X, WHERE, row_result()), OTHERS, rows=rows)

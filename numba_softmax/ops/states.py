@@ -1,6 +1,6 @@
-"""Ops on states that outlive a call: what folds elements into them, merges them, and makes results of them.
+"""Ops on states that outlive a call: they fold elements into states, merge states, and make results from them.
 
-All public functions share one kind of states, so blocks are folded into it once, whatever is asked of it then.
+All public functions share one kind of state, so blocks are folded into it only once for all kinds of results.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ NUMBER = Operand("number", "row", format="float64")
 
 
 def lasting(fold: Fold) -> Fold:
-    """The fold of states that outlive a call: its states are precise for all results."""
+    """The fold of states that outlive a call: its states are precise enough for all results."""
     return OTHERS if fold == ALL else fold
 
 
@@ -53,7 +53,7 @@ def identity(op: Op) -> Op:
 
 @functools.cache
 def moving(op: Op) -> Op:
-    """The op that copies states to where they lie in another order."""
+    """The op that copies states to memory where they lie in another order."""
     fold = lasting(op.fold)
     return Op(_name("move", op), (STATE, MADE), fold, rows=_give_state(fold), takes_scale=False)
 
@@ -78,14 +78,14 @@ def merging(op: Op) -> Op:
 
 @functools.cache
 def finishing(op: Op) -> Op:
-    """The op that gives an op's results for elements, of which the rows' states are there."""
+    """The op that gives an op's results for elements whose rows' states are given."""
     operands = [o for o in op.operands if not (o.written and o.per == "row")]
     return op._replace(operands=(*operands, STATE), rows=None)
 
 
 @functools.cache
 def reading(op: Op) -> Op:
-    """The op that gives an op's results for rows, of which the states are there."""
+    """The op that gives an op's results for rows whose states are given."""
     operands = (o for o in op.operands if o.per == "row")
     return op._replace(operands=(STATE, *operands), elements=None)
 
@@ -102,14 +102,14 @@ def _name(name: str, op: Op) -> str:
 
 @lanewise
 def finish_m(state, row, scale):
-    """The maximum as an element: it is kept with the scale's sign, and maybe halved."""
+    """The maximum as an element of `x` is: a state keeps it with the scale's sign, and maybe halved."""
     ((m,),) = row
     return ((m if scale is None else divide(m, scale[0]),),)
 
 
 @lanewise
 def finish_copy(state, row, scale):
-    """The number; with a scale, as a maximum is kept: what `finish_m` takes off is put back."""
+    """The number; with a scale, in the form in which a state keeps a maximum: the inverse of `finish_m`."""
     ((number,),) = row
     return ((number if scale is None else number * scale[0],),)
 
@@ -128,4 +128,4 @@ NUMBER_OPS = {
         Op("m", (NUMBER, row_result()), OTHERS, rows=finish_m),
     )
 }
-"""What is asked of single numbers of states."""
+"""The ops that read or write single numbers of states."""

@@ -1,4 +1,4 @@
-"""Arguments of calls on Dask arrays: checked, and brought to chunks that belong together."""
+"""Arguments of calls on Dask arrays: checked, and brought to matching chunks."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ class Work(NamedTuple):
 
 
 Argument = tuple[da.Array | None, Index | None]
-"""An array, and to which axes of `x` its own belong."""
+"""An array, and the axes of `x` that its own axes correspond to."""
 
 
 class Inputs(NamedTuple):
-    """What a call reads, in the chunks of `x` or, along axes that are broadcast, in one of size 1."""
+    """The inputs of a call, in the chunks of `x` or, along axes that are broadcast, in one chunk of size 1."""
 
     x: da.Array
     mask: Argument
@@ -45,12 +45,12 @@ class Inputs(NamedTuple):
         return tuple(range(self.x.ndim))
 
     def rows(self, axes: Axes) -> Index:
-        """Those that are not the axes of a row's elements."""
+        """The axes of `x` that are not those of a row's elements."""
         return tuple(i for i in self.every if i not in axes)
 
 
 def work_of(request: Request) -> tuple[Work, Inputs]:
-    """The work of a request on an array that can be computed with, and all arrays."""
+    """The checked work of a request on a Dask array, and all its arrays."""
     x, op = request.x, request.op
     if not isinstance(x, da.Array):
         raise TypeError(f"x is a {type(x).__name__}: it must be a Dask array")
@@ -67,7 +67,7 @@ def work_of(request: Request) -> tuple[Work, Inputs]:
 
 
 def _as_input(operand: Operand, array: Any, x: da.Array, axes: Axes) -> Argument:
-    """A mask or further input as a Dask array; of one for rows, axes of size 1 are left out."""
+    """A mask or further input as a Dask array; from one for rows, the reduced axes of size 1 are removed."""
     name = operand.name
     if not isinstance(array, da.Array):
         array = _in_chunks(operand, array, x, axes)
@@ -87,7 +87,7 @@ def _as_input(operand: Operand, array: Any, x: da.Array, axes: Axes) -> Argument
 
 
 def _axes_of(operand: Operand, ndim: int, x: da.Array, axes: Axes) -> Index:
-    """The axes of `x` to which those of an array belong: the last ones, for rows maybe without a row's own."""
+    """The axes of `x` that an array's correspond to: the last ones; for rows, possibly without the reduced ones."""
     belong = [i for i in range(x.ndim) if operand.per == "element" or i not in axes]
     if ndim > len(belong):
         belong = list(range(x.ndim))
@@ -95,7 +95,7 @@ def _axes_of(operand: Operand, ndim: int, x: da.Array, axes: Axes) -> Index:
 
 
 def _check_chunks(operand: Operand, array: da.Array, x: da.Array) -> None:
-    """Refuse chunks of what cannot be computed with, or not together with those of `x`."""
+    """Refuse chunks that cannot be computed with, or not together with those of `x`."""
     name = operand.name
     masked = isinstance(array._meta, np.ma.MaskedArray)
     if operand.kind == "mask" and (masked or array.dtype.kind != "b"):
@@ -114,6 +114,6 @@ def _in_chunks(operand: Operand, array: Any, x: da.Array, axes: Axes) -> da.Arra
     on_gpu = hasattr(array, "__cuda_array_interface__")
     array = array if on_gpu else in_host_memory(array, operand.name)
     form = np.broadcast_to(np.zeros((), bool if operand.kind == "mask" else array.dtype), array.shape)
-    as_operand(form if on_gpu else array, operand, x.shape, axes)  # refuses what does not fit x
+    as_operand(form if on_gpu else array, operand, x.shape, axes)  # raises if the shape does not fit x
     chunks = (x.chunks[i] for i in _axes_of(operand, array.ndim, x, axes))
     return da.from_array(array, tuple((1,) if n == 1 else c for n, c in zip(array.shape, chunks, strict=True)))

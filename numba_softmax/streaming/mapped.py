@@ -1,10 +1,10 @@
-"""Arrays in files, larger than memory: computed slab by slab, in one stream over the file or in two.
+"""Arrays in files, larger than memory: computed slab by slab, in one pass over the file or in two.
 
-Rows that fit into a slab are computed as they are. Of longer ones a first
-stream folds all slabs into the states of the rows, and a second one makes the
-results, the last slab first: it is the one that is most likely to be in memory
-still. Slabs follow from shape, strides, dtype and axes alone, so the bits of
-a result are the same each time.
+Rows that fit into a slab are computed in one pass. For longer ones a first pass
+folds all slabs into the states of the rows, and a second one makes the results,
+beginning with the last slab, which is most likely to be in memory still. Slabs
+follow from shape, strides, dtype and axes alone, so the bits of a result are the
+same each time.
 """
 
 from __future__ import annotations
@@ -27,24 +27,24 @@ from ..call.row_states import Block, RowStates, block_of, state_dtype
 from ..ops import Op, Operand
 
 SLAB = 32 << 20
-"""Bytes of the elements, or of the results if those are wider, that are computed at once, and less than twice as many:
-a fraction of a second, and enough for the CPU to write past its caches."""
+"""Bytes of the elements, or of the results if those are wider, in a slab, which may have nearly twice this: a fraction
+of a second, and enough for the CPU to use non-temporal stores."""
 
 PAGE = 4096
-"""Bytes that a file is read by."""
+"""The unit in bytes in which a file is read."""
 
 SHORTEST_RUN = 64 << 10
-"""Bytes that a slab of whole rows has to have in one piece: files are read by pages, and ahead."""
+"""The shortest contiguous run, in bytes, for which slabs of whole rows are read: files are read by pages, and ahead."""
 
 ROWS = 1 << 20
-"""Rows whose states are kept at once: 16 or 24 MiB, and as much again for those of a slab."""
+"""The most rows whose states are kept at once: 16 or 24 MiB, and the same again for the states of a slab."""
 
 Cut = tuple[slice, ...]
 """A range along each axis."""
 
 
 def call(request: Request) -> Any:
-    """The result of a request on a memory map; `whole_arrays` has those that are not cut."""
+    """The result of a request on a memory map; one that is not cut into slabs is left to `whole_arrays`."""
     x = as_input(request.x)
     if x.nbytes <= SLAB or request.device not in (None, "cpu") or request.stream is not None:
         return whole_arrays.call(request._replace(x=x))
@@ -92,18 +92,18 @@ class Work(NamedTuple):
 
     @property
     def arrays(self) -> list[np.ndarray]:
-        """All that is read."""
+        """All arrays that are read."""
         return [self.x, *self.others, *(() if self.mask is None else (self.mask,))]
 
     def part(self, cut: Cut) -> Work:
-        """The same on a part of the array."""
+        """The work on a part of the array."""
         mask = None if self.mask is None else self._piece(self.mask, "element", cut)
         return self._replace(
             x=self._piece(self.x, "element", cut), mask=mask, others=self.pieces(self.op.inputs[1:], self.others, cut)
         )
 
     def pieces(self, operands: Sequence[Operand], arrays: Sequence[np.ndarray], cut: Cut) -> tuple[np.ndarray, ...]:
-        """What of arrays for these operands belongs to a part."""
+        """The pieces of arrays for these operands that belong to a part."""
         return tuple(self._piece(array, o.per, cut) for o, array in zip(operands, arrays, strict=True))
 
     def _piece(self, array: np.ndarray, per: str, cut: Cut) -> np.ndarray:
@@ -129,7 +129,7 @@ def work_of(request: Request, x: np.ndarray, axes: tuple[int, ...], scale: float
 
 
 def compute(work: Work, results: Sequence[np.ndarray], advance: Callable[[int], Any] = lambda _: None) -> None:
-    """Compute, and tell `advance` of the bytes that have been read."""
+    """Compute, and report the bytes that have been read to `advance`."""
     op, axes, ndim = work.op, work.axes, work.x.ndim
     slabs = slabs_of(work.x, axes, results[0].dtype)
     work = work._replace(x=work.x.view(np.ndarray))
@@ -145,17 +145,17 @@ def compute(work: Work, results: Sequence[np.ndarray], advance: Callable[[int], 
 
 
 def _with_axes(array: np.ndarray, axes: tuple[int, ...], ndim: int) -> np.ndarray:
-    """Numbers a row, with the axes of size 1 if they lack them."""
+    """An array with numbers for rows, with the reduced axes added at size 1 if it lacks them."""
     return np.expand_dims(array, axes) if array.ndim < ndim else array
 
 
 def bytes_to_read(op: Op, x: np.ndarray, axes: tuple[int, ...], y_dtype: np.dtype) -> int:
-    """The bytes of elements that `compute` reads: those of the file, or twice as many."""
+    """The bytes of elements that `compute` reads: those of the file once or twice."""
     return x.nbytes * (2 if slabs_of(x, axes, y_dtype).in_parts and op.elements is not None else 1)
 
 
 def _in_two_streams(work: Work, results: Sequence[np.ndarray], slabs: Slabs, advance: Callable[[int], Any]) -> None:
-    """The results of rows that are in several slabs each."""
+    """Compute the results of rows that are in several slabs each, in two passes."""
     op, x, axes = work.op, work.x, work.axes
     y_dtype = results[0].dtype
     dtype = state_dtype(x.dtype, y_dtype)
@@ -184,7 +184,7 @@ def _in_two_streams(work: Work, results: Sequence[np.ndarray], slabs: Slabs, adv
 
 
 class Slabs(NamedTuple):
-    """The cuts of an array: into ranges of rows, and these, where they are too long, into parts."""
+    """The cuts of an array into ranges of rows and, where rows are too long, of these into parts."""
 
     shape: tuple[int, ...]
     counts: tuple[int, ...]  # pieces along each axis, of about the same length
@@ -193,7 +193,7 @@ class Slabs(NamedTuple):
 
     @property
     def total(self) -> int:
-        """Of all slabs."""
+        """The number of all slabs."""
         return math.prod(self.counts)
 
     @property
@@ -206,7 +206,7 @@ class Slabs(NamedTuple):
         return self._boxes([1 if i in self.axes else count for i, count in enumerate(self.counts)], 1)
 
     def parts(self, step: Literal[1, -1] = 1) -> Iterator[Cut]:
-        """The parts of each of them, whole along the other axes; or the last one first."""
+        """The parts of each range of rows, whole along the other axes; with a `step` of -1 the last one first."""
         return self._boxes([count if i in self.axes else 1 for i, count in enumerate(self.counts)], step)
 
     def _boxes(self, counts: list[int], step: int) -> Iterator[Cut]:
@@ -218,7 +218,7 @@ class Slabs(NamedTuple):
 
 
 def slabs_of(x: np.ndarray, axes: tuple[int, ...], y_dtype: np.dtype) -> Slabs:
-    """Slabs of whole rows, if they lie in pieces that are long enough; else parts of rows, in the order in memory."""
+    """Slabs of whole rows, if their contiguous runs are long enough; else parts of rows, in the order in memory."""
     apart = min([abs(step) for n, step in zip(x.shape, x.strides, strict=True) if n > 1], default=0)
     size = max(x.itemsize, y_dtype.itemsize, state_dtype(x.dtype, y_dtype).itemsize, min(apart, PAGE))
     inward = order_in_memory(x.strides)

@@ -1,4 +1,4 @@
-"""`OnlineSoftmax`: the state of many rows in the user's hands; what it means, and its arguments checked."""
+"""`OnlineSoftmax`: the states of many rows as an object for users, with its arguments checked."""
 
 from __future__ import annotations
 
@@ -368,7 +368,7 @@ class OnlineSoftmax:
             block = as_elements(block, self.dtype)
         adapter = adapter_for(block, "block")
         x = adapter.x
-        if 0 not in x.shape:  # else it may not lie anywhere
+        if 0 not in x.shape:  # an array without elements may lie nowhere
             self._check_device(adapter.device, "block")
         if x.dtype.newbyteorder("=") != self.dtype:
             raise TypeError(f"block has dtype {x.dtype}, but the state is for {self.dtype}: convert one of them")
