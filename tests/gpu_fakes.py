@@ -533,7 +533,7 @@ CACHED, BUILT = type(functools.cache(len)), built(len).__code__
 
 def forget(monkeypatch):
     """Have nothing known of devices, kernels and calls, until a test ends: then all is as before, on a real GPU too."""
-    for module in (driver, cuda, libraries, plan, whole_arrays, row_states):
+    for module in (driver, allocation, cuda, libraries, plan, whole_arrays, row_states):
         for name, function in list(vars(module).items()):
             if isinstance(function, CACHED):
                 monkeypatch.setattr(module, name, functools.cache(function.__wrapped__))

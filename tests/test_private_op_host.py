@@ -300,7 +300,7 @@ def test_states_of_any_split_make_the_results_of_whole_rows(dtype, axis):
             masks = blocks(cuts, where) if where is not None else itertools.repeat(None)
             states = RowStates(TILT, t.shape, x.dtype, scale, adapter_for(x, "x"))
             for block, other, mask in zip(blocks(cuts, x_laid_out), blocks(cuts, v), masks, strict=False):
-                states.fold(block_of(block, (axis,), mask, x.dtype, (other,)))
+                states.fold(block_of(block, (axis,), mask, x.dtype, (other, t)))
             parts.append(states)
         assert parts[0].count == (4 if dtype == "float64" else 3)
         for states in (*parts, RowStates.from_array(TILT, parts[0].to_array(), x.dtype, scale)):
@@ -314,7 +314,7 @@ def test_states_of_float32_hold_all_numbers_where_rows_are_computed_in_float64()
     for numbers, scale in ((v.astype("f8"), None), (v, 1e-31)):
         states = RowStates(TILT, (5,), x.dtype, scale, adapter_for(x, "x"))
         for part in (slice(0, 100), slice(100, 300)):
-            states.fold(block_of(x[:, part], (1,), None, x.dtype, (numbers[:, part],)))
+            states.fold(block_of(x[:, part], (1,), None, x.dtype, (numbers[:, part], t)))
         y = states.finish(TILT, block_of(x, (1,), None, x.dtype, (numbers, t)), None)
         assert_right((y, states.read(TILT, x.dtype, (t,))), x, v, t, scale=scale)
 
@@ -324,7 +324,7 @@ def test_states_merge():
     states = []
     for part in (slice(0, 25), slice(25, 60)):
         states.append(RowStates(TILT, (5,), x.dtype, None, adapter_for(x, "x")))
-        states[-1].fold(block_of(x[:, part], (1,), None, x.dtype, (v[:, part],)))
+        states[-1].fold(block_of(x[:, part], (1,), None, x.dtype, (v[:, part], t)))
     states[0].merge(states[1])
     assert_right((states[0].finish(TILT, block_of(x, (1,), None, x.dtype, (v, t)), None),
                   states[0].read(TILT, x.dtype, (t,))), x, v, t)  # fmt: skip
