@@ -143,7 +143,7 @@ ALLOWED = {
     ),
 }
 LAZY = {"ml_dtypes", "scipy", "torch", "matplotlib", "dask", "distributed"}
-"""What is imported inside functions alone, where it is needed; the modules `dask` are such places themselves."""
+"""Libraries that are imported inside functions alone, where they are needed; the modules `dask` are such places."""
 
 
 def modules():
