@@ -7,7 +7,7 @@ from numba import float32
 
 from .. import kernel_code
 from .lanewise import call_llvm, element, lanewise, llvm_suffix
-from .simd import convert, divide, exchange, fma, halvings, has_fma, lane, like, widen
+from .simd import convert, divide, fma, has_fma, like, widen
 
 kernel_code.register()
 
@@ -124,12 +124,3 @@ def add_sums(total, lost, other, other_lost):
         return total + other, None
     total, error = two_sum(total, other)
     return total, lost + other_lost + error
-
-
-@lanewise
-def sum_lanes(total, lost):
-    """The sum over all lanes of a compensated sum, added pairwise; in float64, in two parts or one."""
-    total, lost = lane_sums(total, lost)
-    for step in halvings(total.type.lanes):
-        total, lost = add_sums(total, lost, exchange(total, step), None if lost is None else exchange(lost, step))
-    return lane(total, 0), None if lost is None else lane(lost, 0)

@@ -137,11 +137,6 @@ class Folding:
         """The state from the numbers that `only` returned."""
         return restored(self.fold.state, self.two_parts, numbers)
 
-    @property
-    def state_numbers(self) -> int:
-        """The count of numbers of a state, at most."""
-        return len(self.fold.state)
-
     # ------------------------------------------------------------------- shares
 
     def share_of_sums(self, sums: Sums) -> tuple[Value, Value | None]:
